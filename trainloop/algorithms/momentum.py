@@ -1,0 +1,44 @@
+"""Gradient descent with momentum, the heavy ball and Nesterov's form of it:
+
+v <- m v - t g
+x <- x + v                    heavy ball
+x <- x + m v - t g            Nesterov, with v the new velocity
+"""
+
+import keras
+import tensorflow as tf
+
+from trainloop import checks
+from trainloop.optimizer import GlobalVectorOptimizer
+
+
+@keras.saving.register_keras_serializable("trainloop")
+class Momentum(GlobalVectorOptimizer):
+    """v <- m v - t g,  x <- x + v.   Polyak (1964); Nesterov as in Sutskever et al. (2013), equations 3, 4.
+
+    The same steps as `keras.optimizers.SGD(momentum=...)`: the learning rate enters the velocity, so a
+    schedule acts on new gradients only.
+
+    Args:
+        learning_rate: t, positive.
+        momentum: m in [0, 1).
+        nesterov: take the gradient's share once more after the velocity.
+        name, **kwargs: see `GlobalVectorOptimizer`.
+    """
+
+    def __init__(self, learning_rate=0.01, momentum=0.9, nesterov=False, name="momentum", **kwargs):
+        super().__init__(learning_rate, name=name, **kwargs)
+        self.momentum = checks.real("momentum", momentum, at_least=0, below=1)
+        self.nesterov = checks.flag("nesterov", nesterov)
+
+    def init_state(self, x):
+        return {"velocity": tf.zeros_like(x)}
+
+    def update(self, x, g, state):
+        pull = self.learning_rate * g
+        velocity = self.momentum * state["velocity"] - pull
+        step = self.momentum * velocity - pull if self.nesterov else velocity
+        return x + step, {"velocity": velocity}
+
+    def get_config(self):
+        return {**super().get_config(), "momentum": self.momentum, "nesterov": self.nesterov}

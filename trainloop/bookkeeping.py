@@ -1,0 +1,117 @@
+"""Where one call of `TrainLoop.run` stands: its goal, its position, its record. Plain Python, between
+compiled blocks.
+"""
+
+import time
+
+import numpy as np
+
+from trainloop import checks
+from trainloop.history import Recorder, RunResult
+from trainloop.hooks import Progress
+from trainloop.status import Status
+
+
+class Bookkeeping:
+    """Counts steps and epochs of one run and says when it is over.
+
+    Args:
+        feed: the feed the run takes its batches from; its position is advanced here and nowhere else.
+        epochs, steps: the goal, see `TrainLoop.run`.
+        step: steps the optimizer has taken before.
+    """
+
+    def __init__(self, feed, epochs, steps, step):
+        if epochs is None and steps is None:
+            raise ValueError("run needs epochs=... or steps=...; received neither")
+        if steps is None and feed.infinite:
+            raise ValueError("the dataset is infinite, so an epoch has no end; give steps=..., or bound it with take()")
+        epochs = epochs if epochs is None else checks.integer("epochs", epochs, at_least=1)
+        self.last_epoch = None if epochs is None else feed.epoch + epochs
+        self.steps = steps if steps is None else checks.integer("steps", steps, at_least=1)
+        self.feed, self.step, self.first_step = feed, step, step
+        self.began = time.perf_counter()
+        self.recorder, self.status = Recorder(), Status.RUNNING
+
+    @property
+    def steps_taken(self):
+        return self.step - self.first_step
+
+    def steps_available(self):
+        """Steps to the end of the epoch or of the run, None when neither is known."""
+        left = None if self.steps is None else self.steps - self.steps_taken
+        return smallest(self.feed.available(), left)
+
+    def take(self, block, wanted, columns):
+        """Account for a block. Returns whether it ended the epoch."""
+        count = len(block.rows)
+        position = {"step": self.step + 1 + np.arange(count), "epoch": np.full(count, self.feed.epoch)}
+        named = {name: block.rows[:, i].astype(dtype) for i, (name, dtype) in enumerate(columns.items())}
+        self.logs = {**position, **named}
+        if count:
+            self.recorder.add_block(self.logs)
+        self.status = block.status
+        self.step += count
+        self.epoch, self.epoch_step = self.feed.epoch, self.feed.index + count
+        ended_early = block.status != Status.RUNNING
+        return self.feed.advance(count, count if ended_early else wanted)
+
+    def check_counter(self, iterations):
+        """Every step that did not fail must have been committed; anything else would be a silent loss."""
+        expected = self.step - (1 if self.status.failed else 0)
+        if iterations != expected:
+            raise RuntimeError(
+                f"the optimizer counts {iterations} steps where the loop counts {expected}; is it used by "
+                "two loops, or is its `iterations` assigned elsewhere?"
+            )
+
+    def progress(self, metrics):
+        epoch_steps = self.feed.steps_per_epoch
+        by_epochs = None
+        if self.last_epoch is not None and epoch_steps is not None:
+            done_before = self.epoch * epoch_steps + self.epoch_step - self.steps_taken
+            by_epochs = self.last_epoch * epoch_steps - done_before
+        return Progress(
+            step=self.step,
+            epoch=self.epoch,
+            epoch_step=self.epoch_step,
+            steps_per_epoch=epoch_steps,
+            run_step=self.steps_taken,
+            run_steps=smallest(self.steps, by_epochs),
+            seconds=time.perf_counter() - self.began,
+            logs=self.logs,
+            metrics=metrics,
+        )
+
+    def finish_epoch(self, metrics, validation):
+        """The epoch's summary, recorded."""
+        summary = {"epoch": self.epoch, "step": self.step, "seconds": time.perf_counter() - self.began}
+        summary |= {"loss": self.recorder.epoch_loss(self.epoch), **metrics}
+        summary |= {f"val_{name}": value for name, value in (validation or {}).items()}
+        self.recorder.add_epoch(summary)
+        return summary
+
+    def status_by_goal(self):
+        enough_steps = self.steps is not None and self.steps_taken >= self.steps
+        enough_epochs = self.last_epoch is not None and self.feed.epoch >= self.last_epoch
+        return Status.FINISHED if enough_steps or enough_epochs else Status.RUNNING
+
+    def result(self, stop_reason):
+        """What is known now; the run may also have been interrupted."""
+        interrupted = self.status == Status.RUNNING
+        message = "the run was interrupted" if interrupted else stop_reason or self.status.sentence
+        taken = self.steps_taken
+        return RunResult(
+            status=Status.STOPPED if interrupted else self.status,
+            message=message,
+            history=self.recorder.history(),
+            epochs=self.recorder.epochs(),
+            step=self.step,
+            seconds=time.perf_counter() - self.began,
+            evaluations={"f": taken, "gradient": taken},
+        )
+
+
+def smallest(*limits):
+    """The smallest of the limits that are known, None when none is."""
+    return min((limit for limit in limits if limit is not None), default=None)

@@ -1,0 +1,79 @@
+"""Checks of constructor arguments: expected, received, what to do, always in one line.
+
+They run when an object is built, never inside compiled code (there, see `status`). Each returns the value it
+checked, converted to the plain Python type, so that a check and an assignment are one statement.
+"""
+
+import difflib
+import math
+import numbers
+
+
+def real(name, value, *, above=None, at_least=None, below=None, at_most=None):
+    """A finite real number inside an interval, as a float.
+
+    Args:
+        name: what the argument is called, for the message.
+        value: what the user gave. Integers are taken, booleans are not.
+        above, at_least, below, at_most: open and closed ends of the interval.
+
+    Raises:
+        ValueError: not a finite real number, or outside the interval.
+    """
+    limits = [("above", above), ("at least", at_least), ("below", below), ("at most", at_most)]
+    wanted = " and ".join([f"{words} {limit:g}" for words, limit in limits if limit is not None])
+    expected = f"{name} must be a finite number{' ' + wanted if wanted else ''}, received {value!r}"
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+        raise ValueError(expected)
+    value = float(value)
+    inside = (
+        (above is None or value > above)
+        and (at_least is None or value >= at_least)
+        and (below is None or value < below)
+        and (at_most is None or value <= at_most)
+    )
+    if not inside:
+        raise ValueError(expected)
+    return value
+
+
+def integer(name, value, *, at_least=None):
+    """A whole number not below a limit, as an int. Booleans and floats are refused.
+
+    Raises:
+        ValueError: not an integer, or below the limit.
+    """
+    wanted = "" if at_least is None else f" of at least {at_least}"
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise ValueError(f"{name} must be an integer{wanted}, received {value!r}")
+    if at_least is not None and value < at_least:
+        raise ValueError(f"{name} must be an integer{wanted}, received {value!r}")
+    return int(value)
+
+
+def flag(name, value):
+    """True or False and nothing that merely looks like it.
+
+    Raises:
+        ValueError: not a bool.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, received {value!r}")
+    return value
+
+
+def choice(name, value, allowed):
+    """One of a few words, with the nearest one named when it is missed.
+
+    Raises:
+        ValueError: not among `allowed`.
+    """
+    if value in allowed:
+        return value
+    raise ValueError(f"{name} must be one of {', '.join(allowed)}; received {value!r}{near_miss(value, allowed)}")
+
+
+def near_miss(word, known):
+    """' (did you mean ...?)' when something in `known` is close to `word`, else the empty string."""
+    close = difflib.get_close_matches(str(word).lower(), known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

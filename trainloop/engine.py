@@ -1,0 +1,97 @@
+"""K steps in one compiled call.
+
+The engine knows nothing of training: it repeats a function `one_step(batch) -> (status, row)` over the next K
+batches of a feed, until a status other than RUNNING or the end of the data, and brings back one row of
+numbers per step.
+
+K is a tensor: its value neither causes a trace nor changes a result. What does cause a trace is a new kind of
+feed, or batches of a new shape.
+"""
+
+import functools
+import time
+import typing
+
+import numpy as np
+import tensorflow as tf
+
+from trainloop.status import Status
+
+# XLA needs to know how many rows the log of a block has room for.
+_JIT_ROWS = 1024
+
+
+class Block(typing.NamedTuple):
+    """What one compiled call brought back: how its last step ended, `rows` float64 [steps, columns], and the
+    results read at its end.
+    """
+
+    status: Status
+    rows: np.ndarray
+    results: dict
+    seconds: float
+
+
+class Engine:
+    """A function of one batch, compiled to run over many.
+
+    Args: one_step: function (batch) -> (status int32 [], row float64 [columns]), with whatever side effects
+        on variables. columns: length of a row. results: function without arguments, called at the end of a
+        block: a dict of scalar tensors. jit_compile: compile with XLA; feeds must then be static.
+    """
+
+    def __init__(self, one_step, columns, results, jit_compile=False):
+        self._one_step, self._columns, self._results = one_step, columns, results
+        self._jit_compile = jit_compile
+        self._compiled = {}
+        self.most_steps = _JIT_ROWS if jit_compile else None
+        self.traces = 0
+
+    def __call__(self, feed, k):
+        """Run up to k steps on the feed's next batches. The feed's position is the caller's to advance.
+
+        Args:
+            feed: an `ArrayFeed` or a `DatasetFeed`.
+            k: a positive int.
+
+        Returns:
+            `Block`. Fewer than k rows mean that the data ended or that the last row's step ended the block.
+        """
+        began = time.perf_counter()
+        status, rows, results = self._function(type(feed))(feed.source(), tf.constant(k))
+        rows = rows.numpy()  # waits for the block
+        results = {name: float(value) for name, value in results.items()}
+        return Block(Status(int(status)), rows, results, time.perf_counter() - began)
+
+    def _function(self, feed_kind):
+        if feed_kind not in self._compiled:
+            self._compiled[feed_kind] = tf.function(
+                functools.partial(self._steps, feed_kind), autograph=False, jit_compile=self._jit_compile
+            )
+        return self._compiled[feed_kind]
+
+    def _steps(self, feed_kind, source, k):
+        self.traces += 1
+        rows = tf.TensorArray(tf.float64, _JIT_ROWS if self._jit_compile else k, element_shape=[self._columns])
+
+        def wanted(i, status, more, _):
+            return (i < k) & tf.equal(status, Status.RUNNING) & more
+
+        def step(i, _status, _more, rows):
+            status, row, more = self._step_if_any(*feed_kind.batch(source, i))
+            return i + tf.cast(more, tf.int32), status, more, rows.write(i, row)
+
+        start = tf.constant(0), tf.constant(Status.RUNNING, tf.int32), tf.constant(True), rows
+        taken, status, _, rows = tf.while_loop(wanted, step, start)
+        return status, rows.stack()[:taken], self._results()
+
+    def _step_if_any(self, more, batch):
+        """A step on the batch, or a blank row when a dataset turns out to have ended."""
+        if more is True:
+            return *self._one_step(batch()), tf.constant(True)
+        blank = (
+            tf.constant(Status.RUNNING, tf.int32),
+            tf.zeros([self._columns], tf.float64),
+            tf.constant(False),
+        )
+        return tf.cond(more, lambda: (*self._one_step(batch()), tf.constant(True)), lambda: blank)

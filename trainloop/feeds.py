@@ -1,0 +1,133 @@
+"""Where a run stands in its data, and how a compiled block gets its next batch.
+
+A feed has two halves. Outside compiled code it knows the epoch and how many batches of it are taken. Inside
+it is a pair of pure pieces: `source`, tensors (or an iterator) handed to the block as arguments, and
+`batch(source, i)`, which finds the block's i-th batch in them.
+
+    arrays      (arrays, order of the epoch, first sample)      gather order[first + i b : first + (i+1) b]
+    dataset     (iterator,)                                     the iterator's next element, if there is one
+"""
+
+import tensorflow as tf
+
+from trainloop.data import ArrayData, gather_batch
+
+
+class ArrayFeed:
+    """Batches gathered from arrays in memory, in the order that `ArrayData` gives each epoch.
+
+    Args: data: an `ArrayData`. static: batch sizes are Python numbers, as XLA needs them. A smaller last
+        batch then gets a block and a trace of its own; otherwise it is
+            only a shorter slice.
+    """
+
+    def __init__(self, data, static=False):
+        self.data, self.static = data, static
+        self.infinite = False
+        self.steps_per_epoch = data.steps_per_epoch
+        self.epoch, self.index = 0, 0
+        self._order = None
+
+    def available(self):
+        """How many steps the next block may take at most."""
+        if self.static and self.data.remainder and self.index < self.steps_per_epoch - 1:
+            return self.steps_per_epoch - 1 - self.index
+        return self.steps_per_epoch - self.index
+
+    def source(self):
+        """Arguments of the next block."""
+        if self._order is None:
+            self._order = self.data.order(self.epoch)
+        first = self.index * self.data.batch_size
+        size = self.data.batch_size
+        size = min(size, self.data.size - first) if self.static else tf.constant(size)
+        return self.data.arrays, self._order, tf.constant(first), size
+
+    @staticmethod
+    def batch(source, i):
+        """(whether there is one, the block's i-th batch as a function without arguments)."""
+        arrays, order, first, size = source
+        start = first + i * size
+        if not isinstance(size, int):
+            size = tf.minimum(size, tf.size(order) - start)
+        return True, lambda: gather_batch(arrays, order, start, size)
+
+    def advance(self, taken, wanted):
+        """Account for a block of `taken` steps. Returns whether the epoch is over."""
+        del wanted
+        self.index += taken
+        if self.index < self.steps_per_epoch:
+            return False
+        self.epoch, self.index, self._order = self.epoch + 1, 0, None
+        return True
+
+
+class DatasetFeed:
+    """Batches of a `tf.data.Dataset`; one epoch is one pass over it.
+
+    Raises:
+        ValueError: an epoch without a single batch.
+    """
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+        cardinality = int(dataset.cardinality())
+        self.infinite = cardinality == tf.data.INFINITE_CARDINALITY
+        self.steps_per_epoch = cardinality if cardinality >= 0 else None
+        self.epoch, self.index = 0, 0
+        self._iterator = None
+
+    def available(self):
+        """How many steps the next block may take at most, or None when the dataset does not know its
+        length.
+        """
+        return None if self.steps_per_epoch is None else self.steps_per_epoch - self.index
+
+    def source(self):
+        """Arguments of the next block."""
+        if self._iterator is None:
+            self._iterator = iter(self.dataset)
+        return (self._iterator,)
+
+    @staticmethod
+    def batch(source, i):
+        """(whether there is one, the block's i-th batch as a function without arguments)."""
+        del i
+        optional = source[0].get_next_as_optional()
+        return optional.has_value(), optional.get_value
+
+    def advance(self, taken, wanted):
+        """Account for a block of `taken` out of `wanted` steps. Returns whether the epoch is over."""
+        self.index += taken
+        if taken == wanted and self.index != self.steps_per_epoch:
+            return False
+        if self.index == 0:
+            raise ValueError("the dataset has no batches; check its filters, take() and batch(drop_remainder=True)")
+        self.epoch, self.index, self._iterator = self.epoch + 1, 0, None
+        return True
+
+
+def as_feed(data, static=False):
+    """The feed of whatever a user may call data.
+
+    Args: data: an `ArrayData`, a `tf.data.Dataset`, or a tuple (x, y) or (x, y, sample_weight) of arrays,
+        batched as `ArrayData` does by default. static: see `ArrayFeed`.
+
+    Raises:
+        ValueError: anything else, or a dataset where batch sizes must be static.
+    """
+    if isinstance(data, tf.data.Dataset):
+        if static:
+            raise ValueError(
+                "jit_compile=True needs its data in memory: XLA cannot hold a dataset's iterator; pass an "
+                "ArrayData, or jit_compile=False"
+            )
+        return DatasetFeed(data)
+    if isinstance(data, tuple) and len(data) in (2, 3):
+        weight = {"sample_weight": data[2]} if len(data) == 3 else {}
+        data = ArrayData(data[0], data[1], **weight)
+    if not isinstance(data, ArrayData):
+        raise ValueError(
+            f"data must be an ArrayData, a tf.data.Dataset or a tuple (x, y), received {type(data).__name__}"
+        )
+    return ArrayFeed(data, static)

@@ -1,0 +1,72 @@
+"""Work done between steps: logging, saving, stopping.
+
+A hook says *when* by `every_steps` and by which methods it overrides, and does its work there. Hooks run in
+Python between two compiled blocks; the loop ends a block exactly where a hook wants to be called, so
+`every_steps` is met to the step, whatever the length of blocks.
+"""
+
+import dataclasses
+
+from trainloop import checks
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """Where a run stands between two blocks.
+
+    Attributes: step: steps the optimizer has taken in its life. epoch: the epoch that the last block belongs
+        to, from 0. epoch_step: steps taken of that epoch; `steps_per_epoch`: how many it has, None if not
+        known. run_step: steps taken in this run; `run_steps`: how many it will take, None if not known.
+        seconds: since the run began. logs: the last block: one array entry per step under "step", "epoch",
+        "samples", "loss", "grad_norm" and every scalar of the state. metrics: the metrics over the epoch so
+        far.
+    """
+
+    step: int
+    epoch: int
+    epoch_step: int
+    steps_per_epoch: int
+    run_step: int
+    run_steps: int
+    seconds: float
+    logs: dict
+    metrics: dict
+
+
+class Hook:
+    """Base of all hooks. Every method does nothing until a subclass overrides it.
+
+    Args:
+        every_steps: call `on_step` after each step whose number is a multiple of this; None for never.
+    """
+
+    def __init__(self, every_steps=None):
+        self.every_steps = (
+            every_steps if every_steps is None else checks.integer("every_steps", every_steps, at_least=1)
+        )
+
+    def on_start(self, loop):
+        """Before the first step. Keep `loop` to read `loop.model`, `loop.optimizer` or to call
+        `loop.stop(reason)`.
+        """
+
+    def on_block(self, progress):
+        """After every block of steps, whatever its length; `progress.logs` has all its steps."""
+
+    def on_step(self, progress):
+        """After every `every_steps`-th step exactly."""
+
+    def on_epoch(self, progress, summary):
+        """After every epoch, validation included.
+
+        Args:
+            progress: a `Progress`.
+            summary: dict of numbers: the epoch's entry in `RunResult.epochs`.
+        """
+
+    def on_end(self, result):
+        """After the last step, and also when the run fails or is interrupted: the place to close files.
+
+        Args:
+            result: the `RunResult` so far.
+        """

@@ -1,0 +1,266 @@
+"""The whole model as one vector: which weight sits where in x, and the way there and back.
+
+    x = [ w_1 | w_2 | ... | w_k ]        w_i = the i-th trainable variable, flattened row by row
+
+`FlatLayout` is the plan: names, shapes and offsets, no tensors. `VariableVector` applies it to variables that
+    exist. Neither knows
+anything of optimizers, so both can serve a loop that has nothing else to do with this package:
+
+    vector = VariableVector(model.trainable_variables)
+    x = vector.read()                                       # [n]
+    g = vector.layout.pack(tape.gradient(loss, vector.variables))  # [n]
+    vector.assign(x - 0.1 * g)
+
+Packing copies. An aliased flat storage would save the copy, but frozen layers, shared weights and mixed
+dtypes all break aliasing.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+import math
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+@dataclasses.dataclass(frozen=True)
+class FlatLayout:
+    """Where each of k tensors lies in a vector of length n.
+
+    Args:
+        names: k distinct strings.
+        shapes: k fully known shapes. Scalars `()` take one place, empty shapes such as `(0, 3)` none.
+        dtype: the dtype of the vector, e.g. "float32". Packed tensors of other dtypes are cast to it.
+
+    Raises: ValueError: names and shapes differ in number, a name occurs twice, a shape is not fully known,
+        the dtype is not a real floating type.
+
+    Example:
+        >>> layout = FlatLayout(("kernel", "bias"), ((2, 3), (3,)), "float32")
+        >>> layout.size, layout.span("bias")
+        (9, slice(6, 9, None))
+    """
+
+    names: tuple
+    shapes: tuple
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        object.__setattr__(self, "names", tuple(self.names))
+        object.__setattr__(self, "shapes", tuple(_known_shape(shape) for shape in self.shapes))
+        object.__setattr__(self, "dtype", tf.as_dtype(self.dtype).name)
+        if len(self.names) != len(self.shapes):
+            raise ValueError(
+                f"a layout needs one shape per name; received {len(self.names)} names, {len(self.shapes)} shapes"
+            )
+        if len(set(self.names)) != len(self.names):
+            twice = next(name for name in self.names if self.names.count(name) > 1)
+            raise ValueError(f"names in a layout must be distinct, received {twice!r} more than once")
+        if not tf.as_dtype(self.dtype).is_floating:
+            raise ValueError(f"a layout's dtype must be a real floating type, received {self.dtype}")
+
+    @classmethod
+    def of(cls, variables):
+        """The layout of variables in the order given.
+
+        The dtype is the smallest that holds them all exactly (float32 and float64 give float64), so that
+        packing and unpacking is an exact round trip. Variables that share a name are told apart by a counter.
+
+        Args:
+            variables: Keras variables or `tf.Variable`s.
+        """
+        variables = list(variables)
+        names = _distinct(getattr(v, "path", None) or v.name.split(":")[0] for v in variables)
+        return cls(names, tuple(v.shape for v in variables), _common_dtype(variables))
+
+    @functools.cached_property
+    def sizes(self):
+        """Number of entries of each tensor."""
+        return tuple(math.prod(shape) for shape in self.shapes)
+
+    @property
+    def size(self):
+        """n, the length of the vector."""
+        return sum(self.sizes)
+
+    @functools.cached_property
+    def _spans(self):
+        ends = list(itertools.accumulate(self.sizes, initial=0))
+        return {name: slice(*ends[i : i + 2]) for i, name in enumerate(self.names)}
+
+    def span(self, name):
+        """The part of the vector that belongs to one tensor: `x[layout.span("dense/kernel")]`.
+
+        Works on x, g and every state vector of length n.
+
+        Raises:
+            ValueError: no tensor has that name.
+        """
+        if name not in self._spans:
+            raise ValueError(f"no tensor is called {name!r}; the layout has: {', '.join(self.names)}")
+        return self._spans[name]
+
+    def mask(self, predicate):
+        """Which entries of the vector belong to tensors whose name satisfies a predicate.
+
+        Args: predicate: function of a name, true or false. `lambda name: not name.endswith("bias")` selects
+            all weights but the biases.
+
+        Returns:
+            bool tensor [n].
+        """
+        chosen = [np.full(size, bool(predicate(name))) for name, size in zip(self.names, self.sizes, strict=True)]
+        return tf.constant(np.concatenate([np.zeros(0, bool), *chosen]))
+
+    def fingerprint(self):
+        """A short text that two layouts share exactly when names, shapes, order and dtype agree. Checkpoints
+        carry it.
+        """
+        text = repr((self.names, self.shapes, self.dtype))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def pack(self, tensors):
+        """k tensors end to end.
+
+        Args: tensors: one per name, in order: a tensor of that shape and any floating dtype, an
+            `IndexedSlices` (the gradient of an embedding;
+                repeated rows are summed), or None, which stands for zeros.
+
+        Returns:
+            [n] of the layout's dtype.
+
+        Raises:
+            ValueError: wrong number of tensors, a wrong shape, or nothing but None.
+        """
+        tensors = list(tensors)
+        if len(tensors) != len(self.names):
+            raise ValueError(f"the layout packs {len(self.names)} tensors, received {len(tensors)}")
+        if tensors and all(t is None for t in tensors):
+            raise ValueError(
+                "every tensor to pack is None: the loss does not depend on any of "
+                f"{', '.join(self.names)}; compute it from these variables inside the tape"
+            )
+        pieces = [self._flatten(*entry) for entry in zip(self.names, self.shapes, tensors, strict=True)]
+        return tf.concat(pieces, 0) if pieces else tf.zeros([0], self.dtype)
+
+    def _flatten(self, name, shape, tensor):
+        if tensor is None:
+            return tf.zeros([math.prod(shape)], self.dtype)
+        if isinstance(tensor, tf.IndexedSlices):
+            tensor = tf.math.unsorted_segment_sum(tensor.values, tensor.indices, shape[0])
+        tensor = tf.convert_to_tensor(tensor)
+        if not tensor.shape.is_compatible_with(shape):
+            raise ValueError(
+                f"{name} has shape {shape} in the layout, received a tensor of shape {tuple(tensor.shape)}"
+            )
+        return tf.cast(tf.reshape(tensor, [math.prod(shape)]), self.dtype)
+
+    def unpack(self, x):
+        """The inverse of `pack`: k tensors of the layout's shapes.
+
+        Args:
+            x: [n] of any dtype; the pieces keep it.
+
+        Returns:
+            list of k tensors.
+
+        Raises:
+            ValueError: x does not have shape [n].
+        """
+        x = tf.convert_to_tensor(x)
+        if x.shape.rank != 1 or not x.shape.is_compatible_with([self.size]):
+            raise ValueError(f"the layout unpacks a vector of shape [{self.size}], received shape {x.shape}")
+        if not self.names:
+            return []
+        pieces = tf.split(x, self.sizes)
+        return [tf.reshape(piece, shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
+
+
+class VariableVector:
+    """Variables that can be read and written as one vector.
+
+    Args: variables: Keras variables or `tf.Variable`s, each once, of real floating dtypes. Give
+        `model.trainable_variables`: variables left out (frozen
+            layers) are neither read nor written.
+
+    Attributes:
+        variables: tuple, in the order of the vector.
+        layout: their `FlatLayout`.
+
+    Raises:
+        ValueError: a variable occurs twice, or is not floating.
+    """
+
+    def __init__(self, variables):
+        self.variables = tuple(variables)
+        self._native = tuple(map(_native, self.variables))
+        if len({id(v) for v in self._native}) != len(self._native):
+            raise ValueError("a variable occurs twice; pass each variable once, as model.trainable_variables does")
+        self.layout = FlatLayout.of(self.variables)
+
+    def arrange(self, items, variables):
+        """Items that belong to variables in some order, in the order of the vector.
+
+        Args:
+            items: one per variable, e.g. gradients.
+            variables: all variables of this vector, in any order.
+
+        Raises:
+            ValueError: a variable is not part of the vector, or one is missing.
+        """
+        by_identity = {id(native): item for native, item in zip(map(_native, variables), items, strict=True)}
+        own = {id(native): name for native, name in zip(self._native, self.layout.names, strict=True)}
+        if by_identity.keys() != own.keys():
+            missing = [name for key, name in own.items() if key not in by_identity]
+            raise ValueError(
+                f"this vector holds {len(own)} variables and must be given exactly these; missing: "
+                f"{', '.join(missing) or 'none'}; unknown: {len(by_identity.keys() - own.keys())}. "
+                "After freezing or adding layers, build a new optimizer"
+            )
+        return [by_identity[id(native)] for native in self._native]
+
+    def read(self):
+        """All variables as one vector [n] of the layout's dtype."""
+        return self.layout.pack(self._native)
+
+    def assign(self, x):
+        """Write a vector [n] back into the variables, each piece cast to its variable's dtype."""
+        for variable, piece in zip(self._native, self.layout.unpack(x), strict=True):
+            variable.assign(tf.cast(piece, variable.dtype))
+
+
+def _native(variable):
+    """The `tf.Variable` behind a Keras variable."""
+    return variable.value if isinstance(variable, keras.Variable) else variable
+
+
+def _known_shape(shape):
+    shape = tuple(tf.TensorShape(shape).as_list())
+    if None in shape:
+        raise ValueError(f"a layout needs fully known shapes, received {shape}; build the model first")
+    return shape
+
+
+def _distinct(names):
+    """Names with a counter behind those that occurred before."""
+    taken = set()
+    for name in names:
+        fresh = (
+            name if name not in taken else next(f"{name}_{i}" for i in itertools.count(1) if f"{name}_{i}" not in taken)
+        )
+        taken.add(fresh)
+        yield fresh
+
+
+def _common_dtype(variables):
+    """The smallest floating dtype that represents every value of every variable."""
+    dtypes = {tf.as_dtype(v.dtype) for v in variables}
+    for variable in variables:
+        if not tf.as_dtype(variable.dtype).is_floating:
+            raise ValueError(f"only real floating variables can be packed; {variable.name} is {variable.dtype}")
+    if len(dtypes) < 2:
+        return dtypes.pop().name if dtypes else keras.config.floatx()
+    return "float64" if tf.float64 in dtypes else "float32"

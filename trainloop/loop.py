@@ -1,0 +1,232 @@
+"""The training loop: K steps in one compiled call, hooks in between.
+
+Inside a block, for every step, in this order (`TrainLoop._train_step`):
+
+    1  take the next batch                                                       feeds.py
+    2  first pass: f, and every gradient laid end to end into g                  objective.py, layout.py
+    3  finite check, clip, the method's update, finite check, commit             optimizer.py
+    4  metrics, from the predictions of the first pass                           metrics.py
+    5  one row of the log: loss, gradient norm, every scalar of the state
+
+What holds at every moment:
+
+    - Logs and metrics of a step describe the weights *before* its update.
+    - A failed step writes nothing; the block ends with it and `run` raises `TrainingError`.
+    - How many steps a block has does not change a single bit of the result.
+    - A block ends at the next hook, at the end of the epoch, or after `steps_per_call` steps, whichever comes
+        first.
+    - Reading a block's log is the only synchronisation with Python, once per block.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from trainloop import checks
+from trainloop.bookkeeping import Bookkeeping, smallest
+from trainloop.engine import Engine
+from trainloop.feeds import as_feed
+from trainloop.layout import VariableVector
+from trainloop.metrics import MetricSet
+from trainloop.objective import ModelObjective, custom, supervised
+from trainloop.optimizer import GlobalVectorOptimizer
+from trainloop.pace import Pace
+from trainloop.status import Status, TrainingError
+
+
+class TrainLoop:
+    """Trains a Keras model with a method that works on the whole vector.
+
+    Args: model: a built Keras model. optimizer: a `GlobalVectorOptimizer`. loss: for batches (inputs,
+        targets[, sample_weight]): a `keras.losses.Loss`, a Keras name, or a function (targets, predictions).
+        loss_fn: for any other batches: function (model, batch) -> scalar, see `objective.custom`. Exactly one
+        of `loss` and `loss_fn`. metrics: Keras metrics or names; "accuracy" is chosen to fit the targets.
+        Only with `loss`. hooks: `Hook`s, called in this order. jit_compile: compile whole blocks with XLA.
+        Needs data in memory. Faster for dense networks, slower for convolutions on CPUs. steps_per_call: at
+        most this many steps per compiled call; None finds a length of about half a second.
+
+    Attributes:
+        traces: how often a block of steps was traced: once per kind and shape of data.
+
+    Raises:
+        ValueError: an argument is of the wrong kind, the model is not built, or it has nothing to train.
+
+    Example:
+        >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        >>> loop = TrainLoop(model, TestGD(), loss, metrics=["accuracy"])
+        >>> result = loop.run((x, y), epochs=5, validation_data=(x_test, y_test))
+        >>> result.epochs["val_accuracy"]
+    """
+
+    def __init__(
+        self,
+        model,
+        optimizer,
+        loss=None,
+        *,
+        loss_fn=None,
+        metrics=(),
+        hooks=(),
+        jit_compile=False,
+        steps_per_call=None,
+    ):
+        _check_kinds(model, optimizer)
+        self.model, self.optimizer, self.hooks = model, optimizer, tuple(hooks)
+        self._batch_loss = _choose_loss(loss, loss_fn, metrics)
+        self._metrics = MetricSet(metrics)
+        self._test_metrics = self._metrics.fresh_copy()
+        self._jit_compile = checks.flag("jit_compile", jit_compile)
+        optimizer.build(model.trainable_variables)
+        self._vector = VariableVector(model.trainable_variables)
+        self._columns = {"samples": np.dtype("int64"), **optimizer.log_dtypes()}
+        self._train = Engine(self._train_step, len(self._columns), self._metrics.results, self._jit_compile)
+        self._test = Engine(self._test_step, 2, self._test_metrics.results)
+        self._pace = Pace(steps_per_call, self._train.most_steps)
+        self._data, self._feed = (), None
+        self._stop_reason = None
+
+    @property
+    def traces(self):
+        return self._train.traces
+
+    def run(self, data, *, epochs=None, steps=None, validation_data=None):
+        """Train. Called again with the same data it goes on where it stopped, in the middle of an epoch too.
+
+        Args: data: an `ArrayData`, a `tf.data.Dataset` of batches, or a tuple (x, y[, sample_weight]) of
+            arrays. epochs: passes over the data to do; a pass that an earlier call began counts when it is
+            finished. steps: steps to do. With both, whichever is reached first ends the run. validation_data:
+            as `data`; evaluated after every epoch.
+
+        Returns:
+            `RunResult`.
+
+        Raises: ValueError: neither epochs nor steps, or not positive; data of an unknown kind. TrainingError:
+            a step failed. Everything before it is kept, in the weights and in the error's `result`.
+        """
+        run = Bookkeeping(self._feed_of(data), epochs, steps, int(self.optimizer.iterations))
+        self._stop_reason = None
+        for hook in self.hooks:
+            hook.on_start(self)
+        try:
+            while run.status == Status.RUNNING:
+                self._one_block(run, validation_data)
+        finally:
+            result = run.result(self._stop_reason)
+            for hook in self.hooks:
+                hook.on_end(result)
+        if run.status.failed:
+            raise TrainingError(run.step, run.status, run.recorder.last_finite_loss(), result)
+        return result
+
+    def stop(self, reason):
+        """Ask the current run to end after this block. For hooks.
+
+        Args:
+            reason: a sentence, which becomes the result's message.
+        """
+        self._stop_reason = reason
+
+    def evaluate(self, data):
+        """Loss and metrics in inference mode, as means over the samples.
+
+        Args:
+            data: as for `run`. A dataset is read to its end.
+
+        Returns:
+            dict of floats: "loss" and the metrics by name.
+        """
+        feed = as_feed(data)
+        if feed.infinite:
+            raise ValueError("an infinite dataset cannot be evaluated; bound it with take()")
+        self._test_metrics.reset()
+        pace, rows, finished = Pace(), [], False
+        while not finished:
+            wanted = smallest(feed.available(), pace.limit())
+            block = self._test(feed, wanted)
+            pace.observe(len(block.rows), block.seconds)
+            rows.append(block.rows)
+            finished = feed.advance(len(block.rows), wanted)
+        samples, losses = np.concatenate(rows).T
+        return {"loss": float(np.average(losses, weights=samples)), **block.results}
+
+    def _one_block(self, run, validation_data):
+        """One compiled call and everything between it and the next."""
+        if run.feed.index == 0:
+            self._metrics.reset()
+        wanted = smallest(run.steps_available(), self._pace.limit(), *self._steps_to_hooks(run.step))
+        block = self._train(run.feed, wanted)
+        self._pace.observe(len(block.rows), block.seconds)
+        epoch_over = run.take(block, wanted, self._columns)
+        run.check_counter(int(self.optimizer.iterations))
+        progress = run.progress(block.results)
+        self._call_hooks(run, progress)
+        if epoch_over and not run.status.failed:
+            summary = run.finish_epoch(block.results, validation_data and self.evaluate(validation_data))
+            for hook in self.hooks:
+                hook.on_epoch(progress, summary)
+        if run.status == Status.RUNNING:
+            run.status = Status.STOPPED if self._stop_reason else run.status_by_goal()
+
+    def _call_hooks(self, run, progress):
+        for hook in self.hooks:
+            hook.on_block(progress)
+            if (
+                hook.every_steps
+                and len(progress.logs["step"])
+                and not run.status.failed
+                and run.step % hook.every_steps == 0
+            ):
+                hook.on_step(progress)
+
+    def _steps_to_hooks(self, step):
+        return [hook.every_steps - step % hook.every_steps for hook in self.hooks if hook.every_steps]
+
+    def _feed_of(self, data):
+        """The feed of these data, kept from the last call when they are the same objects."""
+        parts = data if isinstance(data, tuple) else (data,)
+        same = len(parts) == len(self._data) and all(a is b for a, b in zip(parts, self._data, strict=True))
+        if not same:
+            self._data, self._feed = parts, as_feed(data, static=self._jit_compile)
+        return self._feed
+
+    # ---- compiled ----
+
+    def _train_step(self, batch):
+        objective = ModelObjective(self.model, self._batch_loss, self._vector, batch)
+        status, logs = self.optimizer.step(objective)
+        if self._metrics:
+            self._metrics.update(batch[1], objective.predictions)
+        row = [_samples(batch), *(logs[name] for name in list(self._columns)[1:])]
+        return status, tf.stack([tf.cast(number, tf.float64) for number in row])
+
+    def _test_step(self, batch):
+        f, predictions = self._batch_loss(self.model, batch, training=False)
+        if self._test_metrics:
+            self._test_metrics.update(batch[1], predictions)
+        row = [tf.cast(_samples(batch), tf.float64), tf.cast(f, tf.float64)]
+        return tf.constant(Status.RUNNING, tf.int32), tf.stack(row)
+
+
+def _check_kinds(model, optimizer):
+    if not isinstance(optimizer, GlobalVectorOptimizer):
+        raise ValueError(
+            f"optimizer must be a GlobalVectorOptimizer, received {type(optimizer).__name__}; subclass "
+            "trainloop.GlobalVectorOptimizer, or use model.fit for Keras's own optimizers"
+        )
+    if not hasattr(model, "trainable_variables"):
+        raise ValueError(f"model must be a Keras model, received {type(model).__name__}")
+    if not getattr(model, "built", True):
+        raise ValueError(
+            "the model is not built, so it has no weights yet; give it an Input, or call it once on a batch"
+        )
+
+
+def _choose_loss(loss, loss_fn, metrics):
+    if (loss is None) == (loss_fn is None):
+        raise ValueError("give exactly one of loss (for batches (inputs, targets)) and loss_fn (for anything else)")
+    if loss_fn is not None and metrics:
+        raise ValueError("metrics need loss, whose predictions they compare; with loss_fn compute them in a hook")
+    return supervised(loss) if loss_fn is None else custom(loss_fn)
+
+
+def _samples(batch):
+    return tf.shape(tf.nest.flatten(batch)[0], out_type=tf.int64)[0]

@@ -1,0 +1,69 @@
+"""Keras metrics as a set that a compiled block can update, read and reset."""
+
+import keras
+
+
+class MetricSet:
+    """Metrics over (targets, predictions).
+
+    Args: metrics: Keras metric objects or names. "accuracy" becomes sparse, categorical or binary accuracy,
+        whichever fits the first batch.
+
+    Raises:
+        ValueError: something that is neither, or a name Keras does not know.
+    """
+
+    def __init__(self, metrics=()):
+        if isinstance(metrics, (str, keras.metrics.Metric)):
+            raise ValueError(f"metrics must be a list, received {metrics!r}; write [{metrics!r}]")
+        self._given = tuple(metrics)
+        # Counters are variables; creating one while a function is traced would trace the function twice.
+        self._candidates = [_candidates(metric) for metric in self._given]
+        self._chosen = {}
+
+    def __bool__(self):
+        return bool(self._given)
+
+    def fresh_copy(self):
+        """The same metrics with counters of their own."""
+        return MetricSet([m if isinstance(m, str) else type(m).from_config(m.get_config()) for m in self._given])
+
+    def update(self, targets, predictions):
+        """Count one batch. Sample weights do not enter, as in `model.compile(metrics=...)`."""
+        kind = _kind_of_accuracy(targets.shape, predictions.shape)
+        chosen = [c if isinstance(c, keras.metrics.Metric) else c[kind] for c in self._candidates]
+        self._chosen = {metric.name: metric for metric in chosen}
+        for metric in chosen:
+            metric.update_state(targets, predictions)
+
+    def results(self):
+        """Values by name, tensors inside a compiled function."""
+        return {name: metric.result() for name, metric in self._chosen.items()}
+
+    def reset(self):
+        """Forget all batches."""
+        for metric in self._chosen.values():
+            metric.reset_state()
+
+
+def _candidates(metric):
+    """A metric, or for "accuracy" one of each kind, because the shapes that decide are not known yet."""
+    if isinstance(metric, keras.metrics.Metric):
+        return metric
+    if not isinstance(metric, str):
+        raise ValueError(f"a metric must be a keras.metrics.Metric or a name, received {metric!r}")
+    if metric in ("accuracy", "acc"):
+        return {
+            "binary": keras.metrics.BinaryAccuracy(name=metric),
+            "sparse": keras.metrics.SparseCategoricalAccuracy(name=metric),
+            "categorical": keras.metrics.CategoricalAccuracy(name=metric),
+        }
+    found = keras.metrics.get(metric)
+    return found if isinstance(found, keras.metrics.Metric) else keras.metrics.MeanMetricWrapper(found, name=metric)
+
+
+def _kind_of_accuracy(targets, predictions):
+    """The rule of `model.compile`: sparse when the targets lack the class axis or have one entry in it."""
+    if predictions[-1] in (1, None):
+        return "binary"
+    return "sparse" if targets.rank < predictions.rank or targets[-1] == 1 else "categorical"

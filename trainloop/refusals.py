@@ -1,0 +1,75 @@
+"""What an optimizer of the whole vector refuses when it is built, each with the reason and the
+replacement.
+"""
+
+import keras
+import tensorflow as tf
+
+from trainloop import checks
+
+# What Keras's own options would do to a method on the whole vector, and what to use instead.
+_REFUSED = {
+    "weight_decay": "it would move x behind the method's back; use a method with its own (Adam), or a regularizer",
+    "use_ema": "it would overwrite x behind the method's back; average the weights in a hook",
+    "ema_momentum": "see use_ema",
+    "ema_overwrite_frequency": "see use_ema",
+    "gradient_accumulation_steps": "the method would see x change between gradients; use a larger batch_size",
+    "clipnorm": "it clips each variable by itself and turns g; use global_clipnorm, which keeps its direction",
+    "clipvalue": "it clips each entry by itself and turns g; use global_clipnorm, which keeps its direction",
+    "loss_scale_factor": "gradients here are taken in float32 or float64 and need no scaling",
+}
+
+# Methods of the Keras 2 optimizer API, and of Keras 3's per-variable one, with what replaces each here.
+_OLD_API = {
+    "_create_slots": "init_state(self, x)",
+    "_prepare": "init_state(self, x)",
+    "_resource_apply_dense": "update(self, x, g, state)",
+    "_resource_apply_sparse": "update(self, x, g, state); sparse gradients arrive as part of g",
+    "get_updates": "update(self, x, g, state)",
+    "update_step": "update(self, x, g, state), which runs once for all variables",
+}
+
+
+def old_api(cls):
+    """Refuse a class that still defines the hooks of another optimizer API, which nothing here would call.
+
+    Raises:
+        ValueError: names the method and what replaces it.
+    """
+    for name, replacement in _OLD_API.items():
+        if getattr(cls, name, None) is not getattr(keras.optimizers.Optimizer, name, None):
+            raise ValueError(
+                f"{cls.__name__} defines {name} of another optimizer API; its work belongs in {replacement}"
+            )
+
+
+def options(given):
+    """Refuse what remains of the keyword arguments of a constructor.
+
+    Raises:
+        ValueError: an option of Keras that does not fit, with the reason, or one that nobody knows.
+    """
+    for name, value in given.items():
+        if name not in _REFUSED:
+            known = ["learning_rate", "global_clipnorm", "name"]
+            raise ValueError(f"unknown option {name}={value!r}{checks.near_miss(name, known)}")
+        if value not in (None, False):
+            raise ValueError(f"{name}={value!r} is refused: {_REFUSED[name]}")
+
+
+def variables(given):
+    """Refuse variables that cannot be one vector.
+
+    Raises:
+        ValueError: there are none, one has a constraint, or they live on several replicas.
+    """
+    if not given or all(0 in v.shape for v in given):
+        raise ValueError("nothing to train: the model has no trainable variables; build it, or unfreeze a layer")
+    for v in given:
+        if getattr(v, "constraint", None) is not None:
+            raise ValueError(
+                f"{v.path} has a constraint, which would move x behind the method's back; remove it, or project "
+                "inside update"
+            )
+    if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+        raise ValueError("only one replica is supported; build and train outside of a multi-replica strategy")

@@ -1,0 +1,76 @@
+"""How a step, a block of steps or a whole run ended: one code, one sentence.
+
+Inside compiled code a failure is a value, because XLA drops assertions and an exception would lose the steps
+before it. So every step returns an int32 code. Zero goes on, a positive code ends the run well, a negative
+code ends it badly, and a step with a negative code is never committed: the weights stay at the last finite
+point. Outside compiled code a negative code becomes a `TrainingError`. All sentences stand in this file.
+"""
+
+import enum
+
+import tensorflow as tf
+
+
+class Status(enum.IntEnum):
+    """Codes of a step. Methods that can end return one of them as the scalar `"status"` of their state."""
+
+    RUNNING = 0
+    CONVERGED = 1
+    FINISHED = 2
+    STOPPED = 3
+    NONFINITE_LOSS = -1
+    NONFINITE_GRADIENT = -2
+    NONFINITE_STEP = -3
+    MATRIX_NOT_POSITIVE = -4
+
+    @property
+    def failed(self):
+        """True for codes that end a run with a `TrainingError`."""
+        return self < 0
+
+    @property
+    def sentence(self):
+        """What the code means and, for failures, what to try."""
+        return _SENTENCES[self]
+
+
+_SENTENCES = {
+    Status.RUNNING: "the method goes on",
+    Status.CONVERGED: "the step no longer changes the point: converged to the resolution of the dtype",
+    Status.FINISHED: "the requested number of epochs or steps is done",
+    Status.STOPPED: "a hook asked the run to stop",
+    Status.NONFINITE_LOSS: "the loss is NaN or infinite; check the batch, or take smaller steps",
+    Status.NONFINITE_GRADIENT: "the loss is finite but its gradient is NaN or infinite; look for a square root "
+    "or a logarithm at zero in the model, or take smaller steps",
+    Status.NONFINITE_STEP: "the method proposed weights that are NaN or infinite; take smaller steps",
+    Status.MATRIX_NOT_POSITIVE: "rounding has made the shared matrix B indefinite (g'Bg <= 0); use float64, "
+    "or restart the method from the weights reached",
+}
+
+
+class TrainingError(RuntimeError):
+    """A run met a failure inside compiled code. The weights are those of the last finite point.
+
+    Attributes: `step` (the step that failed, counted from 1 over the life of the optimizer), `status` (a
+    `Status`), `last_loss` (the last finite loss, or None) and `result` (the `RunResult` up to the failure).
+    """
+
+    def __init__(self, step, status, last_loss, result=None):
+        self.step, self.status, self.last_loss, self.result = step, status, last_loss, result
+        last = "no step had a finite loss" if last_loss is None else f"last finite loss {last_loss:.6g}"
+        super().__init__(f"step {step} failed ({status.name.lower()}): {status.sentence}. {last.capitalize()}.")
+
+
+def first_failure(*conditions_and_codes):
+    """The code of the first condition that holds, else RUNNING.
+
+    Args:
+        *conditions_and_codes: pairs (bool tensor [], `Status`), most important first.
+
+    Returns:
+        int32 tensor [].
+    """
+    code = tf.constant(Status.RUNNING, tf.int32)
+    for condition, status in reversed(conditions_and_codes):
+        code = tf.where(condition, tf.constant(status, tf.int32), code)
+    return code
