@@ -33,14 +33,17 @@ def gather_batch(arrays: Any, order: tf.Tensor, start: tf.Tensor | int, size: tf
     A function of tensors only, so a compiled function can take `arrays` as an argument instead of baking the
     data set into its graph as constants.
 
-    Args: arrays: structure of tensors [N, ...]. order: int32 [N]. start: int or int32 scalar. size: an int32
-        scalar, or an int, which keeps the batch dimension static as XLA wants it. The range lies within
-        `order`.
+    Args:
+        arrays: structure of tensors [N, ...].
+        order: int32 [N].
+        start: int or int32 scalar.
+        size: an int32 scalar: a range past the end of `order` is cut short, as with any slice. Or an int: the
+            batch dimension is static, as XLA wants it, and the range must lie within `order`.
 
     Returns:
         The structure of `arrays`, with tensors [size, ...] of the same dtypes.
     """
-    indices = tf.slice(order, [start], [size])
+    indices = tf.slice(order, [start], [size]) if isinstance(size, int) else order[start : start + size]
     return tf.nest.map_structure(lambda array: tf.gather(array, indices), arrays)
 
 

@@ -35,9 +35,12 @@ class Block(typing.NamedTuple):
 class Engine:
     """A function of one batch, compiled to run over many.
 
-    Args: one_step: function (batch) -> (status int32 [], row float64 [columns]), with whatever side effects
-        on variables. columns: length of a row. results: function without arguments, called at the end of a
-        block: a dict of scalar tensors. jit_compile: compile with XLA; feeds must then be static.
+    Args:
+        one_step: function (batch) -> (status int32 [], row float64 [columns]), with whatever side effects on
+            variables.
+        columns: length of a row.
+        results: function without arguments, called at the end of a block: a dict of scalar tensors.
+        jit_compile: compile with XLA; feeds must then be static.
     """
 
     def __init__(self, one_step, columns, results, jit_compile=False):

@@ -16,9 +16,10 @@ from trainloop.data import ArrayData, gather_batch
 class ArrayFeed:
     """Batches gathered from arrays in memory, in the order that `ArrayData` gives each epoch.
 
-    Args: data: an `ArrayData`. static: batch sizes are Python numbers, as XLA needs them. A smaller last
-        batch then gets a block and a trace of its own; otherwise it is
-            only a shorter slice.
+    Args:
+        data: an `ArrayData`.
+        static: batch sizes are Python numbers, as XLA needs them. A smaller last batch then gets a block and
+            a trace of its own; otherwise it is only a shorter slice.
     """
 
     def __init__(self, data, static=False):
@@ -110,8 +111,10 @@ class DatasetFeed:
 def as_feed(data, static=False):
     """The feed of whatever a user may call data.
 
-    Args: data: an `ArrayData`, a `tf.data.Dataset`, or a tuple (x, y) or (x, y, sample_weight) of arrays,
-        batched as `ArrayData` does by default. static: see `ArrayFeed`.
+    Args:
+        data: an `ArrayData`, a `tf.data.Dataset`, or a tuple (x, y) or (x, y, sample_weight) of arrays,
+            batched as `ArrayData` does by default.
+        static: see `ArrayFeed`.
 
     Raises:
         ValueError: anything else, or a dataset where batch sizes must be static.

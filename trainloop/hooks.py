@@ -14,12 +14,15 @@ from trainloop import checks
 class Progress:
     """Where a run stands between two blocks.
 
-    Attributes: step: steps the optimizer has taken in its life. epoch: the epoch that the last block belongs
-        to, from 0. epoch_step: steps taken of that epoch; `steps_per_epoch`: how many it has, None if not
-        known. run_step: steps taken in this run; `run_steps`: how many it will take, None if not known.
-        seconds: since the run began. logs: the last block: one array entry per step under "step", "epoch",
-        "samples", "loss", "grad_norm" and every scalar of the state. metrics: the metrics over the epoch so
-        far.
+    Attributes:
+        step: steps the optimizer has taken in its life.
+        epoch: the epoch that the last block belongs to, from 0.
+        epoch_step: steps taken of that epoch; `steps_per_epoch`: how many it has, None if not known.
+        run_step: steps taken in this run; `run_steps`: how many it will take, None if not known.
+        seconds: since the run began.
+        logs: the last block: one array entry per step under "step", "epoch", "samples", "loss", "grad_norm"
+            and every scalar of the state.
+        metrics: the metrics over the epoch so far.
     """
 
     step: int

@@ -35,8 +35,9 @@ class FlatLayout:
         shapes: k fully known shapes. Scalars `()` take one place, empty shapes such as `(0, 3)` none.
         dtype: the dtype of the vector, e.g. "float32". Packed tensors of other dtypes are cast to it.
 
-    Raises: ValueError: names and shapes differ in number, a name occurs twice, a shape is not fully known,
-        the dtype is not a real floating type.
+    Raises:
+        ValueError: names and shapes differ in number, a name occurs twice, a shape is not fully known, the
+            dtype is not a real floating type.
 
     Example:
         >>> layout = FlatLayout(("kernel", "bias"), ((2, 3), (3,)), "float32")
@@ -106,8 +107,9 @@ class FlatLayout:
     def mask(self, predicate):
         """Which entries of the vector belong to tensors whose name satisfies a predicate.
 
-        Args: predicate: function of a name, true or false. `lambda name: not name.endswith("bias")` selects
-            all weights but the biases.
+        Args:
+            predicate: function of a name, true or false. `lambda name: not name.endswith("bias")` selects all
+                weights but the biases.
 
         Returns:
             bool tensor [n].
@@ -125,9 +127,9 @@ class FlatLayout:
     def pack(self, tensors):
         """k tensors end to end.
 
-        Args: tensors: one per name, in order: a tensor of that shape and any floating dtype, an
-            `IndexedSlices` (the gradient of an embedding;
-                repeated rows are summed), or None, which stands for zeros.
+        Args:
+            tensors: one per name, in order: a tensor of that shape and any floating dtype, an `IndexedSlices`
+                (the gradient of an embedding; repeated rows are summed), or None, which stands for zeros.
 
         Returns:
             [n] of the layout's dtype.
@@ -182,9 +184,9 @@ class FlatLayout:
 class VariableVector:
     """Variables that can be read and written as one vector.
 
-    Args: variables: Keras variables or `tf.Variable`s, each once, of real floating dtypes. Give
-        `model.trainable_variables`: variables left out (frozen
-            layers) are neither read nor written.
+    Args:
+        variables: Keras variables or `tf.Variable`s, each once, of real floating dtypes. Give
+            `model.trainable_variables`: variables left out (frozen layers) are neither read nor written.
 
     Attributes:
         variables: tuple, in the order of the vector.

@@ -36,13 +36,18 @@ from trainloop.status import Status, TrainingError
 class TrainLoop:
     """Trains a Keras model with a method that works on the whole vector.
 
-    Args: model: a built Keras model. optimizer: a `GlobalVectorOptimizer`. loss: for batches (inputs,
-        targets[, sample_weight]): a `keras.losses.Loss`, a Keras name, or a function (targets, predictions).
+    Args:
+        model: a built Keras model.
+        optimizer: a `GlobalVectorOptimizer`.
+        loss: for batches (inputs, targets[, sample_weight]): a `keras.losses.Loss`, a Keras name, or a
+            function (targets, predictions).
         loss_fn: for any other batches: function (model, batch) -> scalar, see `objective.custom`. Exactly one
-        of `loss` and `loss_fn`. metrics: Keras metrics or names; "accuracy" is chosen to fit the targets.
-        Only with `loss`. hooks: `Hook`s, called in this order. jit_compile: compile whole blocks with XLA.
-        Needs data in memory. Faster for dense networks, slower for convolutions on CPUs. steps_per_call: at
-        most this many steps per compiled call; None finds a length of about half a second.
+            of `loss` and `loss_fn`.
+        metrics: Keras metrics or names; "accuracy" is chosen to fit the targets. Only with `loss`.
+        hooks: `Hook`s, called in this order.
+        jit_compile: compile whole blocks with XLA. Needs data in memory. Faster for dense networks, slower
+            for convolutions on CPUs.
+        steps_per_call: at most this many steps per compiled call; None finds a length of about half a second.
 
     Attributes:
         traces: how often a block of steps was traced: once per kind and shape of data.
@@ -91,16 +96,20 @@ class TrainLoop:
     def run(self, data, *, epochs=None, steps=None, validation_data=None):
         """Train. Called again with the same data it goes on where it stopped, in the middle of an epoch too.
 
-        Args: data: an `ArrayData`, a `tf.data.Dataset` of batches, or a tuple (x, y[, sample_weight]) of
-            arrays. epochs: passes over the data to do; a pass that an earlier call began counts when it is
-            finished. steps: steps to do. With both, whichever is reached first ends the run. validation_data:
-            as `data`; evaluated after every epoch.
+        Args:
+            data: an `ArrayData`, a `tf.data.Dataset` of batches, or a tuple (x, y[, sample_weight]) of
+                arrays.
+            epochs: passes over the data to do; a pass that an earlier call began counts when it is finished.
+            steps: steps to do. With both, whichever is reached first ends the run.
+            validation_data: as `data`; evaluated after every epoch.
 
         Returns:
             `RunResult`.
 
-        Raises: ValueError: neither epochs nor steps, or not positive; data of an unknown kind. TrainingError:
-            a step failed. Everything before it is kept, in the weights and in the error's `result`.
+        Raises:
+            ValueError: neither epochs nor steps, or not positive; data of an unknown kind.
+            TrainingError: a step failed. Everything before it is kept, in the weights and in the error's
+                `result`.
         """
         run = Bookkeeping(self._feed_of(data), epochs, steps, int(self.optimizer.iterations))
         self._stop_reason = None

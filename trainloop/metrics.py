@@ -6,8 +6,9 @@ import keras
 class MetricSet:
     """Metrics over (targets, predictions).
 
-    Args: metrics: Keras metric objects or names. "accuracy" becomes sparse, categorical or binary accuracy,
-        whichever fits the first batch.
+    Args:
+        metrics: Keras metric objects or names. "accuracy" becomes sparse, categorical or binary accuracy,
+            whichever fits the first batch.
 
     Raises:
         ValueError: something that is neither, or a name Keras does not know.

@@ -15,9 +15,12 @@ import tensorflow as tf
 class ModelObjective:
     """A model, a loss and one batch.
 
-    Args: model: a Keras model. batch_loss: function (model, batch, training) -> (f [], predictions or None),
-        from `supervised` or `custom`. vector: the `VariableVector` of the trainable variables. batch: nested
-        structure of tensors.
+    Args:
+        model: a Keras model.
+        batch_loss: function (model, batch, training) -> (f [], predictions or None), from `supervised` or
+            `custom`.
+        vector: the `VariableVector` of the trainable variables.
+        batch: nested structure of tensors.
 
     Attributes:
         predictions: what the model put out in the first pass; None before it, and for a custom loss.
@@ -47,8 +50,9 @@ def supervised(loss):
 
         f = loss(targets, model(inputs)) + sum of the model's own losses (regularisers, add_loss)
 
-    Args: loss: a `keras.losses.Loss`, a Keras name such as "mse", or a function (targets, predictions) -> one
-        value per sample.
+    Args:
+        loss: a `keras.losses.Loss`, a Keras name such as "mse", or a function (targets, predictions) -> one
+            value per sample.
 
     Returns:
         function (model, batch, training) -> (f [], predictions).
@@ -75,9 +79,9 @@ def supervised(loss):
 def custom(loss_fn):
     """Any scalar of a model and a batch: two models, several outputs, losses that are not (inputs, targets).
 
-    Args: loss_fn: function (model, batch) or (model, batch, training) -> scalar tensor. It adds
-        `model.losses` itself if it wants them. `training` is
-            True in steps and False in `evaluate`.
+    Args:
+        loss_fn: function (model, batch) or (model, batch, training) -> scalar tensor. It adds `model.losses`
+            itself if it wants them. `training` is True in steps and False in `evaluate`.
 
     Returns:
         function (model, batch, training) -> (f [], None).

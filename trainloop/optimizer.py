@@ -55,9 +55,9 @@ class GlobalVectorOptimizer(keras.optimizers.Optimizer, abc.ABC):
     5. Randomness comes from a seed in the state, through `tf.random.stateless_*`.
     6. A method that can end keeps an int32 scalar `"status"` in its state; codes are in `trainloop.Status`.
 
-    Args: learning_rate: positive number, a Keras schedule or a function without arguments; None for methods
-        that have none. Inside `update`,
-            `self.learning_rate` is a scalar tensor of the dtype of x.
+    Args:
+        learning_rate: positive number, a Keras schedule or a function without arguments; None for methods
+            that have none. Inside `update`, `self.learning_rate` is a scalar tensor of the dtype of x.
         global_clipnorm: positive number or None. g is shortened to this norm before `update` sees it, and
             after all replicas are summed.
         name: for variables and messages.
@@ -159,8 +159,9 @@ class GlobalVectorOptimizer(keras.optimizers.Optimizer, abc.ABC):
         Args:
             variables: the model's trainable variables.
 
-        Raises: ValueError: no variables, a variable with a constraint, more than one replica, or other
-            variables than at the first call.
+        Raises:
+            ValueError: no variables, a variable with a constraint, more than one replica, or other variables
+                than at the first call.
         """
         variables = list(variables)
         if self.built:
@@ -180,9 +181,10 @@ class GlobalVectorOptimizer(keras.optimizers.Optimizer, abc.ABC):
     def apply(self, grads, trainable_variables=None):
         """The door of `model.fit` and of `apply_gradients`.
 
-        Args: grads: one gradient per variable: a tensor, an `IndexedSlices`, or None for zeros.
+        Args:
+            grads: one gradient per variable: a tensor, an `IndexedSlices`, or None for zeros.
             trainable_variables: the variables they belong to, in any order; may be left out once the
-            optimizer is built.
+                optimizer is built.
 
         Raises:
             ValueError: not exactly the variables the optimizer was built with, or every gradient is None.

@@ -53,10 +53,13 @@ class SharedMatrix:
     def identity(cls, n, *, dtype="float32", storage="auto", symmetric=False):
         """The n x n identity.
 
-        Args: n: number of parameters. dtype: a floating dtype. storage: "dense", "factored", or "auto": dense
-            while the matrix takes at most 64 MiB, else factored. symmetric: B will only be changed by
-            `add_symmetric` and `scale`. Then B' = B, and `factored` keeps one vector per update instead of
-            two.
+        Args:
+            n: number of parameters.
+            dtype: a floating dtype.
+            storage: "dense", "factored", or "auto": dense while the matrix takes at most 64 MiB, else
+                factored.
+            symmetric: B will only be changed by `add_symmetric` and `scale`. Then B' = B, and `factored`
+                keeps one vector per update instead of two.
 
         Raises:
             ValueError: n < 1, an unknown storage, or a dense matrix that does not fit into the free memory.
@@ -168,8 +171,9 @@ class SharedMatrix:
     def as_variables(self, make_variable):
         """A value equal to this one whose stored numbers are variables, so that it can be committed to.
 
-        Args: make_variable: function of (name, initial value, whether its first dimension grows) returning a
-            variable.
+        Args:
+            make_variable: function of (name, initial value, whether its first dimension grows) returning a
+                variable.
         """
         if self._terms or self._factor is not None:
             raise ValueError("init_state must return a SharedMatrix as built, without changes; make them in update")

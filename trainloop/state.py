@@ -18,8 +18,9 @@ RESERVED = ("step", "epoch", "samples", "loss", "grad_norm")
 def flatten(state, prefix=""):
     """Leaves of a nested dict by path.
 
-    Raises: ValueError: not a dict, or a key that is not a string, is empty, contains "/" or is a name the log
-        uses itself.
+    Raises:
+        ValueError: not a dict, or a key that is not a string, is empty, contains "/" or is a name the log
+            uses itself.
     """
     if not isinstance(state, dict):
         raise ValueError(

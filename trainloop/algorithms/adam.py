@@ -26,10 +26,12 @@ class Adam(GlobalVectorOptimizer):
 
     The same steps as `keras.optimizers.Adam`, eps included, which here stands beside the uncorrected sqrt(v).
 
-    Args: learning_rate: t, positive. beta_1, beta_2: decay of the two moments, in [0, 1). epsilon: eps,
-        positive. weight_decay: w, at least 0. Each step takes t w x away from the weights (the gradient never
-        sees it), except from entries of variables named
-            bias, gamma, beta or scale.
+    Args:
+        learning_rate: t, positive.
+        beta_1, beta_2: decay of the two moments, in [0, 1).
+        epsilon: eps, positive.
+        weight_decay: w, at least 0. Each step takes t w x away from the weights (the gradient never sees it),
+            except from entries of variables named bias, gamma, beta or scale.
         name, **kwargs: see `GlobalVectorOptimizer`.
     """
 

@@ -46,9 +46,10 @@ class TestGD(GlobalVectorOptimizer):
     A zero gradient, which a mini-batch may well have, changes nothing. The run ends by itself when the step
     has become too short to change x.
 
-    Args: rad: radius r of the first ball around the starting point, positive. None chooses (n + 1) 0.05, so
-        that the first step has length 0.05.
-            A small rad does not move: the first step has length rad / (n + 1).
+    Args:
+        rad: radius r of the first ball around the starting point, positive. None chooses (n + 1) 0.05, so
+            that the first step has length 0.05. A small rad does not move: the first step has length rad / (n
+            + 1).
         storage: of B: "dense", "factored" or "auto", see `SharedMatrix.identity`. The iterates agree to
             rounding.
         name, **kwargs: see `GlobalVectorOptimizer`. There is no learning rate.
