@@ -1,8 +1,8 @@
 """Training loops for algorithms that need a whole Keras network as one vector.
 
-A `tf.function`-compiled loop runs the model under a gradient tape, lays every gradient and every variable end to end into `g` and `x`, calls the
-algorithm once, splits the result and assigns it back. Five doors, each usable alone: `FlatLayout` and `VariableVector`; a `GlobalVectorOptimizer` in
-`model.compile`; `TrainLoop`; and `scripts/train.py`.
+A `tf.function`-compiled loop runs the model under a gradient tape, lays every gradient and every variable end to end
+into `g` and `x`, calls the algorithm once, splits the result and assigns it back. Each part is usable alone:
+`FlatLayout` and `VariableVector` in somebody else's loop, a `GlobalVectorOptimizer` in `model.compile`, `TrainLoop`.
 """
 
 from trainloop.algorithms import ALGORITHMS, Adam, Momentum, SimpleGD, TestGD

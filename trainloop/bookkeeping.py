@@ -45,14 +45,14 @@ class Bookkeeping:
     def take(self, block, wanted, columns):
         """Account for a block. Returns whether it ended the epoch."""
         count = len(block.rows)
-        position = {"step": self.step + 1 + np.arange(count), "epoch": np.full(count, self.feed.epoch)}
+        position = {"step": self.step + 1 + np.arange(count), "epoch": np.full(count, self.feed.epoch + 1)}
         named = {name: block.rows[:, i].astype(dtype) for i, (name, dtype) in enumerate(columns.items())}
         self.logs = {**position, **named}
         if count:
             self.recorder.add_block(self.logs)
         self.status = block.status
         self.step += count
-        self.epoch, self.epoch_step = self.feed.epoch, self.feed.index + count
+        self.epoch, self.epoch_step = self.feed.epoch + 1, self.feed.index + count
         ended_early = block.status != Status.RUNNING
         return self.feed.advance(count, count if ended_early else wanted)
 
@@ -69,7 +69,7 @@ class Bookkeeping:
         epoch_steps = self.feed.steps_per_epoch
         by_epochs = None
         if self.last_epoch is not None and epoch_steps is not None:
-            done_before = self.epoch * epoch_steps + self.epoch_step - self.steps_taken
+            done_before = (self.epoch - 1) * epoch_steps + self.epoch_step - self.steps_taken
             by_epochs = self.last_epoch * epoch_steps - done_before
         return Progress(
             step=self.step,

@@ -43,7 +43,8 @@ def gather_batch(arrays: Any, order: tf.Tensor, start: tf.Tensor | int, size: tf
     Returns:
         The structure of `arrays`, with tensors [size, ...] of the same dtypes.
     """
-    indices = tf.slice(order, [start], [size]) if isinstance(size, int) else order[start : start + size]
+    # With an int no slice, because XLA would compile the function anew for every start of one.
+    indices = tf.gather(order, start + tf.range(size)) if isinstance(size, int) else order[start : start + size]
     return tf.nest.map_structure(lambda array: tf.gather(array, indices), arrays)
 
 

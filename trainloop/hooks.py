@@ -16,7 +16,7 @@ class Progress:
 
     Attributes:
         step: steps the optimizer has taken in its life.
-        epoch: the epoch that the last block belongs to, from 0.
+        epoch: the epoch that the last block belongs to, counted from 1.
         epoch_step: steps taken of that epoch; `steps_per_epoch`: how many it has, None if not known.
         run_step: steps taken in this run; `run_steps`: how many it will take, None if not known.
         seconds: since the run began.

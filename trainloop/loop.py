@@ -82,6 +82,11 @@ class TrainLoop:
         self._jit_compile = checks.flag("jit_compile", jit_compile)
         optimizer.build(model.trainable_variables)
         self._vector = VariableVector(model.trainable_variables)
+        if self._jit_compile and optimizer.grows:
+            raise ValueError(
+                f"{type(optimizer).__name__} keeps a history that grows (a SharedMatrix with storage='factored'), "
+                "which XLA cannot compile; use storage='dense', or jit_compile=False"
+            )
         self._columns = {"samples": np.dtype("int64"), **optimizer.log_dtypes()}
         self._train = Engine(self._train_step, len(self._columns), self._metrics.results, self._jit_compile)
         self._test = Engine(self._test_step, 2, self._test_metrics.results)

@@ -8,13 +8,11 @@ from trainloop import checks
 
 
 def lenet5(input_shape=(28, 28, 1), classes=10):
-    """LeNet-5: two convolutions (6 and 16 filters of 5x5), each with 2x2 max pooling, then 120, 84, `classes`
-    units.
+    """LeNet-5: two convolutions with pooling, three dense layers; n = 44,426 for 28x28x1 images and 10 classes.
 
-    LeCun et al. (1998), with ReLU and max pooling in place of scaled tanh and trainable subsampling.
-
-    n = 44,426 for 28x28x1 images and 10 classes. Images of fewer than 16 pixels on a side are padded, because
-    two unpadded 5x5 convolutions would leave nothing of them.
+    6 and 16 filters of 5x5, each followed by 2x2 max pooling, then 120, 84 and `classes` units. LeCun et al. (1998),
+    with ReLU and max pooling in place of scaled tanh and trainable subsampling. Images of fewer than 16 pixels on a
+    side are padded, because two unpadded 5x5 convolutions would leave nothing of them.
 
     Args:
         input_shape: (height, width, channels).
@@ -39,10 +37,12 @@ def lenet5(input_shape=(28, 28, 1), classes=10):
 
 
 def mlp(input_shape=(28, 28, 1), classes=10, hidden=(128,)):
-    """A multilayer perceptron with ReLU units: the pixels, then `hidden` layers of these widths, then
-    `classes` units.
+    """Multilayer perceptron with ReLU units, one hidden layer of 128; n = 101,770 for 28x28x1 images and 10 classes.
 
-    n = 101,770 for 28x28x1 images, 10 classes and one hidden layer of 128.
+    Args:
+        input_shape: (height, width, channels).
+        classes: at least 2.
+        hidden: widths of the hidden layers, possibly none.
     """
     input_shape, classes = _checked(input_shape, classes)
     widths = [checks.integer("a width in hidden", width, at_least=1) for width in hidden]
@@ -59,9 +59,7 @@ def mlp(input_shape=(28, 28, 1), classes=10, hidden=(128,)):
 
 
 def softmax_regression(input_shape=(28, 28, 1), classes=10):
-    """Multinomial logistic regression: one linear layer, a convex problem. n = 7,850 for 28x28x1 images and
-    10 classes.
-    """
+    """Multinomial logistic regression, a convex problem; n = 7,850 for 28x28x1 images and 10 classes."""
     model = mlp(input_shape, classes, hidden=())
     model.name = "softmax_regression"
     return model

@@ -146,6 +146,11 @@ class GlobalVectorOptimizer(keras.optimizers.Optimizer, abc.ABC):
             value = checks.real("learning_rate", value, above=0)
         keras.optimizers.Optimizer.learning_rate.fset(self, value)
 
+    @property
+    def grows(self):
+        """True when a part of the state has no fixed shape, as the history of a factored `SharedMatrix`."""
+        return any(None in variable.shape for variable in self._memory.variables.values())
+
     def log_dtypes(self):
         """Names of what `step` logs, with NumPy dtypes: "loss", "grad_norm", and the scalars of the state."""
         own = dict.fromkeys(("loss", "grad_norm"), self._vector.layout.dtype)

@@ -20,7 +20,7 @@ _NOT_DECAYED = ("bias", "gamma", "beta", "scale")
 
 @keras.saving.register_keras_serializable("trainloop")
 class Adam(GlobalVectorOptimizer):
-    """Adaptive moments.   Kingma and Ba (2015), algorithm 1 as reordered at the end of section 2.
+    """Adam: adaptive moments, decoupled weight decay.   Kingma and Ba (2015), algorithm 1, end of section 2.
 
     The decay is that of Loshchilov and Hutter (2019), algorithm 2.
 

@@ -14,7 +14,9 @@ from trainloop.optimizer import GlobalVectorOptimizer
 
 @keras.saving.register_keras_serializable("trainloop")
 class Momentum(GlobalVectorOptimizer):
-    """v <- m v - t g,  x <- x + v.   Polyak (1964); Nesterov as in Sutskever et al. (2013), equations 3, 4.
+    """Gradient descent with momentum, v <- m v - t g,  x <- x + v.   Polyak (1964).
+
+    Nesterov's form is that of Sutskever et al. (2013), equations 3 and 4.
 
     The same steps as `keras.optimizers.SGD(momentum=...)`: the learning rate enters the velocity, so a
     schedule acts on new gradients only.

@@ -10,7 +10,9 @@ from trainloop.optimizer import GlobalVectorOptimizer
 
 @keras.saving.register_keras_serializable("trainloop")
 class SimpleGD(GlobalVectorOptimizer):
-    """x <- x - t g.   Cauchy (1847). The same steps as `keras.optimizers.SGD`.
+    """Gradient descent, x <- x - t g.   Cauchy (1847).
+
+    The same steps as `keras.optimizers.SGD`.
 
     Args:
         learning_rate: t, positive.

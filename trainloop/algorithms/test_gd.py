@@ -37,7 +37,9 @@ _FIRST_STEP = 0.05
 
 @keras.saving.register_keras_serializable("trainloop")
 class TestGD(GlobalVectorOptimizer):
-    """Ellipsoid method, central cuts.   Bland, Goldfarb and Todd (1981), equations 2.5 and 2.6.
+    """Ellipsoid method with central cuts, a matrix B over all weights.   Bland, Goldfarb and Todd (1981).
+
+    Their equations 2.5 and 2.6 in the notation above; first by Yudin and Nemirovski (1976) and Shor (1977).
 
     On a network neither convexity nor an enclosing ball is given, and n is large: E hardly changes in the
     life of a run, and the steps are normalised, of length close to rad / (n + 1), turned away from the

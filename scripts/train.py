@@ -1,0 +1,223 @@
+"""Train a network with a method that works on the whole vector of its weights.
+
+Without arguments: LeNet-5 on scikit-learn's handwritten digits with TestGD, the ellipsoid method.
+
+    python scripts/train.py
+    python scripts/train.py --list
+    python scripts/train.py --dataset mnist --optimizer adam -o learning_rate=0.002 --epochs 3
+    python scripts/train.py --optimizer my_method.py:MyMethod -o rad=2000
+"""
+
+import datetime
+import os
+import sys
+import tempfile
+
+import click
+
+# What runs when nothing is said. 5000 / (n + 1) is a first step of 0.11, the fastest that still settles on LeNet-5.
+DEFAULT_OPTIMIZER, DEFAULT_OPTIONS = "testgd", ("rad=5000",)
+DEFAULT_EPOCHS = 40
+
+
+class BatchSize(click.ParamType):
+    """A positive number of samples, or "full" for the whole training set."""
+
+    name = "N|full"
+
+    def convert(self, value, param, ctx):
+        if value == "full":
+            return value
+        try:
+            size = int(value)
+        except ValueError:
+            size = 0
+        if size < 1:
+            self.fail(f"{value!r} is neither a positive number nor 'full'", param, ctx)
+        return size
+
+
+@click.command(help=__doc__.replace("\n\n    python", "\n\n\b\n    python"))
+@click.option("--dataset", default="digits", show_default=True, help="Name, .npz file, or folder of IDX files.")
+@click.option("--model", default="lenet5", show_default=True, help="Name of a model.")
+@click.option("--optimizer", help="Name, module:Class or file.py:Class.  [default: testgd with rad=5000]")
+@click.option(
+    "-o", "--option", "options", multiple=True, metavar="KEY=VALUE", help="Argument of the optimizer; repeat it."
+)
+@click.option(
+    "--epochs", type=click.IntRange(min=1), metavar="N", help=f"Passes over the data.  [default: {DEFAULT_EPOCHS}]"
+)
+@click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Steps; with --epochs, whichever comes first.")
+@click.option(
+    "--batch-size", type=BatchSize(), metavar="N|full", default=64, show_default=True, help="Samples per step."
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0, max=2**32 - 1), default=0, show_default=True, help="Weights and order."
+)
+@click.option(
+    "--steps-per-call",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Steps per compiled call.  [default: half a second]",
+)
+@click.option("--jit/--no-jit", default=False, show_default=True, help="Compile whole blocks with XLA.")
+@click.option("--run-dir", help="Folder for the run's files.  [default: runs/<time>-<model>-<dataset>-<optimizer>]")
+@click.option("--overwrite", is_flag=True, help="Replace a run that is in the folder already.")
+@click.option("--list", "show_list", is_flag=True, help="Show data sets, models and optimizers, and exit.")
+def train(show_list, **settings):
+    import_quietly()
+    if show_list:
+        list_everything()
+        return
+    try:
+        run = prepare(settings)
+    except (ValueError, OSError) as error:
+        raise click.UsageError(" ".join(str(error).split())) from error
+    run()
+
+
+def import_quietly():
+    """Import TensorFlow without its start-up messages, which it writes past Python straight to file descriptor 2.
+
+    What was written is shown after all when the import fails.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as swallowed:
+        os.dup2(swallowed.fileno(), 2)
+        try:
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()  # the search for GPUs has messages of its own
+        except BaseException:
+            swallowed.seek(0)
+            os.write(stderr, swallowed.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+def list_everything():
+    import trainloop as tl
+
+    documented = {name: _first_line(thing) for name, thing in {**tl.MODELS, **tl.ALGORITHMS}.items()}
+    for title, lines in (
+        ("data sets (or an .npz file, or a folder of IDX files)", tl.DATASETS),
+        ("models", {name: documented[name] for name in tl.MODELS}),
+        ("optimizers (or module:Class, or file.py:Class)", {name: documented[name] for name in tl.ALGORITHMS}),
+    ):
+        click.echo(f"{title}:")
+        for name, line in lines.items():
+            click.echo(f"  {name:<20}{line}")
+
+
+def prepare(settings):
+    """Find everything that can be wrong with the settings before a file is written.
+
+    Returns:
+        A function without arguments that does the run.
+    """
+    import keras
+
+    import trainloop as tl
+    from trainloop import plugins
+    from trainloop.run_directory import RunDirectory
+    from trainloop.writers import MetricsFile
+
+    settings = with_defaults(settings)
+    directory = RunDirectory(settings["run_dir"], settings["overwrite"])
+    cls = plugins.find_optimizer(settings["optimizer"])
+    optimizer = plugins.make_optimizer(cls, plugins.parse_options(settings["options"]))
+    build_model = plugins.find_model(settings["model"])
+    data = tl.load(settings["dataset"])
+    batch_size = None if settings["batch_size"] == "full" else settings["batch_size"]
+    batches = tl.ArrayData(data.x_train, data.y_train, batch_size, settings["seed"])
+    keras.utils.set_random_seed(settings["seed"])
+    loop = tl.TrainLoop(
+        build_model(data.input_shape, data.classes),
+        optimizer,
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        hooks=[MetricsFile(directory.metrics), make_display()],
+        jit_compile=settings["jit"],
+        steps_per_call=settings["steps_per_call"],
+    )
+    facts = {
+        "parameters": optimizer.layout.size,
+        "layout_fingerprint": optimizer.layout.fingerprint(),
+        "data_fingerprint": batches.fingerprint(),
+        "optimizer_config": optimizer.get_config(),
+    }
+    directory.create({**settings, **facts})
+    return lambda: do_run(settings, directory, loop, batches, (data.x_test, data.y_test))
+
+
+def make_display():
+    from rich.console import Console
+
+    from trainloop.display import LiveDisplay, PlainLines
+
+    console = Console()
+    return LiveDisplay(console) if console.is_terminal else PlainLines(click.echo)
+
+
+def with_defaults(settings):
+    settings = dict(settings)
+    if settings["optimizer"] is None:
+        settings["optimizer"] = DEFAULT_OPTIMIZER
+        settings["options"] = settings["options"] or DEFAULT_OPTIONS
+    if settings["epochs"] is None and settings["steps"] is None:
+        settings["epochs"] = DEFAULT_EPOCHS
+    if settings["run_dir"] is None:
+        parts = [settings["model"], settings["dataset"], settings["optimizer"]]
+        safe = "-".join(
+            "".join(c if c.isalnum() or c in "._" else "_" for c in os.path.basename(part)) for part in parts
+        )
+        settings["run_dir"] = f"runs/{datetime.datetime.now():%Y%m%d-%H%M%S}-{safe}"
+    return settings
+
+
+def do_run(settings, directory, loop, batches, test):
+    import trainloop as tl
+    from trainloop.report import plot_curves
+
+    title = f"{settings['model']} on {settings['dataset']} with {settings['optimizer']}"
+    n = loop.optimizer.layout.size
+    click.echo(f"{title}: n = {n:,} parameters, {batches.size:,} training images, files in {directory.path}")
+    try:
+        result, failure = (
+            loop.run(batches, epochs=settings["epochs"], steps=settings["steps"], validation_data=test),
+            None,
+        )
+    except tl.TrainingError as error:
+        result, failure = error.result, error
+    plot_curves(result, directory.curves, title)
+    loop.model.save(directory.model)
+    if failure is not None:
+        raise click.ClickException(str(failure))
+    measured = loop.evaluate(test)
+    click.echo(f"test loss {measured['loss']:.4f}, test accuracy {measured['accuracy']:.2%}, {result.seconds:.1f} s")
+
+
+def _first_line(documented):
+    return documented.__doc__.strip().splitlines()[0]
+
+
+def main():
+    """Run the command; whatever is wrong with its arguments is one line and exit code 2."""
+    try:
+        train(standalone_mode=False)
+    except click.UsageError as error:
+        click.echo(f"Error: {error.format_message()}", err=True)
+        sys.exit(2)
+    except click.ClickException as error:
+        click.echo(f"Error: {error.format_message()}", err=True)
+        sys.exit(1)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

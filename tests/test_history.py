@@ -1,0 +1,102 @@
+"""Tests of trainloop.history: blocks of any length become one history, epochs one summary."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from trainloop.history import Recorder, RunResult
+from trainloop.status import Status
+
+EPOCHS = np.array([0, 0, 0, 0, 1, 1, 1, 1, 2])
+SAMPLES = np.array([4, 4, 4, 2, 4, 4, 4, 2, 4])
+LOSSES = np.array([9.0, 7.0, 5.0, 4.0, 3.5, 3.0, 2.0, 8.0, 1.0])
+
+
+def logs(losses=LOSSES, dtype="float64") -> dict:
+    n = len(losses)
+    return {
+        "step": np.arange(1, n + 1),
+        "epoch": EPOCHS[:n],
+        "samples": SAMPLES[:n],
+        "loss": np.asarray(losses, dtype),
+        "grad_norm": np.linspace(1, 2, n).astype(dtype),
+        "radius": np.linspace(3, 1, n),
+    }
+
+
+def recorder(cuts=(), **options) -> Recorder:
+    """A recorder of `logs`, cut into blocks before the steps `cuts`."""
+    whole, made = logs(**options), Recorder()
+    ends = [0, *cuts, len(whole["loss"])]
+    for start, end in itertools.pairwise(ends):
+        made.add_block({name: column[start:end] for name, column in whole.items()})
+    return made
+
+
+@pytest.mark.parametrize("cuts", [(), (1,), (4, 8), (2, 4, 5, 8), range(1, 9)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_history_does_not_depend_on_the_blocks(cuts, dtype):
+    history, expected = recorder(cuts, dtype=dtype).history(), logs(dtype=dtype)
+    assert list(history) == list(expected)
+    for name, column in expected.items():
+        np.testing.assert_array_equal(history[name], column, strict=True)
+
+
+def test_an_empty_run_has_an_empty_history():
+    assert Recorder().history() == {}
+    assert Recorder().epochs() == {}
+    assert Recorder().last_finite_loss() is None
+
+
+def test_epochs_become_one_array_per_name():
+    made = Recorder()
+    made.add_epoch({"epoch": 0, "loss": 2.0, "val_accuracy": 0.5})
+    made.add_epoch({"epoch": 1, "loss": 1.0, "val_accuracy": 0.75})
+    epochs = made.epochs()
+    assert list(epochs) == ["epoch", "loss", "val_accuracy"]
+    np.testing.assert_array_equal(epochs["epoch"], [0, 1])
+    np.testing.assert_array_equal(epochs["loss"], [2.0, 1.0])
+    np.testing.assert_array_equal(epochs["val_accuracy"], [0.5, 0.75])
+
+
+@pytest.mark.parametrize("cuts", [(), (2,), (1, 2, 3)])
+@pytest.mark.parametrize(
+    ("losses", "last"),
+    [
+        ([3.0, 2.0, 1.0, 0.5], 0.5),
+        ([3.0, 2.0, 1.0, np.nan], 1.0),
+        ([3.0, np.nan, np.inf, -np.inf], 3.0),
+        ([np.nan, 0.0, np.nan, np.nan], 0.0),
+        ([np.nan, np.inf, np.nan, np.nan], None),
+    ],
+)
+def test_last_finite_loss_looks_back_over_blocks(cuts, losses, last):
+    found = recorder(cuts, losses=losses).last_finite_loss()
+    assert found == last
+    assert found is None or type(found) is float
+
+
+@pytest.mark.parametrize("cuts", [(4, 8), (1, 4, 6, 7, 8), range(1, 9)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_epoch_loss_is_the_mean_over_samples(cuts, dtype, epoch):
+    here = np.equal(EPOCHS, epoch)
+    mean = sum(LOSSES[here] * SAMPLES[here]) / sum(SAMPLES[here])
+    until = int(np.flatnonzero(here)[-1]) + 1  # the recorder is asked at the end of the epoch
+    made = recorder([cut for cut in cuts if cut < until], losses=LOSSES[:until], dtype=dtype)
+    assert made.epoch_loss(epoch) == pytest.approx(mean, rel=1e-15)
+
+
+def test_histories_become_data_frames():
+    pandas = pytest.importorskip("pandas")
+    made = recorder((4, 8))
+    made.add_epoch({"epoch": 0, "loss": 2.0})
+    made.add_epoch({"epoch": 1, "loss": 1.0})
+    result = RunResult(Status.FINISHED, "done", made.history(), made.epochs(), 9, 0.1, {"f": 9})
+    steps, epochs = pandas.DataFrame(result.history), pandas.DataFrame(result.epochs)
+    assert steps.shape == (9, 6)
+    assert steps["loss"].tolist() == LOSSES.tolist()
+    assert epochs["loss"].tolist() == [2.0, 1.0]

@@ -1,0 +1,45 @@
+"""Tests of trainloop.hooks: what a hook and a progress are by themselves; the loop's tests run them."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+
+import numpy as np
+import pytest
+
+from trainloop.hooks import Hook, Progress
+
+METHODS = ["on_start", "on_block", "on_step", "on_epoch", "on_end"]
+
+
+@pytest.mark.parametrize("every_steps", [1, 10, np.int64(3)])
+def test_every_steps_is_kept_as_an_int(every_steps):
+    hook = Hook(every_steps)
+    assert type(hook.every_steps) is int
+    assert hook.every_steps == every_steps
+
+
+def test_never_is_the_default():
+    assert Hook().every_steps is None
+
+
+@pytest.mark.parametrize("every_steps", [0, -1, 2.0, True, False, "5"])
+def test_every_steps_must_be_a_positive_integer(every_steps):
+    with pytest.raises(ValueError, match=f"every_steps must be an integer of at least 1, received {every_steps!r}"):
+        Hook(every_steps)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_methods_do_nothing_until_overridden(method):
+    hook = Hook(5)
+    function = getattr(hook, method)
+    assert function(*[object()] * len(inspect.signature(function).parameters)) is None
+    assert vars(hook) == {"every_steps": 5}
+
+
+def test_progress_cannot_be_changed_by_a_hook():
+    progress = Progress(7, 1, 2, 5, 7, 10, 0.1, {"loss": np.ones(2)}, {"accuracy": 0.5})
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        progress.step = 8
+    assert progress.step == 7

@@ -1,0 +1,144 @@
+"""From what a user types on the command line to a class and its arguments.
+
+testgd                  a name of the register
+my_package.methods:Mine a class in an installed module, or in one below the current folder
+my_method.py:Mine       a class in a file
+rad=2000                an argument of its constructor
+"""
+
+import ast
+import importlib
+import importlib.util
+import inspect
+import pathlib
+import sys
+
+from trainloop import checks, refusals
+from trainloop.algorithms import ALGORITHMS
+from trainloop.models import MODELS
+from trainloop.optimizer import GlobalVectorOptimizer
+
+
+def find_optimizer(text):
+    """The optimizer class that a name, `module:Class` or `file.py:Class` stands for.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: unknown name, a module that cannot be imported, no such class in it, or one that is not a
+            `GlobalVectorOptimizer`.
+    """
+    if ":" not in text:
+        return _named("optimizer", text, ALGORITHMS, "; or give module:Class or file.py:Class")
+    source, _, name = text.rpartition(":")
+    module = _import_file(source) if source.endswith(".py") else _import_module(source)
+    if not hasattr(module, name):
+        classes = [key for key, value in vars(module).items() if inspect.isclass(value)]
+        listing = ", ".join(classes) or "none"
+        raise ValueError(f"{source} has no {name!r}{checks.near_miss(name, classes)}; its classes: {listing}")
+    found = getattr(module, name)
+    if not inspect.isclass(found) or not issubclass(found, GlobalVectorOptimizer):
+        if inspect.isclass(found):
+            refusals.old_api(found)
+        raise ValueError(f"{text} is not a GlobalVectorOptimizer; derive it from trainloop.GlobalVectorOptimizer")
+    return found
+
+
+def find_model(name):
+    """The builder (input_shape, classes) -> model under a name.
+
+    Raises:
+        ValueError: unknown name, with the nearest one.
+    """
+    return _named("model", name, MODELS)
+
+
+def parse_options(texts):
+    """`["rad=2000", "storage=dense"]` as `{"rad": 2000, "storage": "dense"}`.
+
+    Values are Python literals; what is none of these is a string.
+
+    Raises:
+        ValueError: not of the form key=value, or a key given twice.
+    """
+    options = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key.isidentifier():
+            raise ValueError(f"an option must look like key=value, received {text!r}")
+        if key in options:
+            raise ValueError(f"option {key} is given twice: {options[key]!r} and {value!r}")
+        try:
+            options[key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            options[key] = value
+    return options
+
+
+def make_optimizer(cls, options):
+    """An optimizer with these constructor arguments.
+
+    Raises:
+        ValueError: a key the constructor does not have, with the nearest one, or a value it does not take.
+    """
+    known = constructor_arguments(cls)
+    for key in options:
+        if key not in known:
+            listing = f"it takes {', '.join(known)}"
+            raise ValueError(f"{cls.__name__} has no option {key!r}{checks.near_miss(key, known)}; {listing}")
+    try:
+        return cls(**options)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{cls.__name__}: {' '.join(str(error).split())}") from error
+
+
+def constructor_arguments(cls):
+    """Names of the constructor's arguments, with those of the base where it passes **kwargs on."""
+    own = inspect.signature(cls).parameters.values()
+    names = [p.name for p in own if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    if any(p.kind is p.VAR_KEYWORD for p in own):
+        base = inspect.signature(GlobalVectorOptimizer).parameters.values()
+        names += [p.name for p in base if p.kind is p.KEYWORD_ONLY and p.name not in names]
+    return names
+
+
+def _named(kind, name, known, advice=""):
+    if name.lower() not in known:
+        listing = ", ".join(known)
+        raise ValueError(f"unknown {kind} {name!r}{checks.near_miss(name, list(known))}; known: {listing}{advice}")
+    return known[name.lower()]
+
+
+def _import_file(source):
+    path = pathlib.Path(source)
+    if not path.is_file():
+        raise FileNotFoundError(f"{source}: there is no such file")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    # Known by its name before it runs, as any import is: pickles and dataclasses look it up there.
+    sys.modules[spec.name] = module
+    return _run_import(source, lambda: spec.loader.exec_module(module)) or module
+
+
+def _import_module(name):
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # a module of the current folder, as `python -m` finds it
+    return _run_import(name, lambda: importlib.import_module(name))
+
+
+def _run_import(source, run):
+    """Import a user's code; whatever it raises is told in one line that points at their file."""
+    try:
+        return run()
+    except Exception as error:
+        where = _innermost_line(error)
+        raise ValueError(f"importing {source} failed{where}: {type(error).__name__}: {error}") from error
+
+
+def _innermost_line(error):
+    if isinstance(error, SyntaxError):
+        return f" at {error.filename}:{error.lineno}"
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    filename = frame.tb_frame.f_code.co_filename
+    return "" if filename.startswith("<") else f" at {filename}:{frame.tb_lineno}"
