@@ -10,7 +10,7 @@ import pytest
 from trainloop.history import Recorder, RunResult
 from trainloop.status import Status
 
-EPOCHS = np.array([0, 0, 0, 0, 1, 1, 1, 1, 2])
+EPOCHS = np.array([1, 1, 1, 1, 2, 2, 2, 2, 3])
 SAMPLES = np.array([4, 4, 4, 2, 4, 4, 4, 2, 4])
 LOSSES = np.array([9.0, 7.0, 5.0, 4.0, 3.5, 3.0, 2.0, 8.0, 1.0])
 
@@ -53,11 +53,11 @@ def test_an_empty_run_has_an_empty_history():
 
 def test_epochs_become_one_array_per_name():
     made = Recorder()
-    made.add_epoch({"epoch": 0, "loss": 2.0, "val_accuracy": 0.5})
-    made.add_epoch({"epoch": 1, "loss": 1.0, "val_accuracy": 0.75})
+    made.add_epoch({"epoch": 1, "loss": 2.0, "val_accuracy": 0.5})
+    made.add_epoch({"epoch": 2, "loss": 1.0, "val_accuracy": 0.75})
     epochs = made.epochs()
     assert list(epochs) == ["epoch", "loss", "val_accuracy"]
-    np.testing.assert_array_equal(epochs["epoch"], [0, 1])
+    np.testing.assert_array_equal(epochs["epoch"], [1, 2])
     np.testing.assert_array_equal(epochs["loss"], [2.0, 1.0])
     np.testing.assert_array_equal(epochs["val_accuracy"], [0.5, 0.75])
 
@@ -81,7 +81,7 @@ def test_last_finite_loss_looks_back_over_blocks(cuts, losses, last):
 
 @pytest.mark.parametrize("cuts", [(4, 8), (1, 4, 6, 7, 8), range(1, 9)])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("epoch", [0, 1])
+@pytest.mark.parametrize("epoch", [1, 2])
 def test_epoch_loss_is_the_mean_over_samples(cuts, dtype, epoch):
     here = np.equal(EPOCHS, epoch)
     mean = sum(LOSSES[here] * SAMPLES[here]) / sum(SAMPLES[here])
@@ -93,8 +93,8 @@ def test_epoch_loss_is_the_mean_over_samples(cuts, dtype, epoch):
 def test_histories_become_data_frames():
     pandas = pytest.importorskip("pandas")
     made = recorder((4, 8))
-    made.add_epoch({"epoch": 0, "loss": 2.0})
-    made.add_epoch({"epoch": 1, "loss": 1.0})
+    made.add_epoch({"epoch": 1, "loss": 2.0})
+    made.add_epoch({"epoch": 2, "loss": 1.0})
     result = RunResult(Status.FINISHED, "done", made.history(), made.epochs(), 9, 0.1, {"f": 9})
     steps, epochs = pandas.DataFrame(result.history), pandas.DataFrame(result.epochs)
     assert steps.shape == (9, 6)

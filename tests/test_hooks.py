@@ -39,7 +39,17 @@ def test_methods_do_nothing_until_overridden(method):
 
 
 def test_progress_cannot_be_changed_by_a_hook():
-    progress = Progress(7, 1, 2, 5, 7, 10, 0.1, {"loss": np.ones(2)}, {"accuracy": 0.5})
+    progress = Progress(
+        step=7,
+        epoch=2,
+        epoch_step=2,
+        steps_per_epoch=5,
+        run_step=7,
+        run_steps=10,
+        seconds=0.1,
+        logs={"loss": np.ones(2)},
+        metrics={"accuracy": 0.5},
+    )
     with pytest.raises(dataclasses.FrozenInstanceError):
         progress.step = 8
     assert progress.step == 7

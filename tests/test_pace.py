@@ -35,7 +35,8 @@ def test_a_fixed_limit_never_changes(steps_per_call):
 
 @pytest.mark.parametrize("steps_per_call", [0, -1, 1.0, True, "10"])
 def test_a_fixed_limit_must_be_a_positive_integer(steps_per_call):
-    with pytest.raises(ValueError, match=f"steps_per_call must be an integer of at least 1, received {steps_per_call!r}"):
+    expected = f"steps_per_call must be an integer of at least 1, received {steps_per_call!r}"
+    with pytest.raises(ValueError, match=expected):
         Pace(steps_per_call)
 
 

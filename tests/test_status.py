@@ -41,11 +41,13 @@ def first(a, b, c):
     return first_failure(*zip((a, b, c), ORDER, strict=True))
 
 
-@pytest.mark.parametrize("jit_compile", [None, False, True])
+WAYS = {"eager": first, "function": tf.function(first), "jit": tf.function(first, jit_compile=True)}
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("conditions", list(itertools.product([False, True], repeat=3)))
-def test_the_first_condition_that_holds_wins(jit_compile, conditions):
-    function = first if jit_compile is None else tf.function(first, jit_compile=jit_compile)
-    code = function(*map(tf.constant, conditions))
+def test_the_first_condition_that_holds_wins(way, conditions):
+    code = WAYS[way](*map(tf.constant, conditions))
     held = [status for status, holds in zip(ORDER, conditions, strict=True) if holds]
     assert code.dtype == tf.int32
     assert code.shape == ()

@@ -7,6 +7,7 @@ keeps the predictions, so that metrics cost no second pass.
 """
 
 import inspect
+import warnings
 
 import keras
 import tensorflow as tf
@@ -42,7 +43,23 @@ class ModelObjective:
         with tf.GradientTape() as tape:
             f, self.predictions = self.batch_loss(self.model, self.batch, training=True)
         gradients = tape.gradient(f, self.vector.variables)
-        return f, self.vector.layout.pack(gradients)
+        return f, pack_gradients(self.vector.layout, gradients)
+
+
+def pack_gradients(layout, gradients):
+    """g from the gradients of all variables, with a warning that names those the loss does not depend on.
+
+    Args:
+        layout: a `FlatLayout`.
+        gradients: one per name; None stands for zeros.
+
+    Returns:
+        [n].
+    """
+    missing = [name for name, gradient in zip(layout.names, gradients, strict=True) if gradient is None]
+    if 0 < len(missing) < len(layout.names):
+        warnings.warn(f"the loss does not depend on {', '.join(missing)}; their gradient is taken as zero", stacklevel=2)
+    return layout.pack(gradients)
 
 
 def supervised(loss):

@@ -27,6 +27,7 @@ import tensorflow as tf
 from trainloop import checks, linalg, refusals
 from trainloop import state as states
 from trainloop.layout import VariableVector
+from trainloop.objective import pack_gradients
 from trainloop.shared_matrix import SharedMatrix
 from trainloop.status import Status, first_failure
 
@@ -201,7 +202,7 @@ class GlobalVectorOptimizer(keras.optimizers.Optimizer, abc.ABC):
             trainable_variables = list(trainable_variables)
             self.build(trainable_variables)
             grads = self._vector.arrange(grads, trainable_variables)
-        g = self._vector.layout.pack(grads)
+        g = pack_gradients(self._vector.layout, grads)
         self._advance(tf.zeros([], g.dtype), g)
 
     def step(self, objective):
@@ -245,9 +246,7 @@ class GlobalVectorOptimizer(keras.optimizers.Optimizer, abc.ABC):
         if not isinstance(returned, tuple) or len(returned) != 2:
             raise ValueError(f"{method}.update must return (x_new, state), received {type(returned).__name__}")
         x_new, state = returned
-        return states.check_tensor(f"{method}.update: x_new", x, x_new), states.check_update(
-            method, old, states.flatten(state)
-        )
+        return states.check_tensor(f"{method}.update: x_new", x, x_new), states.check_update(method, old, state)
 
     def _commit(self, x_new, new):
         self._vector.assign(x_new)

@@ -18,15 +18,17 @@ def plot_curves(result, path, title=""):
     panels = _panels(result)
     figure = Figure(figsize=(6.4, 2.6 * len(panels) + 0.6), layout="constrained")
     figure.suptitle(title)
-    for axes, (label, curves, logarithmic) in zip(np.atleast_1d(figure.subplots(len(panels), 1)), panels, strict=True):
+    rows = np.atleast_1d(figure.subplots(len(panels), 1, sharex=True))
+    for axes, (label, curves, logarithmic) in zip(rows, panels, strict=True):
         for name, x, y, style in curves:
             axes.plot(x, y, label=name, **style)
         if logarithmic:
             axes.set_yscale("log")
-        axes.set_xlabel("step")
         axes.set_ylabel(label)
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+        if len(curves) > 1:
+            axes.legend(fontsize="small")
+    rows[-1].set_xlabel("step")
     figure.savefig(path, dpi=120)
 
 

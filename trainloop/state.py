@@ -15,8 +15,13 @@ from trainloop.shared_matrix import SharedMatrix
 RESERVED = ("step", "epoch", "samples", "loss", "grad_norm")
 
 
-def flatten(state, prefix=""):
+def flatten(state, prefix="", where="a state"):
     """Leaves of a nested dict by path.
+
+    Args:
+        state: nested dict.
+        prefix: of the paths.
+        where: what to call the state in a message.
 
     Raises:
         ValueError: not a dict, or a key that is not a string, is empty, contains "/" or is a name the log
@@ -24,7 +29,7 @@ def flatten(state, prefix=""):
     """
     if not isinstance(state, dict):
         raise ValueError(
-            f"a state must be a (nested) dict, received {type(state).__name__}; wrap it as {{'name': value}}"
+            f"{where} must be a (nested) dict, received {type(state).__name__}; wrap it as {{'name': value}}"
         )
     leaves = {}
     for key, value in state.items():
@@ -34,7 +39,7 @@ def flatten(state, prefix=""):
                 f"{prefix + str(key)!r}"
             )
         if isinstance(value, dict):
-            leaves.update(flatten(value, f"{prefix}{key}/"))
+            leaves.update(flatten(value, f"{prefix}{key}/", where))
         else:
             leaves[prefix + key] = value
     return leaves
@@ -73,11 +78,13 @@ def check_update(method, old, new):
 
     Args:
         method: name of the algorithm, for messages.
-        old, new: dicts of paths before and after.
+        old: dict of paths before.
+        new: nested dict after.
 
     Raises:
         ValueError: a key is missing or added, or a leaf changed its shape, dtype or kind.
     """
+    new = flatten(new, where=f"the state that {method}.update returns")
     if old.keys() != new.keys():
         raise ValueError(
             f"{method}.update must return the keys that init_state made: expected {sorted(old)}, received {sorted(new)}"

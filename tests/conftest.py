@@ -1,0 +1,43 @@
+"""Strict numerics for every test: float64 unless a test asks for less, and everything seeded."""
+
+import os
+import pathlib
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+MNIST = ROOT.parent / "shared" / "data" / "mnist.npz"
+
+
+def set_precision(dtype):
+    keras.config.set_floatx(dtype)
+    keras.config.set_dtype_policy(dtype)  # Keras takes it from floatx only once
+
+
+@pytest.fixture(autouse=True)
+def _strict_numerics():
+    set_precision("float64")
+    keras.utils.set_random_seed(0)
+    yield
+    set_precision("float32")
+
+
+@pytest.fixture
+def float32():
+    """The precision that networks are trained in."""
+    set_precision("float32")
+
+
+@pytest.fixture
+def mnist():
+    """MNIST as (x float32 [N, 28, 28, 1] in [0, 1], y int32) for training and testing, from a local copy."""
+    if not MNIST.exists():
+        pytest.skip("needs a local copy of MNIST in ../shared/data/mnist.npz")
+    with np.load(MNIST) as arrays:
+        images = {part: (arrays[f"x_{part}"][..., None] / 255).astype("float32") for part in ("train", "test")}
+        labels = {part: arrays[f"y_{part}"].astype("int32") for part in ("train", "test")}
+    return (images["train"], labels["train"]), (images["test"], labels["test"])

@@ -1,0 +1,87 @@
+"""The rules of the architecture, read off the source."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+PACKAGE = ROOT / "trainloop"
+
+# Who may import whom: modules only from lower layers, or from their own where no circle arises.
+LAYERS = [
+    {"status", "checks", "array_checks"},
+    {"layout", "linalg", "data", "datasets", "data_files", "models"},
+    {"matrix_storage", "shared_matrix", "objective", "feeds"},
+    {"state", "refusals", "optimizer", "metrics"},
+    {"algorithms"},
+    {"history", "hooks", "pace", "engine", "bookkeeping", "loop", "writers", "display", "report", "run_directory"},
+    {"plugins", "__init__"},
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+METHODS = LEVEL["algorithms"]
+
+# The only places that write variables.
+WRITERS = {"layout", "matrix_storage", "shared_matrix", "optimizer", "checkpoint"}
+
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+
+def module_of(path):
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return parts[0]
+
+
+def imported(tree):
+    """Every dotted name a module imports, also inside functions."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_source(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    own = module_of(path)
+    for name in imported(tree):
+        assert not name.startswith(("tensorflow.python", "keras.src")), f"{path.name} imports the private {name}"
+        if name.startswith("trainloop.") and name != "trainloop.__version__":
+            other = name.split(".")[1]
+            assert LEVEL[other] <= LEVEL[own], f"{own} imports {other} of a higher layer"
+            assert not (LEVEL[own] > METHODS and own not in LAYERS[-1] and other == "algorithms"), f"{own} knows a method"
+    writes = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and n.attr.startswith("assign")]
+    assert not writes or own in WRITERS, f"{own} assigns to variables in line {writes[0].lineno}"
+    prints = [n for n in ast.walk(tree) if isinstance(n, ast.Name) and n.id == "print"]
+    assert not prints, f"{own} prints in line {prints[0].lineno}"
+
+
+def test_methods_do_not_know_each_other():
+    for path in (PACKAGE / "algorithms").glob("*.py"):
+        if path.name != "__init__.py":
+            names = list(imported(ast.parse(path.read_text(encoding="utf-8"))))
+            assert not [name for name in names if name.startswith("trainloop.algorithms")], path.name
+
+
+def test_importing_needs_nothing_that_only_some_commands_need():
+    code = (
+        "import sys, keras; before = set(sys.modules)\n"
+        "import trainloop; new = {m.split('.')[0] for m in set(sys.modules) - before}\n"
+        "print(sorted(new - set(sys.stdlib_module_names)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['trainloop']"
+
+
+def test_help_does_not_import_tensorflow():
+    code = (
+        "import runpy, sys; sys.argv = ['train.py', '--help']\n"
+        "try: runpy.run_path('scripts/train.py', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "print('tensorflow' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert "Usage:" in done.stdout
+    assert done.stdout.strip().endswith("False")

@@ -1,0 +1,454 @@
+"""Tests of trainloop.shared_matrix: every operation against a dense NumPy matrix, described and committed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trainloop.shared_matrix import SharedMatrix
+
+TOLERANCE = {"float32": 2e-5, "float64": 1e-13}
+STORAGES = ["dense", "factored"]
+
+every_storage = pytest.mark.parametrize("storage", STORAGES)
+every_dtype = pytest.mark.parametrize("dtype", ["float64", "float32"])
+every_symmetry = pytest.mark.parametrize("symmetric", [False, True])
+
+
+def identity(n=5, storage="dense", dtype="float64", symmetric=False) -> SharedMatrix:
+    return SharedMatrix.identity(n, storage=storage, dtype=dtype, symmetric=symmetric)
+
+
+class Draw:
+    """Random changes of an n x n matrix; each is done to a SharedMatrix and to a NumPy matrix."""
+
+    def __init__(self, n, dtype="float64", seed=0):
+        self.n, self.dtype, self.rng = n, dtype, np.random.default_rng(seed)
+
+    def vector(self, *columns) -> np.ndarray:
+        return self.rng.normal(size=(self.n, *columns)).astype(self.dtype)
+
+    def unit(self) -> np.ndarray:
+        u = self.vector()
+        return u / np.linalg.norm(u)
+
+    def number(self, around=0.0) -> np.ndarray:
+        return np.asarray(around + self.rng.uniform(-0.2, 0.2), self.dtype)
+
+    def change(self, symmetric=False):
+        """A pair of functions (SharedMatrix -> SharedMatrix, [n, n] -> [n, n])."""
+        kind = self.rng.choice(["symmetric", "scale"] if symmetric else ["symmetric", "scale", "outer", "dilate"])
+        return getattr(self, f"_{kind}")()
+
+    def _symmetric(self):
+        u, c = self.unit(), self.number()
+        return lambda B: B.add_symmetric(u, c), lambda M: M + c * np.outer(u, u)
+
+    def _outer(self):
+        u, v, c = self.unit(), self.unit(), self.number()
+        return lambda B: B.add_outer(u, v, c), lambda M: M + c * np.outer(u, v)
+
+    def _scale(self):
+        s = self.number(1.0)
+        return lambda B: B.scale(s), lambda M: s * M
+
+    def _dilate(self):
+        xi, beta = self.unit(), self.number(1.0)
+        return lambda B: B.dilate(xi, beta), lambda M: M @ (np.eye(self.n) + (beta - 1) * np.outer(xi, xi))
+
+
+def assert_equals(B, M, draw=None) -> None:
+    """B is M, seen through every product."""
+    draw = draw or Draw(B.n, B.dtype.name)
+    v, V = draw.vector(), draw.vector(3)
+    tolerance = {"rtol": 0, "atol": TOLERANCE[B.dtype.name] * max(1.0, np.abs(M).max()) * B.n}
+    np.testing.assert_allclose(B @ v, M @ v, **tolerance)
+    np.testing.assert_allclose(B @ V, M @ V, **tolerance)
+    np.testing.assert_allclose(B.T @ v, M.T @ v, **tolerance)
+    np.testing.assert_allclose(B.T @ V, M.T @ V, **tolerance)
+    np.testing.assert_allclose(B.to_dense(), M, **tolerance)
+
+
+# --- identity -------------------------------------------------------------------------------------------
+
+
+@every_storage
+@every_dtype
+@every_symmetry
+@pytest.mark.parametrize("n", [1, 2, 7])
+def test_identity_is_the_identity(storage, dtype, symmetric, n):
+    B = identity(n, storage, dtype, symmetric)
+    assert (B.n, B.dtype.name, B.storage) == (n, dtype, storage)
+    np.testing.assert_array_equal(B.to_dense().numpy(), np.eye(n, dtype=dtype), strict=True)
+    assert_equals(B, np.eye(n))
+
+
+@pytest.mark.parametrize("n", [0, -1, 2.0, True, None, "3"])
+def test_identity_refuses_a_size(n):
+    with pytest.raises(ValueError, match=f"n must be an integer of at least 1, received {n!r}"):
+        SharedMatrix.identity(n)
+
+
+@pytest.mark.parametrize(("storage", "hint"), [("dens", "dense"), ("Factored", "factored"), ("factorised", "factored")])
+def test_identity_refuses_a_storage_and_names_the_nearest(storage, hint):
+    with pytest.raises(ValueError, match=rf"dense, factored, auto; received '{storage}' \(did you mean '{hint}'\?\)"):
+        SharedMatrix.identity(3, storage=storage)
+
+
+def test_identity_refuses_a_dense_matrix_that_does_not_fit_and_names_the_alternative():
+    with pytest.raises(ValueError, match=r"a dense \[10000000, 10000000\] matrix takes .* GiB.*storage='factored'"):
+        SharedMatrix.identity(10_000_000, storage="dense")
+
+
+@pytest.mark.parametrize(
+    ("n", "dtype", "storage"),
+    [
+        (10, "float32", "dense"),
+        (4096, "float32", "dense"),  # exactly 64 MiB
+        (4097, "float32", "factored"),
+        (2896, "float64", "dense"),
+        (2897, "float64", "factored"),
+        (10_000_000, "float32", "factored"),
+    ],
+)
+def test_auto_is_dense_up_to_64_mebibytes(n, dtype, storage):
+    B = SharedMatrix.identity(n, dtype=dtype)
+    assert B.storage == storage
+    assert B.nbytes <= 64 * 2**20
+
+
+@every_storage
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_a_matrix_of_one_number(storage, symmetric):
+    B = identity(1, storage, symmetric=symmetric)
+    B = B.add_symmetric([2.0], 0.5).scale(-3.0)  # -3 (1 + 0.5 * 4)
+    np.testing.assert_allclose(B.to_dense(), [[-9.0]], rtol=1e-15)
+    np.testing.assert_allclose(B.T @ tf.constant([2.0], tf.float64), [-18.0], rtol=1e-15)
+
+
+# --- described changes ----------------------------------------------------------------------------------
+
+
+@every_storage
+@every_dtype
+@every_symmetry
+@pytest.mark.parametrize("n", [1, 6])
+def test_random_changes_equal_numpy(storage, dtype, symmetric, n):
+    draw, B, M = Draw(n, dtype), identity(n, storage, dtype, symmetric), np.eye(n)
+    for _ in range(30):
+        on_B, on_M = draw.change(symmetric)
+        B, M = on_B(B), on_M(M)
+    assert_equals(B, M)
+
+
+@every_storage
+@pytest.mark.parametrize("way", [tf.function, lambda function: tf.function(function, jit_compile=True)])
+def test_changes_may_be_described_in_compiled_code(storage, way):
+    draw, B = Draw(4, seed=1), identity(4, storage)
+    u, v, xi, x = draw.vector(), draw.vector(), draw.unit(), draw.vector()
+    M = 0.5 * (np.eye(4) + 2 * np.outer(u, v)) @ (np.eye(4) + 2 * np.outer(xi, xi))
+    y = way(lambda x: B.add_outer(u, v, 2.0).scale(0.5).dilate(xi, 3.0) @ x)(x)
+    np.testing.assert_allclose(y, M @ x, rtol=1e-13)
+
+
+@every_storage
+def test_dilation_stretches_along_its_direction_only(storage):
+    B, xi = identity(3, storage), np.array([0.0, 1.0, 0.0])
+    np.testing.assert_allclose(B.dilate(xi, 4.0).to_dense(), np.diag([1.0, 4.0, 1.0]), rtol=1e-15)
+
+
+@every_storage
+def test_the_default_coefficient_is_one(storage):
+    u, v = np.arange(5.0), np.ones(5)
+    np.testing.assert_allclose(identity(5, storage).add_outer(u, v).to_dense(), np.eye(5) + np.outer(u, v))
+    np.testing.assert_allclose(identity(5, storage).add_symmetric(u).to_dense(), np.eye(5) + np.outer(u, u))
+
+
+@every_storage
+def test_values_are_immutable(storage):
+    draw, values = Draw(4), [identity(4, storage)]
+    snapshots = [values[0].to_dense().numpy()]
+    for _ in range(10):
+        values.append(draw.change()[0](values[-1]))
+        snapshots.append(values[-1].to_dense().numpy())
+    for value, snapshot in zip(values, snapshots, strict=True):
+        np.testing.assert_array_equal(value.to_dense(), snapshot)
+
+
+@every_storage
+def test_one_value_may_be_changed_in_two_ways(storage):
+    B, u = identity(3, storage).scale(2.0), np.ones(3)
+    added, scaled = B.add_symmetric(u), B.scale(5.0)
+    np.testing.assert_allclose(added.to_dense(), 2 * np.eye(3) + np.ones((3, 3)))
+    np.testing.assert_allclose(scaled.to_dense(), 10 * np.eye(3))
+
+
+def test_describes_change_of_knows_what_was_derived():
+    B, other = identity(3), identity(3)
+    derived = B.scale(2.0).add_symmetric(np.ones(3)).dilate(np.eye(3)[0], 2.0)
+    assert derived.describes_change_of(B)
+    assert B.describes_change_of(B)
+    assert not other.describes_change_of(B)
+    assert not derived.describes_change_of(other)
+
+
+def test_repr_tells_what_is_pending():
+    B = identity(3, "factored")
+    assert repr(B) == "SharedMatrix(n=3, dtype=float64, storage='factored')"
+    assert repr(B.add_symmetric(np.ones(3))) == "SharedMatrix(n=3, dtype=float64, storage='factored', 1 pending)"
+
+
+# --- refusals -------------------------------------------------------------------------------------------
+
+LENGTHS = [np.ones(2), np.ones(4), np.ones((3, 1)), np.ones((1, 3)), 1.0]
+
+
+@every_storage
+@pytest.mark.parametrize("wrong", LENGTHS)
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda B, w: B.add_symmetric(w),
+        lambda B, w: B.add_outer(w, np.ones(3)),
+        lambda B, w: B.add_outer(np.ones(3), w),
+        lambda B, w: B.dilate(w, 2.0),
+    ],
+    ids=["add_symmetric", "add_outer left", "add_outer right", "dilate"],
+)
+def test_vectors_of_a_wrong_shape_are_refused(storage, wrong, operation):
+    with pytest.raises(ValueError, match=r"B is \[3, 3\] and takes vectors of shape \[3\], received"):
+        operation(identity(3, storage), wrong)
+
+
+@every_storage
+@pytest.mark.parametrize("wrong", [np.ones(2), np.ones((4, 1)), np.ones((1, 3)), np.ones((3, 1, 1)), 1.0])
+def test_products_of_a_wrong_shape_are_refused(storage, wrong):
+    B = identity(3, storage)
+    for matrix in (B, B.T):
+        with pytest.raises(ValueError, match=r"B is \[3, 3\] and multiplies \[3\] or \[3, k\], received"):
+            matrix @ wrong
+
+
+@pytest.mark.parametrize("wrong", [np.ones(3), np.ones(1), np.ones((1, 1))])
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda B, w: B.scale(w),
+        lambda B, w: B.add_symmetric(np.ones(3), w),
+        lambda B, w: B.add_outer(np.ones(3), np.ones(3), w),
+        lambda B, w: B.dilate(np.eye(3)[0], w),
+    ],
+    ids=["scale", "add_symmetric", "add_outer", "dilate"],
+)
+def test_coefficients_that_are_no_scalars_are_refused(operation, wrong):
+    """They would broadcast, and the products would silently be those of another matrix."""
+    with pytest.raises(ValueError, match=r"shape \[\]|scalar"):
+        operation(identity(3), wrong)
+
+
+@every_storage
+def test_a_symmetric_matrix_refuses_what_would_break_the_symmetry(storage):
+    B, u = identity(3, storage, symmetric=True), np.ones(3)
+    with pytest.raises(ValueError, match="symmetric=True; use add_symmetric"):
+        B.add_outer(u, np.arange(3.0))
+    with pytest.raises(ValueError, match="symmetric=True"):
+        B.dilate(u / np.sqrt(3), 2.0)
+    np.testing.assert_allclose(B.add_outer(u, u).to_dense(), np.eye(3) + 1)
+
+
+# --- committed changes ----------------------------------------------------------------------------------
+
+
+def with_variables(B) -> tuple[SharedMatrix, dict[str, tf.Variable]]:
+    """B in variables, as an optimizer keeps it, and these by name."""
+    variables = {}
+
+    def make_variable(name, value, grows):
+        assert name not in variables
+        shape = [None, *value.shape[1:]] if grows else value.shape
+        variables[name] = tf.Variable(value, shape=shape)
+        return variables[name]
+
+    return B.as_variables(make_variable), variables
+
+
+def run_updates(B, counts, symmetric, seed=0, way=tf.function) -> np.ndarray:
+    """Commit B <- s (B + sum_j c_j u_j v_j') with the given numbers of terms j; returns the same as NumPy does it."""
+    draw, M = Draw(B.n, B.dtype.name, seed), np.eye(B.n)
+
+    @way
+    def update(s, U, V, c):
+        new = B
+        for i in range(len(U)):
+            new = new.add_symmetric(U[i], c[i]) if symmetric else new.add_outer(U[i], V[i], c[i])
+        new.scale(s).commit()
+
+    for count in counts:
+        s, c = draw.number(1.0), np.array([draw.number() for _ in range(count)])
+        U = np.array([draw.unit() for _ in range(count)])
+        V = U if symmetric else np.array([draw.unit() for _ in range(count)])
+        update(s, U, V, c)
+        M = s * (M + U.T @ np.diag(c) @ V)
+    return M
+
+
+def rows_of(B, symmetric) -> float:
+    """How many rows a factored B keeps, from the bytes it takes."""
+    numbers = B.nbytes / B.dtype.size
+    return (numbers - 1) / (1 + B.n * (1 if symmetric else 2))
+
+
+@every_storage
+@every_dtype
+@every_symmetry
+def test_hundreds_of_committed_updates_equal_numpy(storage, dtype, symmetric):
+    B, _ = with_variables(identity(5, storage, dtype, symmetric))
+    M = run_updates(B, [1] * 300, symmetric)  # rows pass through blocks of 16 and of 256
+    assert_equals(B, M)
+
+
+@every_storage
+@every_symmetry
+@pytest.mark.parametrize(
+    "counts",
+    [[3] * 100, [17] * 20, [16, 1, 15, 1, 16, 2], [257, 1, 300]],
+    ids=["three at a time", "more than a block", "full blocks", "more than two blocks"],
+)
+def test_several_terms_per_commit_equal_numpy(storage, symmetric, counts):
+    B, _ = with_variables(identity(4, storage, symmetric=symmetric))
+    M = run_updates(B, counts, symmetric, way=lambda function: function)
+    assert_equals(B, M)
+
+
+@every_symmetry
+@pytest.mark.parametrize("count", [0, 1, 16, 17, 290])
+def test_factored_keeps_one_row_per_committed_term(symmetric, count):
+    B, _ = with_variables(identity(3, "factored", symmetric=symmetric))
+    run_updates(B, [1] * count, symmetric)
+    assert rows_of(B, symmetric) == count
+
+
+@every_dtype
+def test_dense_takes_the_same_bytes_always(dtype):
+    B, _ = with_variables(identity(3, "dense", dtype))
+    run_updates(B, [1] * 20, symmetric=False)
+    assert B.nbytes == 3 * 3 * B.dtype.size
+
+
+@every_storage
+def test_nbytes_counts_the_stored_numbers_and_not_the_pending(storage):
+    B, variables = with_variables(identity(3, storage))
+    run_updates(B, [1, 2, 3], symmetric=False)
+    stored = sum(variable.numpy().nbytes for variable in variables.values())
+    assert type(B.nbytes) is int
+    assert B.nbytes == B.add_outer(np.ones(3), np.arange(3.0)).nbytes == stored
+
+
+def test_nbytes_of_factored_is_known_to_compiled_code():
+    B, _ = with_variables(identity(3, "factored"))
+    nbytes = tf.function(lambda: B.nbytes)
+    assert int(nbytes()) == B.nbytes == 8
+    run_updates(B, [2], symmetric=False)
+    assert int(nbytes()) == B.nbytes == 8 * (1 + 2 * 7)
+    assert nbytes().dtype == tf.int64
+
+
+@every_storage
+@every_symmetry
+def test_changes_of_all_kinds_may_be_committed(storage, symmetric):
+    draw, M = Draw(4), np.eye(4)
+    B, _ = with_variables(identity(4, storage, symmetric=symmetric))
+    for _ in range(20):
+        on_B, on_M = draw.change(symmetric)
+        on_B(B).commit()
+        M = on_M(M)
+        assert_equals(B, M)
+
+
+def test_a_dense_update_may_be_committed_in_code_compiled_with_xla():
+    B, _ = with_variables(identity(4, "dense"))
+    draw, M = Draw(4), np.eye(4)
+    update = tf.function(lambda xi, beta: B.dilate(xi, beta).commit(), jit_compile=True)
+    for _ in range(10):
+        xi, beta = draw.unit(), draw.number(1.0)
+        update(xi, beta)
+        M = M @ (np.eye(4) + (beta - 1) * np.outer(xi, xi))
+    assert_equals(B, M)
+
+
+@every_storage
+def test_committing_what_is_unchanged_changes_nothing(storage):
+    B, variables = with_variables(identity(4, storage))
+    run_updates(B, [1] * 20, symmetric=False)
+    before = {name: variable.numpy() for name, variable in variables.items()}
+    B.commit()
+    for name, variable in variables.items():
+        np.testing.assert_array_equal(variable.numpy(), before[name])
+
+
+@every_storage
+def test_a_value_dropped_without_commit_leaves_no_trace(storage):
+    B, variables = with_variables(identity(4, storage))
+    run_updates(B, [1] * 20, symmetric=False)
+    before = {name: variable.numpy() for name, variable in variables.items()}
+    x = np.ones(4)
+    dropped = tf.function(lambda x: B.scale(3.0).add_outer(x, x, -1.0).dilate(x / 2, 2.0) @ x)(x)
+    assert np.isfinite(dropped).all()
+    for name, variable in variables.items():
+        np.testing.assert_array_equal(variable.numpy(), before[name])
+
+
+@every_storage
+def test_a_product_before_the_commit_belongs_to_the_old_value_and_after_it_to_the_new(storage):
+    B, _ = with_variables(identity(3, storage))
+
+    @tf.function
+    def update(x):
+        new = B.scale(2.0).add_symmetric(x)
+        old_product, new_product = B @ x, new @ x
+        new.commit()
+        return old_product, new_product, B @ x
+
+    x = np.array([1.0, 0.0, 2.0])  # x'x = 5
+    old, described, committed = update(x)
+    np.testing.assert_allclose(old, x)
+    np.testing.assert_allclose(described, 7 * x)
+    np.testing.assert_allclose(committed, 7 * x)
+
+
+@every_storage
+def test_a_committed_value_can_be_described_by_changes_again(storage):
+    B, _ = with_variables(identity(3, storage))
+    B.scale(2.0).commit()
+    derived = B.scale(3.0)
+    assert derived.describes_change_of(B)
+    np.testing.assert_allclose(derived.to_dense(), 6 * np.eye(3))
+
+
+@every_storage
+@every_symmetry
+def test_variables_hold_everything(storage, symmetric):
+    """Assigned to the variables of a fresh matrix, as a checkpoint does, they make it the same matrix."""
+    B, variables = with_variables(identity(4, storage, symmetric=symmetric))
+    M = run_updates(B, [30] * 10, symmetric, way=lambda function: function)
+    restored, empty = with_variables(identity(4, storage, symmetric=symmetric))
+    assert empty.keys() == variables.keys()
+    for name, variable in empty.items():
+        variable.assign(variables[name].numpy())
+    np.testing.assert_array_equal(restored.to_dense(), B.to_dense())
+    assert_equals(restored, M)
+
+
+def test_a_symmetric_factored_matrix_keeps_one_vector_per_update():
+    one, two = (with_variables(identity(1000, "factored", symmetric=symmetric)) for symmetric in (True, False))
+    run_updates(one[0], [1] * 3, symmetric=True)
+    run_updates(two[0], [1] * 3, symmetric=False)
+    numbers = [sum(v.numpy().size for v in variables.values()) for _, variables in (one, two)]
+    assert numbers == [1 + 3 * (1 + 1000), 1 + 3 * (1 + 2000)]
+
+
+@pytest.mark.parametrize("change", [lambda B: B.scale(2.0), lambda B: B.add_symmetric(np.ones(3))])
+def test_a_changed_value_cannot_become_variables(change):
+    with pytest.raises(ValueError, match="must return a SharedMatrix as built, without changes"):
+        with_variables(change(identity(3)))
