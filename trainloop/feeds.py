@@ -13,6 +13,10 @@ import tensorflow as tf
 from trainloop.data import ArrayData, gather_batch
 
 
+# Samples per batch of arrays that come without one.
+_TUPLE_BATCH = 64
+
+
 class ArrayFeed:
     """Batches gathered from arrays in memory, in the order that `ArrayData` gives each epoch.
 
@@ -112,8 +116,8 @@ def as_feed(data, static=False):
     """The feed of whatever a user may call data.
 
     Args:
-        data: an `ArrayData`, a `tf.data.Dataset`, or a tuple (x, y) or (x, y, sample_weight) of arrays,
-            batched as `ArrayData` does by default.
+        data: an `ArrayData`, a `tf.data.Dataset`, or a tuple (x, y) or (x, y, sample_weight) of arrays, taken in
+            batches of 64.
         static: see `ArrayFeed`.
 
     Raises:
@@ -127,8 +131,9 @@ def as_feed(data, static=False):
             )
         return DatasetFeed(data)
     if isinstance(data, tuple) and len(data) in (2, 3):
+        samples = len(tf.nest.flatten(data[0])[0])
         weight = {"sample_weight": data[2]} if len(data) == 3 else {}
-        data = ArrayData(data[0], data[1], **weight)
+        data = ArrayData(data[0], data[1], min(_TUPLE_BATCH, samples) or None, **weight)
     if not isinstance(data, ArrayData):
         raise ValueError(
             f"data must be an ArrayData, a tf.data.Dataset or a tuple (x, y), received {type(data).__name__}"

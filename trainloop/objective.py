@@ -7,6 +7,7 @@ keeps the predictions, so that metrics cost no second pass.
 """
 
 import inspect
+import re
 import warnings
 
 import keras
@@ -118,7 +119,8 @@ class _FunctionLoss(keras.losses.Loss):
     """
 
     def __init__(self, function):
-        super().__init__(name=getattr(function, "__name__", "loss"))
+        # Keras makes a name scope of it, where "<lambda>" is not allowed.
+        super().__init__(name=re.sub(r"\W", "_", getattr(function, "__name__", "loss")).strip("_"))
         self.function = function
 
     def call(self, y_true, y_pred):
