@@ -177,6 +177,18 @@ def test_a_gradient_that_is_not_finite_changes_nothing(bad):
     np.testing.assert_equal(values(vs), before)
     np.testing.assert_array_equal(optimizer.state["velocity"], state["velocity"])
     assert int(optimizer.iterations) == 1
+    assert optimizer.skipped_steps == 1
+
+
+def test_fit_tells_at_its_end_what_it_did_not_do():
+    x, y = blobs()
+    x[3] = np.inf
+    model = dense_net()
+    model.compile(SimpleGD(), loss=crossentropy())
+    with pytest.warns(UserWarning, match="2 steps were not taken; the last one because .* gradient"):
+        model.fit(x, y, batch_size=48, epochs=2, shuffle=False, verbose=0)
+    assert np.all(np.isfinite(weights(model)))
+    assert int(model.optimizer.iterations) == 2
 
 
 def test_a_large_but_finite_float32_gradient_is_taken(float32):

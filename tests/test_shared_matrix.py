@@ -333,6 +333,16 @@ def test_factored_keeps_one_row_per_committed_term(symmetric, counts):
     assert rows_of(B, symmetric) == sum(counts)
 
 
+def test_what_is_written_at_every_step_stays_small():
+    """Rows of a long history wait in the last of three blocks, which is written rarely."""
+    B, variables = with_variables(identity(3, "factored"))
+    run_updates(B, [1] * 300, symmetric=False)
+    rows = [len(variables[f"block_{i}/coefficients"].numpy()) for i in range(3)]
+    assert sum(rows) == 300
+    assert rows[0] <= 16
+    assert rows[1] <= 256
+
+
 @every_dtype
 def test_dense_takes_the_same_bytes_always(dtype):
     B, _ = with_variables(identity(3, "dense", dtype))

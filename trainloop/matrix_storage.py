@@ -52,11 +52,22 @@ class Dense:
     def commit(self, factor, terms):
         new = self.matrix if factor is None else factor * self.matrix
         if terms:
-            left = tf.stack([c * u for u, _, c in terms])
-            right = tf.stack([v for _, v, _ in terms])
-            new = new + tf.linalg.matmul(left, right, transpose_a=True)
+            left, right = zip(*(_balanced(*term) for term in terms), strict=True)
+            new = new + tf.linalg.matmul(tf.stack(left), tf.stack(right), transpose_a=True)
         if new is not self.matrix:
             self.matrix.assign(new)
+
+
+def _balanced(u, v, c):
+    """The two factors of c u v'. For c u u' they give (i, j) and (j, i) the same bits.
+
+    With c on one side the two would differ by a rounding, and a matrix that is off symmetry by one rounding per step
+    soon is no longer positive definite.
+    """
+    if u is not v:
+        return c * u, v
+    half = tf.sqrt(tf.abs(c)) * u
+    return tf.sign(c) * half, half
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

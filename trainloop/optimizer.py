@@ -19,6 +19,7 @@ a rejected step is one that is not committed.
 import abc
 import functools
 import typing
+import warnings
 
 import keras
 import numpy as np
@@ -148,6 +149,11 @@ class GlobalVectorOptimizer(keras.optimizers.Optimizer, abc.ABC):
         keras.optimizers.Optimizer.learning_rate.fset(self, value)
 
     @property
+    def skipped_steps(self):
+        """How many steps of this optimizer's life failed and were not taken."""
+        return int(self._skipped_steps) if self.built else 0
+
+    @property
     def grows(self):
         """True when a part of the state has no fixed shape, as the history of a factored `SharedMatrix`."""
         return any(None in variable.shape for variable in self._memory.variables.values())
@@ -180,6 +186,8 @@ class GlobalVectorOptimizer(keras.optimizers.Optimizer, abc.ABC):
             leaves = states.as_tensors(states.flatten(self.init_state(x)), like=x)
             for path, leaf in leaves.items():
                 self._memory.leaves[path] = self._make_leaf(path, leaf)
+            self._skipped_steps = self.add_variable((), "zeros", "int64", name="skipped_steps")
+            self._last_failure = self.add_variable((), "zeros", "int32", name="last_failure")
             super().build(variables)
             if self._restore_when_built is not None:
                 self._restore_when_built()
@@ -232,7 +240,7 @@ class GlobalVectorOptimizer(keras.optimizers.Optimizer, abc.ABC):
         )
         if "status" in new:
             status = tf.where(status == Status.RUNNING, tf.cast(new["status"], tf.int32), status)
-        tf.cond(status >= 0, lambda: self._commit(x_new, new), lambda: tf.no_op())
+        tf.cond(status >= 0, lambda: self._commit(x_new, new), lambda: self._skip(status))
         logs = {"loss": f, "grad_norm": grad_norm, **states.scalars(new)}
         return StepResult(status, logs)
 
@@ -257,6 +265,19 @@ class GlobalVectorOptimizer(keras.optimizers.Optimizer, abc.ABC):
                 self._memory.leaves[path].assign(leaf)
         self.iterations.assign_add(1)
         return tf.no_op()
+
+    def _skip(self, status):
+        self._skipped_steps.assign_add(1)
+        self._last_failure.assign(status)
+        return tf.no_op()
+
+    def finalize_variable_values(self, var_list):
+        """Called by `model.fit` when it ends: the moment to say that steps were not taken, which `fit` does not see."""
+        super().finalize_variable_values(var_list)
+        skipped = self.skipped_steps
+        if skipped:
+            reason = Status(int(self._last_failure)).sentence
+            warnings.warn(f"{skipped} steps were not taken; the last one because {reason}", stacklevel=2)
 
     def _read_state(self):
         if not self.built:
