@@ -201,11 +201,11 @@ def test_repr_tells_what_is_pending():
 
 # --- refusals -------------------------------------------------------------------------------------------
 
-LENGTHS = [np.ones(2), np.ones(4), np.ones((3, 1)), np.ones((1, 3)), 1.0]
+WRONG_VECTORS = [np.ones(2), np.ones(4), np.ones((3, 1)), np.ones((1, 3)), 1.0]
 
 
 @every_storage
-@pytest.mark.parametrize("wrong", LENGTHS)
+@pytest.mark.parametrize("wrong", WRONG_VECTORS)
 @pytest.mark.parametrize(
     "operation",
     [

@@ -75,5 +75,6 @@ def choice(name, value, allowed):
 
 def near_miss(word, known):
     """' (did you mean ...?)' when something in `known` is close to `word`, else the empty string."""
-    close = difflib.get_close_matches(str(word).lower(), known, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    by_lower = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(str(word).lower(), by_lower, n=1)
+    return f" (did you mean {by_lower[close[0]]!r}?)" if close else ""

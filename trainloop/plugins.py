@@ -66,12 +66,16 @@ def parse_options(texts):
         if not equals or not key.isidentifier():
             raise ValueError(f"an option must look like key=value, received {text!r}")
         if key in options:
-            raise ValueError(f"option {key} is given twice: {options[key]!r} and {value!r}")
-        try:
-            options[key] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            options[key] = value
+            raise ValueError(f"option {key} is given twice, as {options[key]!r} and as {value}")
+        options[key] = _literal(value)
     return options
+
+
+def _literal(text):
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def make_optimizer(cls, options):

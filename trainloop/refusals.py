@@ -37,7 +37,8 @@ def old_api(cls):
         ValueError: names the method and what replaces it.
     """
     for name, replacement in _OLD_API.items():
-        if getattr(cls, name, None) is not getattr(keras.optimizers.Optimizer, name, None):
+        inherited = getattr(keras.optimizers.Optimizer, name, None)
+        if getattr(cls, name, None) not in (None, inherited):
             raise ValueError(
                 f"{cls.__name__} defines {name} of another optimizer API; its work belongs in {replacement}"
             )

@@ -1,0 +1,138 @@
+"""From words on the command line to objects."""
+
+import sys
+
+import pytest
+
+from trainloop import Adam, TestGD
+from trainloop.plugins import constructor_arguments, find_model, find_optimizer, make_optimizer, parse_options
+
+MINE = """
+from trainloop import GlobalVectorOptimizer
+
+class Mine(GlobalVectorOptimizer):
+    def __init__(self, learning_rate=0.1, power=2, name="mine", **kwargs):
+        super().__init__(learning_rate, name=name, **kwargs)
+        self.power = power
+    def init_state(self, x):
+        return {}
+    def update(self, x, g, state):
+        return x - self.learning_rate * g, {}
+
+class Old(GlobalVectorOptimizer):
+    def _resource_apply_dense(self, g, v):
+        pass
+    def init_state(self, x):
+        return {}
+    def update(self, x, g, state):
+        return x, {}
+
+class Foreign:
+    def _create_slots(self):
+        pass
+
+class Unrelated:
+    pass
+
+number = 3
+"""
+
+
+@pytest.fixture
+def mine(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(MINE)
+    return path
+
+
+@pytest.mark.parametrize("name", ["testgd", "TestGD", "TESTGD"])
+def test_names_of_the_register(name):
+    assert find_optimizer(name) is TestGD
+
+
+def test_a_class_in_a_file(mine):
+    optimizer = make_optimizer(find_optimizer(f"{mine}:Mine"), {"power": 3, "global_clipnorm": 1.0})
+    assert (optimizer.power, optimizer.global_clipnorm) == (3, 1.0)
+
+
+def test_a_class_in_a_module(mine, monkeypatch):
+    monkeypatch.syspath_prepend(str(mine.parent))
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    assert find_optimizer("mine:Mine").__name__ == "Mine"
+    assert find_optimizer("trainloop.algorithms.adam:Adam") is Adam
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("testdg", "did you mean 'testgd'"),
+        ("nothing", "known: simplegd, momentum, adam, testgd"),
+        ("mine.py:Min", "did you mean 'Mine'"),
+        ("mine.py:number", "not a GlobalVectorOptimizer"),
+        ("mine.py:Unrelated", "not a GlobalVectorOptimizer"),
+        ("mine.py:Foreign", "_create_slots .* init_state"),
+        ("no_such_module:Mine", "importing no_such_module failed"),
+        ("broken.py:Mine", r"broken.py:3: NameError: name 'undefined'"),
+        ("syntax.py:Mine", r"syntax.py:2: SyntaxError"),
+    ],
+)
+def test_what_cannot_be_found_is_one_line(mine, name, words, monkeypatch):
+    monkeypatch.chdir(mine.parent)
+    (mine.parent / "broken.py").write_text("x = 1\n\nundefined\n")
+    (mine.parent / "syntax.py").write_text("x = 1\nclass :\n")
+    with pytest.raises(ValueError, match=words) as caught:
+        find_optimizer(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file():
+    with pytest.raises(FileNotFoundError, match="nowhere.py"):
+        find_optimizer("nowhere.py:Mine")
+
+
+def test_a_class_for_an_older_api_is_told_what_to_do(mine):
+    with pytest.raises(ValueError, match="Old: Old defines _resource_apply_dense .* update"):
+        make_optimizer(find_optimizer(f"{mine}:Old"), {})
+
+
+def test_models_by_name():
+    assert find_model("LeNet5")().count_params() == 44_426
+    with pytest.raises(ValueError, match="did you mean 'lenet5'"):
+        find_model("lenet")
+
+
+def test_option_values_are_python_literals_or_strings():
+    options = parse_options(["a=1", "b=2.5", "c=True", "d=None", "e=dense", "f='x=y'", "g=1e-3", "h=(1, 2)"])
+    expected = {"a": 1, "b": 2.5, "c": True, "d": None, "e": "dense", "f": "x=y", "g": 1e-3, "h": (1, 2)}
+    assert options == expected
+    assert [type(v) for v in options.values()] == [type(v) for v in expected.values()]
+
+
+@pytest.mark.parametrize("text", ["rad", "=3", "a b=3", ""])
+def test_options_look_like_key_value(text):
+    with pytest.raises(ValueError, match="key=value"):
+        parse_options([text])
+
+
+def test_an_option_given_twice_is_refused():
+    with pytest.raises(ValueError, match="rad is given twice, as 1 and as 2"):
+        parse_options(["rad=1", "rad=2"])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"radd": 3}, r"no option 'radd' \(did you mean 'rad'\?\); it takes rad, storage"),
+        ({"learning_rate": 3}, "no option 'learning_rate'"),
+        ({"rad": "abc"}, "TestGD: rad must be .* received 'abc'"),
+        ({"rad": -1}, "TestGD: rad must be"),
+        ({"storage": "spare"}, "TestGD: storage must be"),
+    ],
+)
+def test_options_are_checked_against_the_constructor(options, words):
+    with pytest.raises(ValueError, match=words):
+        make_optimizer(TestGD, options)
+
+
+def test_arguments_of_the_base_are_known_too():
+    assert set(constructor_arguments(Adam)) >= {"learning_rate", "beta_1", "name", "global_clipnorm"}

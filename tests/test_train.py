@@ -1,0 +1,219 @@
+"""The command line, as a user meets it: in a process of its own."""
+
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from conftest import ROOT
+
+TRAIN = [sys.executable, str(ROOT / "scripts" / "train.py")]
+
+
+def train(*arguments, cwd):
+    return subprocess.run([*TRAIN, *arguments], capture_output=True, text=True, cwd=cwd, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """One short run that several tests look at."""
+    folder = tmp_path_factory.mktemp("run")
+    done = train("--epochs", "2", "--steps", "40", "--run-dir", "here", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "here", done
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_plain_lines_and_nothing_else(run):
+    folder, done = run
+    first, epoch, last = done.stdout.splitlines()
+    assert first.startswith("lenet5 on digits with testgd: n = 44,426 parameters")
+    assert epoch.startswith("epoch 1  step 23")
+    assert last.startswith("test loss")
+    assert done.stderr == ""
+
+
+def test_metrics_file_has_every_step_and_every_epoch(run):
+    records = lines(run[0] / "metrics.jsonl")
+    steps = [r for r in records if r["kind"] == "step"]
+    epochs = [r for r in records if r["kind"] == "epoch"]
+    assert [r["step"] for r in steps] == list(range(1, 41))
+    assert [r["epoch"] for r in steps] == [1] * 23 + [2] * 17
+    assert set(steps[0]) == {"kind", "step", "epoch", "samples", "loss", "grad_norm", "radius", "status"}
+    (epoch,) = epochs
+    assert epoch["loss"] == pytest.approx(np.average([r["loss"] for r in steps[:23]], weights=[r["samples"] for r in steps[:23]]))
+    assert {"accuracy", "val_loss", "val_accuracy", "seconds"} <= set(epoch)
+
+
+def test_config_repeats_the_run(run):
+    config = json.loads((run[0] / "config.json").read_text())
+    assert config["optimizer"] == "testgd"
+    assert config["optimizer_config"]["rad"] == 5000.0
+    assert config["seed"] == 0
+    assert config["parameters"] == 44_426
+    assert {"tensorflow", "keras", "numpy", "python", "trainloop"} <= set(config["versions"])
+
+
+def test_model_file_holds_what_was_reported(run, float32):
+    from trainloop import TrainLoop, TestGD, load
+
+    model = keras.models.load_model(run[0] / "model.keras")
+    digits = load("digits")
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    measured = TrainLoop(model, TestGD(), loss, metrics=["accuracy"]).evaluate((digits.x_test, digits.y_test))
+    reported = f"test loss {measured['loss']:.4f}, test accuracy {measured['accuracy']:.2%}"
+    assert run[1].stdout.splitlines()[-1].startswith(reported)
+
+
+def test_curves_are_a_picture(run):
+    content = (run[0] / "curves.png").read_bytes()
+    assert content.startswith(b"\x89PNG")
+    assert len(content) > 10_000
+
+
+def test_a_folder_with_a_run_is_not_touched_unless_asked(run, tmp_path):
+    before = (run[0] / "config.json").read_bytes()
+    done = train("--steps", "1", "--run-dir", str(run[0]), cwd=tmp_path)
+    assert done.returncode == 2
+    assert "already holds a run" in done.stderr
+    assert (run[0] / "config.json").read_bytes() == before
+
+
+def test_overwrite_replaces_a_run(tmp_path):
+    folder = tmp_path / "runs" / "a"
+    folder.mkdir(parents=True)
+    (folder / "metrics.jsonl").write_text("old")
+    (folder / "notes.txt").write_text("kept")
+    done = train("--model", "softmax_regression", "--steps", "2", "--run-dir", str(folder), "--overwrite", cwd=tmp_path)
+    assert done.returncode == 0
+    assert [r["step"] for r in lines(folder / "metrics.jsonl")] == [1, 2]
+    assert (folder / "notes.txt").read_text() == "kept"
+
+
+def test_list_names_everything(tmp_path):
+    done = train("--list", cwd=tmp_path)
+    names = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")]
+    expected = "digits mnist fashion_mnist lenet5 mlp softmax_regression simplegd momentum adam testgd"
+    assert names == expected.split()
+    assert max(map(len, done.stdout.splitlines())) <= 140
+
+
+def test_a_users_method_with_xla_and_full_batches(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from trainloop import GlobalVectorOptimizer\n"
+        "class Mine(GlobalVectorOptimizer):\n"
+        "    def __init__(self, learning_rate=0.1, name='mine', **kwargs):\n"
+        "        super().__init__(learning_rate, name=name, **kwargs)\n"
+        "    def init_state(self, x):\n"
+        "        return {}\n"
+        "    def update(self, x, g, state):\n"
+        "        return x - self.learning_rate * g, {}\n"
+    )
+    options = ["--model", "softmax_regression", "--optimizer", "mine.py:Mine", "-o", "learning_rate=0.02"]
+    done = train(*options, "--batch-size", "full", "--epochs", "3", "--jit", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "runs").iterdir()
+    losses = [r["loss"] for r in lines(folder / "metrics.jsonl") if r["kind"] == "step"]
+    assert len(losses) == 3
+    assert losses[2] < losses[0]
+
+
+def test_a_loss_that_is_not_finite_ends_with_code_1_and_readable_files(tmp_path):
+    options = ["--model", "mlp", "--optimizer", "adam", "-o", "learning_rate=1e30", "--epochs", "1"]
+    done = train(*options, "--run-dir", "a", cwd=tmp_path)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    records = lines(tmp_path / "a" / "metrics.jsonl")
+    assert records[-1]["loss"] is None
+    assert f"step {records[-1]['step']} failed" in line
+    assert f"last finite loss {records[-2]['loss']:.6g}".lower() in line.lower()
+    for name in ("config.json", "curves.png", "model.keras"):
+        assert (tmp_path / "a" / name).stat().st_size > 0
+
+
+def npz(path, **changes):
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for part, count in (("train", 20), ("test", 10)):
+        arrays[f"x_{part}"] = rng.integers(0, 256, (count, 6, 6)).astype("uint8")
+        arrays[f"y_{part}"] = (np.arange(count) % 3).astype("uint8")
+    arrays |= changes
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+
+
+BAD = {
+    "--dataset mnst": "did you mean 'mnist'",
+    "--dataset nowhere.npz": "does not exist",
+    "--dataset empty.npz": "without y_test",
+    "--dataset lengths.npz": "20 images and 19 labels",
+    "--dataset labels.npz": "-1",
+    "--dataset nan.npz": "NaN",
+    "--dataset gzipped": "cannot be read",
+    "--dataset magic": "0x00000803",
+    "--dataset fine.npz --batch-size 21": "batch_size",
+    "--model lenet": "did you mean 'lenet5'",
+    "--optimizer testdg": "did you mean 'testgd'",
+    "--optimizer nowhere.py:X": "no such file",
+    "--optimizer keras.optimizers:SGD": "update",
+    "--optimizer old.py:Old": "_resource_apply_dense",
+    "--optimizer frozen.py:Frozen": "Frozen has no option",
+    "-o radd=1": "did you mean 'rad'",
+    "-o rad=wide": "rad must be",
+    "-o rad=-1": "rad must be",
+    "-o rad": "key=value",
+    "--epochs 0": "epochs",
+    "--epochs -3": "epochs",
+    "--epochs many": "epochs",
+    "--steps 0": "steps",
+    "--steps-per-call 0": "steps-per-call",
+    "--batch-size 0": "batch-size",
+    "--batch-size half": "full",
+    "--seed -1": "seed",
+    "--jit": "storage='dense'",
+    "--run-dir file": "file",
+    "--run-dir file/below": "file",
+    "--no-such-option": "no-such-option",
+}
+
+
+@pytest.fixture(scope="module")
+def bad_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bad")
+    npz(folder / "fine.npz")
+    npz(folder / "empty.npz", y_test=None)
+    npz(folder / "lengths.npz", y_train=np.zeros(19, "uint8"))
+    npz(folder / "labels.npz", y_train=np.arange(20) - 1)
+    npz(folder / "nan.npz", x_test=np.full((10, 6, 6), np.nan))
+    for name, content in (("gzipped", b"\x1f\x8b\x08broken"), ("magic", b"\0" * 40)):
+        (folder / name).mkdir()
+        suffix = ".gz" if name == "gzipped" else ""
+        for file in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+            (folder / name / f"{file}-ubyte{suffix}").write_bytes(content)
+    (folder / "file").write_text("")
+    old = "from trainloop import SimpleGD\nclass Old(SimpleGD):\n    def _resource_apply_dense(self, g, v):\n        pass\n"
+    (folder / "old.py").write_text(old)
+    (folder / "frozen.py").write_text("from trainloop import SimpleGD\nclass Frozen(SimpleGD):\n    pass\n")
+    return folder
+
+
+@pytest.mark.parametrize(("arguments", "words"), BAD.items(), ids=BAD.keys())
+def test_bad_input_is_one_line_and_code_2(arguments, words, bad_folder, monkeypatch, capfd):
+    """In this process, because starting TensorFlow thirty times would take minutes."""
+    import runpy
+
+    monkeypatch.chdir(bad_folder)
+    if "Frozen" in words:
+        arguments += " -o rad=3"
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments.split()])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "scripts" / "train.py"), run_name="__main__")
+    assert ended.value.code == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("Error: ")
+    assert words in line
+    assert not (bad_folder / "runs").exists()
