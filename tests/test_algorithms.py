@@ -13,7 +13,10 @@ from trainloop import ALGORITHMS, Adam, ArrayData, Momentum, SimpleGD, Status, T
 PAIRS = {
     "gradient descent": (lambda: SimpleGD(0.05), lambda: keras.optimizers.SGD(0.05)),
     "heavy ball": (lambda: Momentum(0.05, 0.8), lambda: keras.optimizers.SGD(0.05, momentum=0.8)),
-    "nesterov": (lambda: Momentum(0.05, nesterov=True), lambda: keras.optimizers.SGD(0.05, momentum=0.9, nesterov=True)),
+    "nesterov": (
+        lambda: Momentum(0.05, nesterov=True),
+        lambda: keras.optimizers.SGD(0.05, momentum=0.9, nesterov=True),
+    ),
     "adam": (Adam, keras.optimizers.Adam),
     "adamw": (lambda: Adam(weight_decay=0.1), lambda: without_bias(keras.optimizers.AdamW(weight_decay=0.1))),
     "clipped": (lambda: SimpleGD(0.1, global_clipnorm=0.5), lambda: keras.optimizers.SGD(0.1, global_clipnorm=0.5)),

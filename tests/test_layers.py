@@ -51,7 +51,9 @@ def test_source(path):
         if name.startswith("trainloop.") and name != "trainloop.__version__":
             other = name.split(".")[1]
             assert LEVEL[other] <= LEVEL[own], f"{own} imports {other} of a higher layer"
-            assert not (LEVEL[own] > METHODS and own not in LAYERS[-1] and other == "algorithms"), f"{own} knows a method"
+            assert not (LEVEL[own] > METHODS and own not in LAYERS[-1] and other == "algorithms"), (
+                f"{own} knows a method"
+            )
     writes = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and n.attr.startswith("assign")]
     assert not writes or own in WRITERS, f"{own} assigns to variables in line {writes[0].lineno}"
     prints = [n for n in ast.walk(tree) if isinstance(n, ast.Name) and n.id == "print"]

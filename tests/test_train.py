@@ -46,7 +46,9 @@ def test_metrics_file_has_every_step_and_every_epoch(run):
     assert [r["epoch"] for r in steps] == [1] * 23 + [2] * 17
     assert set(steps[0]) == {"kind", "step", "epoch", "samples", "loss", "grad_norm", "radius", "status"}
     (epoch,) = epochs
-    assert epoch["loss"] == pytest.approx(np.average([r["loss"] for r in steps[:23]], weights=[r["samples"] for r in steps[:23]]))
+    assert epoch["loss"] == pytest.approx(
+        np.average([r["loss"] for r in steps[:23]], weights=[r["samples"] for r in steps[:23]])
+    )
     assert {"accuracy", "val_loss", "val_accuracy", "seconds"} <= set(epoch)
 
 
@@ -60,7 +62,7 @@ def test_config_repeats_the_run(run):
 
 
 def test_model_file_holds_what_was_reported(run, float32):
-    from trainloop import TrainLoop, TestGD, load
+    from trainloop import TestGD, TrainLoop, load
 
     model = keras.models.load_model(run[0] / "model.keras")
     digits = load("digits")

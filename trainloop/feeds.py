@@ -12,7 +12,6 @@ import tensorflow as tf
 
 from trainloop.data import ArrayData, gather_batch
 
-
 # Samples per batch of arrays that come without one.
 _TUPLE_BATCH = 64
 

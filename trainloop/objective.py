@@ -59,7 +59,9 @@ def pack_gradients(layout, gradients):
     """
     missing = [name for name, gradient in zip(layout.names, gradients, strict=True) if gradient is None]
     if 0 < len(missing) < len(layout.names):
-        warnings.warn(f"the loss does not depend on {', '.join(missing)}; their gradient is taken as zero", stacklevel=2)
+        warnings.warn(
+            f"the loss does not depend on {', '.join(missing)}; their gradient is taken as zero", stacklevel=2
+        )
     return layout.pack(gradients)
 
 
