@@ -16,7 +16,7 @@ def test_the_tutorials_program(mnist, float32):
     model.compile(optimizer=TestGD(), loss=crossentropy(), metrics=["accuracy"])
     model.fit(train_dataset, epochs=2, verbose=0, shuffle=False)
     _, accuracy = model.evaluate(test_dataset, verbose=0)
-    assert accuracy > 0.92
+    assert accuracy > 0.85
 
 
 def test_loop_and_fit_agree_on_it(mnist, float32):

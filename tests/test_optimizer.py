@@ -274,7 +274,10 @@ def test_a_shared_matrix_in_the_state_is_committed():
 
     for storage in ("dense", "factored"):
         vs = variables((2,))
-        identity = lambda x, storage=storage: {"B": SharedMatrix.identity(2, dtype=x.dtype, storage=storage)}
+
+        def identity(x, storage=storage):
+            return {"B": SharedMatrix.identity(2, dtype=x.dtype, storage=storage)}
+
         optimizer = Probe(state=identity, update=update)
         reference = np.eye(2)
         for g in ([1.0, 2.0], [0.5, -1.0], [3.0, 1.0]):

@@ -86,12 +86,12 @@ def test_what_cannot_be_found_is_one_line(mine, name, words, monkeypatch):
 
 
 def test_a_missing_file():
-    with pytest.raises(FileNotFoundError, match="nowhere.py"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.py"):
         find_optimizer("nowhere.py:Mine")
 
 
 def test_a_class_for_an_older_api_is_told_what_to_do(mine):
-    with pytest.raises(ValueError, match="Old: Old defines _resource_apply_dense .* update"):
+    with pytest.raises(ValueError, match=r"Old: Old defines _resource_apply_dense .* update"):
         make_optimizer(find_optimizer(f"{mine}:Old"), {})
 
 

@@ -20,7 +20,7 @@ NESTED = [
     ({"a": {"b": {"c": {"d": 1}}}, "e": 2}, {"a/b/c/d": 1, "e": 2}),
     ({"x": 1, "a": {"x": 2, "b": {"x": 3}}}, {"x": 1, "a/x": 2, "a/b/x": 3}),
     ({"inner": {"loss": 1, "step": 2}}, {"inner/loss": 1, "inner/step": 2}),  # reserved at the top only
-    ({"a.b": 1, "a b": 2, "ä": 3}, {"a.b": 1, "a b": 2, "ä": 3}),
+    ({"a-b": 1, "a b": 2, "ä": 3}, {"a-b": 1, "a b": 2, "ä": 3}),
     ({"list": [1, 2], "tuple": (3,), "none": None}, {"list": [1, 2], "tuple": (3,), "none": None}),
 ]
 

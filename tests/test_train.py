@@ -30,7 +30,7 @@ def lines(path):
 
 
 def test_plain_lines_and_nothing_else(run):
-    folder, done = run
+    done = run[1]
     first, epoch, last = done.stdout.splitlines()
     assert first.startswith("lenet5 on digits with testgd: n = 44,426 parameters")
     assert epoch.startswith("epoch 1  step 23")
@@ -197,9 +197,11 @@ def bad_folder(tmp_path_factory):
         for file in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
             (folder / name / f"{file}-ubyte{suffix}").write_bytes(content)
     (folder / "file").write_text("")
-    old = "from trainloop import SimpleGD\nclass Old(SimpleGD):\n    def _resource_apply_dense(self, g, v):\n        pass\n"
-    (folder / "old.py").write_text(old)
-    (folder / "frozen.py").write_text("from trainloop import SimpleGD\nclass Frozen(SimpleGD):\n    pass\n")
+    head = "from trainloop import SimpleGD\n\nclass"
+    (folder / "old.py").write_text(f"{head} Old(SimpleGD):\n    def _resource_apply_dense(self, g, v):\n        pass\n")
+    (folder / "frozen.py").write_text(
+        f"{head} Frozen(SimpleGD):\n    def __init__(self):\n        super().__init__()\n"
+    )
     return folder
 
 

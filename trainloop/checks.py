@@ -23,16 +23,19 @@ def real(name, value, *, above=None, at_least=None, below=None, at_most=None):
     limits = [("above", above), ("at least", at_least), ("below", below), ("at most", at_most)]
     wanted = " and ".join([f"{words} {limit:g}" for words, limit in limits if limit is not None])
     expected = f"{name} must be a finite number{' ' + wanted if wanted else ''}, received {value!r}"
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise ValueError(expected)
-    value = float(value)
     inside = (
         (above is None or value > above)
         and (at_least is None or value >= at_least)
         and (below is None or value < below)
         and (at_most is None or value <= at_most)
     )
-    if not inside:
+    try:
+        value = float(value)
+    except OverflowError:
+        value = math.inf
+    if not inside or not math.isfinite(value):
         raise ValueError(expected)
     return value
 

@@ -50,9 +50,9 @@ class FlatLayout:
     dtype: str = "float32"
 
     def __post_init__(self):
-        object.__setattr__(self, "names", tuple(self.names))
+        object.__setattr__(self, "names", tuple(map(str, self.names)))
         object.__setattr__(self, "shapes", tuple(_known_shape(shape) for shape in self.shapes))
-        object.__setattr__(self, "dtype", tf.as_dtype(self.dtype).name)
+        object.__setattr__(self, "dtype", _dtype_name(self.dtype))
         if len(self.names) != len(self.shapes):
             raise ValueError(
                 f"a layout needs one shape per name; received {len(self.names)} names, {len(self.shapes)} shapes"
@@ -211,8 +211,9 @@ class VariableVector:
             variables: all variables of this vector, in any order.
 
         Raises:
-            ValueError: a variable is not part of the vector, or one is missing.
+            ValueError: a variable is not part of the vector, is missing, or is given twice.
         """
+        variables = list(variables)
         by_identity = {id(native): item for native, item in zip(map(_native, variables), items, strict=True)}
         own = {id(native): name for native, name in zip(self._native, self.layout.names, strict=True)}
         if by_identity.keys() != own.keys():
@@ -222,6 +223,10 @@ class VariableVector:
                 f"{', '.join(missing) or 'none'}; unknown: {len(by_identity.keys() - own.keys())}. "
                 "After freezing or adding layers, build a new optimizer"
             )
+        if len(by_identity) != len(variables):
+            keys = [id(_native(v)) for v in variables]
+            twice = next(own[key] for key in keys if keys.count(key) > 1)
+            raise ValueError(f"each variable must be given once, received {twice} more than once")
         return [by_identity[id(native)] for native in self._native]
 
     def read(self):
@@ -244,6 +249,13 @@ def _known_shape(shape):
     if None in shape:
         raise ValueError(f"a layout needs fully known shapes, received {shape}; build the model first")
     return shape
+
+
+def _dtype_name(dtype):
+    try:
+        return tf.as_dtype(dtype).name
+    except TypeError as error:
+        raise ValueError(f"a layout's dtype must be a real floating type, received {dtype!r}") from error
 
 
 def _distinct(names):

@@ -19,9 +19,13 @@ def norm(v):
         [] of the dtype of v. NaN or infinite exactly when v has such an entry or |v| is not representable.
     """
     squares = tf.tensordot(v, v, 1)
-    # Below 1e-30 some of the squares have left the normal range of float32 while v itself has not.
-    safe = (squares > 1e-30) & tf.math.is_finite(squares)
+    safe = (squares > _smallest_sum(v.dtype)) & tf.math.is_finite(squares)
     return tf.cond(safe, lambda: tf.sqrt(squares), lambda: _scaled_norm(v))
+
+
+def _smallest_sum(dtype):
+    """Below this some squares may have left the normal range of the dtype: the smallest normal number over eps."""
+    return tf.constant({tf.float16: 0.06, tf.float64: 1e-290}.get(dtype, 1e-30), dtype)
 
 
 def _scaled_norm(v):
@@ -43,5 +47,5 @@ def clip_norm(v, length, limit):
     """
     if limit is None:
         return v
-    limit = tf.cast(limit, v.dtype)
-    return v * (limit / tf.maximum(length, limit))
+    limit = tf.constant(min(limit, float(v.dtype.max)), v.dtype)
+    return tf.where(length > limit, v / length * limit, v)

@@ -137,8 +137,10 @@ class GlobalVectorOptimizer(keras.optimizers.Optimizer, abc.ABC):
         rate = super().learning_rate
         if not self._inside_update:
             return rate
-        rate = rate.value if isinstance(rate, keras.Variable) else rate
-        return tf.cast(rate, self._vector.layout.dtype)
+        dtype = self._vector.layout.dtype
+        if isinstance(rate, float):  # tf.cast would take it through float32
+            return tf.constant(rate, dtype)
+        return tf.cast(rate.value if isinstance(rate, keras.Variable) else rate, dtype)
 
     @learning_rate.setter
     def learning_rate(self, value):

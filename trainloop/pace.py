@@ -7,7 +7,7 @@ from trainloop import checks
 # Blocks are kept near this many seconds, so that displays move and Ctrl-C is heard.
 _BLOCK_SECONDS = 0.5
 
-# A measured block may be followed by one at most this many times as long, because short blocks measure badly.
+# The limit grows at most this many times from block to block, because short blocks measure badly.
 _GROWTH = 8
 
 

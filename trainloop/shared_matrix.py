@@ -144,7 +144,7 @@ class SharedMatrix:
 
     def scale(self, s):
         """s B with s []."""
-        s = tf.convert_to_tensor(s, self.dtype)
+        s = self._number(s)
         factor = s if self._factor is None else s * self._factor
         return SharedMatrix(self._stored, factor, [(u, v, s * c) for u, v, c in self._terms])
 
@@ -153,7 +153,7 @@ class SharedMatrix:
         (Shor 1985, section 2.1).
         """
         xi = self._vector(xi)
-        return self.add_outer(self @ xi, xi, tf.convert_to_tensor(beta, self.dtype) - 1.0)
+        return self.add_outer(self @ xi, xi, self._number(beta) - 1.0)
 
     def to_dense(self):
         """All n x n numbers, pending terms included, as a tensor [n, n]."""
@@ -165,8 +165,14 @@ class SharedMatrix:
             raise ValueError(f"B is [{self.n}, {self.n}] and takes vectors of shape [{self.n}], received {u.shape}")
         return u
 
+    def _number(self, c):
+        c = tf.convert_to_tensor(c, self.dtype)
+        if c.shape.rank != 0:
+            raise ValueError(f"a coefficient must be a scalar of shape [], received shape {c.shape}")
+        return c
+
     def _with_term(self, u, v, c):
-        return SharedMatrix(self._stored, self._factor, [*self._terms, (u, v, tf.convert_to_tensor(c, self.dtype))])
+        return SharedMatrix(self._stored, self._factor, [*self._terms, (u, v, self._number(c))])
 
     def as_variables(self, make_variable):
         """A value equal to this one whose stored numbers are variables, so that it can be committed to.

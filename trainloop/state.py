@@ -24,8 +24,8 @@ def flatten(state, prefix="", where="a state"):
         where: what to call the state in a message.
 
     Raises:
-        ValueError: not a dict, or a key that is not a string, is empty, contains "/" or is a name the log
-            uses itself.
+        ValueError: not a dict, or a key that is not a string, is empty, contains "/" or "." or is a name
+            the log uses itself, or an inner dict without a leaf.
     """
     if not isinstance(state, dict):
         raise ValueError(
@@ -33,12 +33,16 @@ def flatten(state, prefix="", where="a state"):
         )
     leaves = {}
     for key, value in state.items():
-        if not isinstance(key, str) or not key or "/" in key or prefix + key in RESERVED:
+        if not isinstance(key, str) or not key or set("/.") & set(key) or prefix + key in RESERVED:
             raise ValueError(
-                f"a state key must be a non-empty string without '/' and none of {', '.join(RESERVED)}; received "
-                f"{prefix + str(key)!r}"
+                f"a state key must be a non-empty string without '/' or '.' and none of {', '.join(RESERVED)}; "
+                f"received {prefix + str(key)!r}"
             )
         if isinstance(value, dict):
+            if not value:
+                raise ValueError(
+                    f"{where} must not hold an empty dict, received one under {prefix + key!r}; leave it out"
+                )
             leaves.update(flatten(value, f"{prefix}{key}/", where))
         else:
             leaves[prefix + key] = value

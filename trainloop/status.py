@@ -55,7 +55,7 @@ class TrainingError(RuntimeError):
     `Status`), `last_loss` (the last finite loss, or None) and `result` (the `RunResult` up to the failure).
     """
 
-    def __init__(self, step, status, last_loss, result=None):
+    def __init__(self, step, status, last_loss=None, result=None):
         self.step, self.status, self.last_loss, self.result = step, status, last_loss, result
         last = "no step had a finite loss" if last_loss is None else f"last finite loss {last_loss:.6g}"
         super().__init__(f"step {step} failed ({status.name.lower()}): {status.sentence}. {last.capitalize()}.")
