@@ -6,11 +6,11 @@ import tensorflow as tf
 def norm(v):
     """Euclidean norm that neither overflows nor underflows where the result itself is representable.
 
-        |v| = sqrt(sum v_i^2)                 when the sum of squares is a normal number,
-        |v| = m sqrt(sum (v_i / m)^2)         otherwise, with m = max |v_i|.
+        |v| = sqrt(sum v_i^2)                 in float64, for every narrower dtype,
+        |v| = m sqrt(sum (v_i / m)^2)         for float64 where the squares leave its range, with m = max |v_i|.
 
-    In float32 the plain form overflows at |v| = 1.8e19, so that a large but finite gradient would be taken
-    for an infinite one, and it loses all digits below 1e-19.
+    In float32 the plain form overflows at |v| = 1.8e19, so that a large but finite gradient would be taken for an
+    infinite one, and it loses all digits below 1e-19. The squares of every float32 number are normal in float64.
 
     Args:
         v: [n], any n including 0.
@@ -18,14 +18,16 @@ def norm(v):
     Returns:
         [] of the dtype of v. NaN or infinite exactly when v has such an entry or |v| is not representable.
     """
-    squares = tf.tensordot(v, v, 1)
-    safe = (squares > _smallest_sum(v.dtype)) & tf.math.is_finite(squares)
+    wide = tf.cast(v, tf.float64)
+    squares = tf.tensordot(wide, wide, 1)
+    if v.dtype != tf.float64:
+        return tf.cast(tf.sqrt(squares), v.dtype)
+    safe = (squares > _SMALLEST_SUM) & tf.math.is_finite(squares)
     return tf.cond(safe, lambda: tf.sqrt(squares), lambda: _scaled_norm(v))
 
 
-def _smallest_sum(dtype):
-    """Below this some squares may have left the normal range of the dtype: the smallest normal number over eps."""
-    return tf.constant({tf.float16: 0.06, tf.float64: 1e-290}.get(dtype, 1e-30), dtype)
+# Below this some squares may have left the normal range of float64: its smallest normal number over its eps.
+_SMALLEST_SUM = 1e-290
 
 
 def _scaled_norm(v):

@@ -238,11 +238,11 @@ class GlobalVectorOptimizer(keras.optimizers.Optimizer, abc.ABC):
         status = first_failure(
             (~tf.math.is_finite(f), Status.NONFINITE_LOSS),
             (~tf.math.is_finite(grad_norm), Status.NONFINITE_GRADIENT),
-            (~tf.math.is_finite(linalg.norm(x_new)), Status.NONFINITE_STEP),
+            (~tf.reduce_all(tf.math.is_finite(x_new)), Status.NONFINITE_STEP),
         )
         if "status" in new:
             status = tf.where(status == Status.RUNNING, tf.cast(new["status"], tf.int32), status)
-        tf.cond(status >= 0, lambda: self._commit(x_new, new), lambda: self._skip(status))
+        self._commit(status, (x, x_new), old, new)
         logs = {"loss": f, "grad_norm": grad_norm, **states.scalars(new)}
         return StepResult(status, logs)
 
@@ -258,20 +258,23 @@ class GlobalVectorOptimizer(keras.optimizers.Optimizer, abc.ABC):
         x_new, state = returned
         return states.check_tensor(f"{method}.update: x_new", x, x_new), states.check_update(method, old, state)
 
-    def _commit(self, x_new, new):
-        self._vector.assign(x_new)
-        for path, leaf in new.items():
-            if isinstance(leaf, SharedMatrix):
-                leaf.commit()
-            else:
-                self._memory.leaves[path].assign(leaf)
-        self.iterations.assign_add(1)
-        return tf.no_op()
+    def _commit(self, status, points, old, new):
+        """Write the new point and state, or the old ones again after a failure.
 
-    def _skip(self, status):
-        self._skipped_steps.assign_add(1)
-        self._last_failure.assign(status)
-        return tf.no_op()
+        Selecting between the two is cheaper than a branch for everything but a matrix, where it would cost memory.
+        """
+        taken = status >= 0
+        x, x_new = points
+        self._vector.assign(tf.where(taken, x_new, x))
+        matrices = [leaf for leaf in new.values() if isinstance(leaf, SharedMatrix)]
+        for path, leaf in new.items():
+            if not isinstance(leaf, SharedMatrix):
+                self._memory.leaves[path].assign(tf.where(taken, leaf, old[path]))
+        if matrices:
+            tf.cond(taken, lambda: _commit_all(matrices), lambda: tf.no_op())
+        self.iterations.assign_add(tf.cast(taken, self.iterations.dtype))
+        self._skipped_steps.assign_add(tf.cast(~taken, "int64"))
+        self._last_failure.assign(tf.where(taken, self._last_failure, status))
 
     def finalize_variable_values(self, var_list):
         """Called by `model.fit` when it ends: the moment to say that steps were not taken, which `fit` does not see."""
@@ -346,6 +349,12 @@ class GlobalVectorOptimizer(keras.optimizers.Optimizer, abc.ABC):
         """The constructor arguments, as JSON-able values. Subclasses add their own."""
         config = {"name": self.name, "global_clipnorm": self.global_clipnorm}
         return config | ({"learning_rate": super().get_config()["learning_rate"]} if self._has_rate else {})
+
+
+def _commit_all(matrices):
+    for matrix in matrices:
+        matrix.commit()
+    return tf.no_op()
 
 
 class _Memory:
