@@ -1,6 +1,4 @@
-"""Where one call of `TrainLoop.run` stands: its goal, its position, its record. Plain Python, between
-compiled blocks.
-"""
+"""Where one call of `TrainLoop.run` stands, in plain Python: its goal, its position, its record."""
 
 import time
 

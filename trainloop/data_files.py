@@ -1,6 +1,4 @@
-"""Image data in files: Keras's .npz layout and the IDX files of MNIST, read with every fault told in one
-line.
-"""
+"""Image data in files, Keras's .npz layout and the IDX files of MNIST, with every fault told in one line."""
 
 from __future__ import annotations
 
@@ -33,8 +31,7 @@ PATH_KINDS = "an .npz file or a folder of IDX files"
 
 
 def read_path(path: str) -> dict[str, np.ndarray]:
-    """The four arrays of an existing .npz file or folder of IDX files, by their `ARRAY_NAMES`, as they stand
-    there.
+    """The four `ARRAY_NAMES` of an existing .npz file or folder of IDX files, as they stand there.
 
     Raises:
         FileNotFoundError: one of the four IDX files is missing.

@@ -22,8 +22,10 @@ _JIT_ROWS = 1024
 
 
 class Block(typing.NamedTuple):
-    """What one compiled call brought back: how its last step ended, `rows` float64 [steps, columns], and the
-    results read at its end.
+    """What one compiled call brought back.
+
+    `status` says how its last step ended, `rows` is float64 [steps, columns], `results` was read at its end.
+
     """
 
     status: Status

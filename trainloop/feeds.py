@@ -82,9 +82,7 @@ class DatasetFeed:
         self._iterator = None
 
     def available(self):
-        """How many steps the next block may take at most, or None when the dataset does not know its
-        length.
-        """
+        """How many steps the next block may take at most, None when the length is not known."""
         return None if self.steps_per_epoch is None else self.steps_per_epoch - self.index
 
     def source(self):

@@ -49,9 +49,7 @@ class Hook:
         )
 
     def on_start(self, loop):
-        """Before the first step. Keep `loop` to read `loop.model`, `loop.optimizer` or to call
-        `loop.stop(reason)`.
-        """
+        """Before the first step. Keep `loop` to read its `model` and `optimizer` or to call `stop(reason)`."""
 
     def on_block(self, progress):
         """After every block of steps, whatever its length; `progress.logs` has all its steps."""

@@ -118,9 +118,7 @@ class FlatLayout:
         return tf.constant(np.concatenate([np.zeros(0, bool), *chosen]))
 
     def fingerprint(self):
-        """A short text that two layouts share exactly when names, shapes, order and dtype agree. Checkpoints
-        carry it.
-        """
+        """A short text that two layouts share exactly when names, shapes, order and dtype agree."""
         text = repr((self.names, self.shapes, self.dtype))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -1,6 +1,4 @@
-"""Small networks for any image size and number of classes. All put out logits, to go with
-`from_logits=True`.
-"""
+"""Small networks for any image size and number of classes; all put out logits."""
 
 import keras
 

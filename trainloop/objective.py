@@ -1,5 +1,4 @@
-"""The objective a step minimises: f(x) on one batch, regularisation included, as a function of the whole
-vector x.
+"""The objective a step minimises: f on one batch, regularisation included, and its gradient g.
 
 The first pass over a batch is an ordinary Keras training pass at the point the variables hold:
 BatchNormalization averages and dropout seeds advance once, exactly as `model.fit` would advance them. It also
@@ -116,9 +115,7 @@ def custom(loss_fn):
 
 
 class _FunctionLoss(keras.losses.Loss):
-    """A function (targets, predictions) with Keras's reduction over the batch and its treatment of sample
-    weights and masks.
-    """
+    """A function (targets, predictions) with Keras's reduction, sample weights and masks."""
 
     def __init__(self, function):
         # Keras makes a name scope of it, where "<lambda>" is not allowed.

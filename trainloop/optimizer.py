@@ -1,5 +1,4 @@
-"""The contract of a method that works on the whole vector, and the only place where weights and state are
-written.
+"""The contract of a method on the whole vector, and the only place where weights and state are written.
 
     method                      init_state(x)         update(x, g, state)
     gradient descent            {}                    x - t g
@@ -34,8 +33,10 @@ from trainloop.status import Status, first_failure
 
 
 class StepResult(typing.NamedTuple):
-    """What one step tells. `status` is an int32 code [] of `Status`; `logs` has the loss, the gradient norm
-    and every scalar of the state.
+    """What one step tells.
+
+    `status` is an int32 code [] of `Status`; `logs` has the loss, the gradient norm and every scalar of the state.
+
     """
 
     status: tf.Tensor
@@ -43,8 +44,7 @@ class StepResult(typing.NamedTuple):
 
 
 class GlobalVectorOptimizer(keras.optimizers.Optimizer, abc.ABC):
-    """A method that needs the whole point x and the whole gradient g. Works in `model.compile` and in
-    `TrainLoop`.
+    """A method that needs the whole x and the whole g. Works in `model.compile` and in `TrainLoop`.
 
     A subclass defines `init_state` and `update`. What its author must know, in full:
 
@@ -131,9 +131,7 @@ class GlobalVectorOptimizer(keras.optimizers.Optimizer, abc.ABC):
 
     @property
     def learning_rate(self):
-        """Inside `update` a scalar tensor of the dtype of x; outside what Keras gives. Settable unless it is
-        a schedule.
-        """
+        """Inside `update` a scalar tensor of the dtype of x, outside what Keras gives."""
         rate = super().learning_rate
         if not self._inside_update:
             return rate
@@ -167,8 +165,9 @@ class GlobalVectorOptimizer(keras.optimizers.Optimizer, abc.ABC):
         return {name: tf.as_dtype(dtype).as_numpy_dtype for name, dtype in own.items()}
 
     def build(self, variables):
-        """Fix the layout of x and create the state. Keras and the loop call this; calling it again with the
-        same variables does nothing.
+        """Fix the layout of x and create the state.
+
+        Keras and the loop call this; calling it again with the same variables does nothing.
 
         Args:
             variables: the model's trainable variables.
@@ -320,8 +319,7 @@ class GlobalVectorOptimizer(keras.optimizers.Optimizer, abc.ABC):
             store[name] = np.asarray(variable)
 
     def load_own_variables(self, store):
-        """Read what `save_own_variables` wrote. An optimizer that is not built yet keeps the values and takes
-        them when it is.
+        """Read what `save_own_variables` wrote. Before it is built, an optimizer keeps the values until it is.
 
         Raises:
             ValueError: the store belongs to another method or another model.
@@ -358,9 +356,7 @@ def _commit_all(matrices):
 
 
 class _Memory:
-    """State of a built optimizer. A class of its own so that neither Keras nor TensorFlow adopts the
-    containers.
-    """
+    """State of a built optimizer, in a class so that neither Keras nor TensorFlow adopts the containers."""
 
     def __init__(self):
         self.leaves = {}  # path -> variable or SharedMatrix of variables
@@ -368,9 +364,7 @@ class _Memory:
 
 
 def _keras_rate(learning_rate):
-    """What Keras's constructor takes. It insists on a rate; a function makes no variable for those who have
-    none.
-    """
+    """What Keras's constructor takes. It insists on a rate; a function is one that makes no variable."""
     if learning_rate is None:
         return lambda: 1.0
     if isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule) or callable(learning_rate):

@@ -1,6 +1,4 @@
-"""How many steps the next block takes: long enough that calling it costs nothing, short enough that nobody
-waits for it.
-"""
+"""How many steps the next block takes: enough that calling it costs nothing, few enough that nobody waits."""
 
 from trainloop import checks
 

@@ -1,6 +1,4 @@
-"""What an optimizer of the whole vector refuses when it is built, each with the reason and the
-replacement.
-"""
+"""What an optimizer of the whole vector refuses, each with the reason and the replacement."""
 
 import keras
 import tensorflow as tf

@@ -31,8 +31,7 @@ _AUTO_DENSE_BYTES = 64 * 2**20
 
 
 class SharedMatrix:
-    """A square matrix B over all parameters. Build one with `SharedMatrix.identity`; every operation returns
-    a new one.
+    """A square matrix B over all parameters. `SharedMatrix.identity` builds one; operations return new ones.
 
     Values are immutable. They hold their stored numbers by reference: those that an optimizer passes to
     `update` are valid until that step is committed.
@@ -92,9 +91,7 @@ class SharedMatrix:
 
     @property
     def nbytes(self):
-        """Bytes of the stored numbers, without pending terms. An int eagerly, an int64 tensor inside a
-        compiled function.
-        """
+        """Bytes of the stored numbers, without pending terms; inside a compiled function a tensor."""
         return self._stored.nbytes
 
     @property
@@ -149,9 +146,7 @@ class SharedMatrix:
         return SharedMatrix(self._stored, factor, [(u, v, s * c) for u, v, c in self._terms])
 
     def dilate(self, xi, beta):
-        """B (I + (beta - 1) xi xi'): space dilation along the unit vector xi [n] with coefficient beta []
-        (Shor 1985, section 2.1).
-        """
+        """B (I + (beta - 1) xi xi'): dilation along the unit vector xi [n] by beta [].   Shor (1985), section 2.1."""
         xi = self._vector(xi)
         return self.add_outer(self @ xi, xi, self._number(beta) - 1.0)
 
@@ -186,9 +181,7 @@ class SharedMatrix:
         return SharedMatrix(self._stored.as_variables(make_variable))
 
     def describes_change_of(self, other):
-        """True when this value was derived from `other` by the operations above, so that it can be committed
-        over it.
-        """
+        """True when this value was derived from `other` by operations, so that it can be committed over it."""
         return self._stored is other._stored
 
     def commit(self):
@@ -211,9 +204,7 @@ class _Transposed:
 
 
 def _refuse_what_does_not_fit(n, nbytes):
-    """Building is the moment to say that memory will not do; later the operating system ends the process
-    without a word.
-    """
+    """Say that memory will not do while building; later the system ends the process without a word."""
     peak = 3 * nbytes  # the matrix, its scaled copy and the product that is added
     free = _available_memory()
     if free is not None and peak > free:

@@ -1,5 +1,4 @@
-"""What a method remembers between steps: nested dicts with tensors and shared matrices as leaves, seen as a
-flat dict of paths.
+"""What a method remembers between steps: a nested dict of tensors and shared matrices, seen as a flat one.
 
     {"velocity": v, "moments": {"first": m}}   <->   {"velocity": v, "moments/first": m}
 

@@ -1,5 +1,6 @@
-"""The methods that come with trainloop, one file each. `ALGORITHMS` is the register: the command line, the
-tests and the comparison read it.
+"""The methods that come with trainloop, one file each.
+
+`ALGORITHMS` is the register: the command line and the tests read it.
 """
 
 from trainloop.algorithms.adam import Adam

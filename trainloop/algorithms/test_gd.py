@@ -101,7 +101,5 @@ class TestGD(GlobalVectorOptimizer):
 
 
 def _radius_factor(n):
-    """r_new / r = (n / (n + 1)) ((n + 1) / (n - 1))^((n - 1) / (2n)), the n-th root of the ratio of
-    volumes.
-    """
+    """r_new / r = n / (n + 1) ((n + 1) / (n - 1))^((n - 1) / (2n)), the n-th root of the ratio of volumes."""
     return n / (n + 1) * (1.0 if n == 1 else ((n + 1) / (n - 1)) ** ((n - 1) / (2 * n)))
