@@ -7,12 +7,12 @@ import statistics
 import time
 
 import click
-from train import import_quietly
+from train import import_tensorflow
 
 
 @click.group(help=__doc__)
 def benchmark():
-    import_quietly()
+    import_tensorflow()
 
 
 @benchmark.command()

@@ -65,7 +65,7 @@ class BatchSize(click.ParamType):
 @click.option("--overwrite", is_flag=True, help="Replace a run that is in the folder already.")
 @click.option("--list", "show_list", is_flag=True, help="Show data sets, models and optimizers, and exit.")
 def train(show_list, **settings):
-    import_quietly()
+    import_tensorflow()
     if show_list:
         list_everything()
         return
@@ -76,11 +76,13 @@ def train(show_list, **settings):
     run()
 
 
-def import_quietly():
-    """Import TensorFlow without its start-up messages, which it writes past Python straight to file descriptor 2.
+def import_tensorflow():
+    """Import TensorFlow with fast convolutions and without its start-up messages.
 
-    What was written is shown after all when the import fails.
+    It uses oneDNN by default on some processors only; on others convolutions take half as long again or more without.
+    The messages go past Python straight to file descriptor 2; they are shown after all when the import fails.
     """
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as swallowed:

@@ -7,6 +7,7 @@ model.keras     the model as it was left
 """
 
 import json
+import os
 import pathlib
 import platform
 
@@ -56,5 +57,6 @@ def versions():
     """What the numbers of a run may depend on."""
     from trainloop import __version__
 
-    packages = {"trainloop": __version__, "tensorflow": tf.__version__, "keras": keras.__version__}
+    onednn = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "as TensorFlow decides")
+    packages = {"onednn": onednn, "trainloop": __version__, "tensorflow": tf.__version__, "keras": keras.__version__}
     return {**packages, "numpy": np.__version__, "python": platform.python_version(), "machine": platform.machine()}
