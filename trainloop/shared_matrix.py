@@ -205,7 +205,8 @@ class _Transposed:
 
 def _refuse_what_does_not_fit(n, nbytes):
     """Say that memory will not do while building; later the system ends the process without a word."""
-    peak = 3 * nbytes  # the matrix, its scaled copy and the product that is added
+    # The matrix, its scaled copy and the product that is added, and some room for everything else.
+    peak = int(3.2 * nbytes)
     free = _available_memory()
     if free is not None and peak > free:
         raise ValueError(
