@@ -27,7 +27,7 @@ STEMS = {
 
 
 @contextmanager
-def refused(*fragments: str, kind: type[Exception] = ValueError):
+def expect_refusal(*fragments: str, kind: type[Exception] = ValueError):
     """The block raises exactly `kind`: one line, what was received, and the `fragments`."""
     with pytest.raises(kind) as caught:
         yield
@@ -133,7 +133,7 @@ def test_split_keeps_its_fields():
     ],
 )
 def test_split_refuses(changes, fragments):
-    with refused(*fragments):
+    with expect_refusal(*fragments):
         DataSplit(**split_fields(**changes))
 
 
@@ -149,7 +149,7 @@ def test_split_refuses(changes, fragments):
 def test_split_refuses_pixels(values, fragments):
     images = split_fields()["x_train"].copy()
     images[1, 2, 3, 0], images[5, 0, 0, 0] = values
-    with refused("x_train", *fragments):
+    with expect_refusal("x_train", *fragments):
         DataSplit(**split_fields(x_train=images))
 
 
@@ -166,32 +166,32 @@ def test_every_data_set_has_a_line():
     [("mnst", "mnist"), ("MNIST", "mnist"), ("fashion-mnist", "fashion_mnist"), ("digit", "digits")],
 )
 def test_unknown_name_suggests_the_near_miss(name, near):
-    with refused(f"did you mean '{near}'?", repr(name), "digits, mnist, fashion_mnist"):
+    with expect_refusal(f"did you mean '{near}'?", repr(name), "digits, mnist, fashion_mnist"):
         load(name)
 
 
 @pytest.mark.parametrize("name", ["qqqq", ""])
 def test_unknown_name_without_a_near_miss(name):
-    with refused(repr(name), "digits, mnist, fashion_mnist", "check the spelling"):
+    with expect_refusal(repr(name), "digits, mnist, fashion_mnist", "check the spelling"):
         load(name)
 
 
 @pytest.mark.parametrize("name", ["no/such/folder", "nowhere.npz", "nowhere.NPZ", Path("mnst")])
 def test_missing_path(name):
-    with refused(str(name), "does not exist", kind=FileNotFoundError):
+    with expect_refusal(str(name), "does not exist", kind=FileNotFoundError):
         load(name)
 
 
 @pytest.mark.parametrize("name", [None, 3, b"mnist"])
 def test_name_of_the_wrong_type(name):
-    with refused(repr(name), "Path"):
+    with expect_refusal(repr(name), "Path"):
         load(name)
 
 
 def test_file_of_another_kind(tmp_path):
     path = tmp_path / "images.csv"
     path.write_text("1,2")
-    with refused(str(path), ".npz"):
+    with expect_refusal(str(path), ".npz"):
         load(path)
 
 
@@ -272,7 +272,7 @@ def test_keras_download_fails(error, monkeypatch):
         raise error
 
     monkeypatch.setattr(keras.datasets.mnist, "load_data", load_data)
-    with refused("could not download 'mnist'", str(error).split()[0], "check the network", ".npz", "IDX"):
+    with expect_refusal("could not download 'mnist'", str(error).split()[0], "check the network", ".npz", "IDX"):
         load("mnist")
 
 
@@ -364,28 +364,28 @@ def test_npz_of_one_class_counts_two(tmp_path):
 )
 def test_npz_with_unfit_data(tmp_path, changes, fragments):
     path = save_npz(tmp_path, **changes)
-    with refused(str(path), *fragments):
+    with expect_refusal(str(path), *fragments):
         load(path)
 
 
 def test_npz_without_an_array(tmp_path):
     path = tmp_path / "small.npz"
     np.savez(path, x_train=raw_arrays()["x_train"], labels=raw_arrays()["y_train"])
-    with refused(str(path), "without y_train, x_test, y_test", "it has labels, x_train"):
+    with expect_refusal(str(path), "without y_train, x_test, y_test", "it has labels, x_train"):
         load(path)
 
 
 def test_npz_without_any_array(tmp_path):
     path = tmp_path / "small.npz"
     np.savez(path)
-    with refused(str(path), "it has nothing"):
+    with expect_refusal(str(path), "it has nothing"):
         load(path)
 
 
 def test_npz_with_many_other_arrays_keeps_the_line_short(tmp_path):
     path = tmp_path / "small.npz"
     np.savez(path, **{f"a{i:03}": np.zeros(1) for i in range(100)})
-    with refused("a000, a001", "a007, 92 more"):
+    with expect_refusal("a000, a001", "a007, 92 more"):
         load(path)
 
 
@@ -393,14 +393,14 @@ def test_npz_with_many_other_arrays_keeps_the_line_short(tmp_path):
 def test_npz_that_is_no_archive(tmp_path, content):
     path = tmp_path / "small.npz"
     path.write_bytes(content)
-    with refused(str(path), "cannot be read"):
+    with expect_refusal(str(path), "cannot be read"):
         load(path)
 
 
 def test_npz_truncated(tmp_path):
     path = save_npz(tmp_path)
     path.write_bytes(path.read_bytes()[:-40])
-    with refused(str(path), "cannot be read"):
+    with expect_refusal(str(path), "cannot be read"):
         load(path)
 
 
@@ -415,13 +415,13 @@ def test_npz_with_a_damaged_member(tmp_path, save):
     start = member.header_offset + member.compress_size - 10
     content[start : start + 8] = bytes(255 - byte for byte in content[start : start + 8])
     path.write_bytes(content)
-    with refused(str(path), "cannot be read"):
+    with expect_refusal(str(path), "cannot be read"):
         load(path)
 
 
 def test_npz_never_unpickles(tmp_path):
     path = save_npz(tmp_path, x_train=np.array([{}], dtype=object))
-    with refused(str(path), "cannot be read", "allow_pickle=False"):
+    with expect_refusal(str(path), "cannot be read", "allow_pickle=False"):
         load(path)
 
 
@@ -432,7 +432,7 @@ def test_npz_without_permission(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", refuse)  # root may read every file, so chmod would not do
-    with refused(str(path), "Permission denied", "check its permissions"):
+    with expect_refusal(str(path), "Permission denied", "check its permissions"):
         load(path)
 
 
@@ -462,12 +462,12 @@ def test_idx_file_missing(tmp_path, field):
     path = idx_path(tmp_path, field)
     path.unlink()
     path.mkdir()  # a folder of that name is no file either
-    with refused(str(tmp_path), f"IDX file {path.name}", "it has t10k-", kind=FileNotFoundError):
+    with expect_refusal(str(tmp_path), f"IDX file {path.name}", "it has t10k-", kind=FileNotFoundError):
         load(tmp_path)
 
 
 def test_idx_folder_empty(tmp_path):
-    with refused(str(tmp_path), "train-images-idx3-ubyte", "it has nothing", kind=FileNotFoundError):
+    with expect_refusal(str(tmp_path), "train-images-idx3-ubyte", "it has nothing", kind=FileNotFoundError):
         load(tmp_path)
 
 
@@ -479,41 +479,41 @@ def overwrite(folder: Path, field: str, content: bytes) -> Path:
 
 def test_idx_images_and_labels_exchanged(tmp_path):
     path = overwrite(tmp_path, "x_train", idx_bytes("y_train", np.zeros(20)))
-    with refused(str(path), "0x00000803", "0x00000801"):
+    with expect_refusal(str(path), "0x00000803", "0x00000801"):
         load(tmp_path)
     path = overwrite(tmp_path, "y_test", idx_bytes("x_test", np.zeros((3, 5, 4))))
-    with refused(str(path), "0x00000801", "0x00000803"):
+    with expect_refusal(str(path), "0x00000801", "0x00000803"):
         load(tmp_path)
 
 
 def test_idx_compressed_without_the_ending(tmp_path):
     path = overwrite(tmp_path, "x_train", gzip.compress(idx_bytes("x_train", raw_arrays()["x_train"])))
-    with refused(str(path), "0x00000803", "0x1f8b", ".gz"):
+    with expect_refusal(str(path), "0x00000803", "0x1f8b", ".gz"):
         load(tmp_path)
 
 
 @pytest.mark.parametrize("size", [0, 3, 15])
 def test_idx_header_truncated(tmp_path, size):
     path = overwrite(tmp_path, "x_test", idx_bytes("x_test", raw_arrays()["x_test"])[:size])
-    with refused(str(path), "header of 16 bytes", f"truncated file of {size} bytes"):
+    with expect_refusal(str(path), "header of 16 bytes", f"truncated file of {size} bytes"):
         load(tmp_path)
 
 
 def test_idx_truncated(tmp_path):
     path = overwrite(tmp_path, "x_test", idx_bytes("x_test", raw_arrays()["x_test"])[:-1])
-    with refused(str(path), "76 bytes", "(3, 5, 4)", "truncated file of 75 bytes"):
+    with expect_refusal(str(path), "76 bytes", "(3, 5, 4)", "truncated file of 75 bytes"):
         load(tmp_path)
 
 
 def test_idx_trailing_bytes(tmp_path):
     path = overwrite(tmp_path, "y_test", idx_bytes("y_test", raw_arrays()["y_test"]) + b"\n")
-    with refused(str(path), "11 bytes", "(3,)", "trailing bytes, a file of 12 bytes"):
+    with expect_refusal(str(path), "11 bytes", "(3,)", "trailing bytes, a file of 12 bytes"):
         load(tmp_path)
 
 
 def test_idx_without_samples(tmp_path):
     overwrite(tmp_path, "x_test", idx_bytes("x_test", np.zeros((0, 5, 4))))
-    with refused(str(tmp_path), "x_test", "at least one image"):
+    with expect_refusal(str(tmp_path), "x_test", "at least one image"):
         load(tmp_path)
 
 
@@ -524,7 +524,7 @@ def test_idx_gzip_damaged(tmp_path, damage):
     save_idx(tmp_path, zipped=True)
     path = tmp_path / "t10k-images-idx3-ubyte.gz"
     path.write_bytes(damage(path.read_bytes()))
-    with refused(str(path), "cannot be read"):
+    with expect_refusal(str(path), "cannot be read"):
         load(tmp_path)
 
 
@@ -625,7 +625,7 @@ def test_arrays_are_a_copy():
     ],
 )
 def test_array_data_refuses(arguments, fragments):
-    with refused(*fragments):
+    with expect_refusal(*fragments):
         ArrayData(**{"x": np.zeros((6, 2)), "batch_size": 2, **arguments})
 
 
@@ -634,9 +634,9 @@ def test_array_data_refuses(arguments, fragments):
 def test_array_data_refuses_values_that_are_not_finite(dtype, value):
     x = np.zeros((3, 2), tf.as_dtype(dtype).as_numpy_dtype)
     x[1, 1] = value
-    with refused("x['b']", "finite", "1 of 6", "(1, 1)"):
+    with expect_refusal("x['b']", "finite", "1 of 6", "(1, 1)"):
         ArrayData({"a": np.zeros(3), "b": x}, batch_size=1)
-    with refused("sample_weight", "finite", "1 of 3", "(1,)"):
+    with expect_refusal("sample_weight", "finite", "1 of 3", "(1,)"):
         ArrayData(np.zeros(3), np.zeros(3), 1, sample_weight=x[:, 1])
 
 
@@ -690,9 +690,9 @@ def test_order_is_the_identity(options):
 
 @pytest.mark.parametrize("epoch", [-1, 1.0, True, None])
 def test_order_refuses_the_epoch(epoch):
-    with refused("epoch", "at least 0", repr(epoch)):
+    with expect_refusal("epoch", "at least 0", repr(epoch)):
         order(epoch=epoch)
-    with refused("epoch", "at least 0", repr(epoch)):
+    with expect_refusal("epoch", "at least 0", repr(epoch)):
         order(epoch=epoch, shuffle=False)
 
 

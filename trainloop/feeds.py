@@ -51,10 +51,7 @@ class ArrayFeed:
     def batch(source, i):
         """(whether there is one, the block's i-th batch as a function without arguments)."""
         arrays, order, first, size = source
-        start = first + i * size
-        if not isinstance(size, int):
-            size = tf.minimum(size, tf.size(order) - start)
-        return True, lambda: gather_batch(arrays, order, start, size)
+        return True, lambda: gather_batch(arrays, order, first + i * size, size)
 
     def advance(self, taken, wanted):
         """Account for a block of `taken` steps. Returns whether the epoch is over."""

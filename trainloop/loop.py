@@ -117,6 +117,8 @@ class TrainLoop:
                 `result`.
         """
         run = Bookkeeping(self._feed_of(data), epochs, steps, int(self.optimizer.iterations))
+        if validation_data is not None:
+            as_feed(validation_data)  # what is wrong with it should not show only after the first epoch
         self._stop_reason = None
         for hook in self.hooks:
             hook.on_start(self)

@@ -74,11 +74,10 @@ def _balanced(u, v, c):
 class Factored:
     """B = a I + sum over blocks of U' diag(c) V: the history of all updates, one row of U and V each.
 
-    Rows enter block 0. When it is full its rows move to the end of block 1, and so on; the last block has no
-    limit. The reason is the cost of
-    writing: TensorFlow can only replace a variable as a whole without slowing down every later read of it, so
-    a long history must be written rarely. With 16 and 256 rows in the two small blocks, a row is copied a few
-    times in its life instead of once per step.
+    Rows enter block 0. When it is full its rows move to the end of block 1, and so on; the last block has no limit.
+    The reason is the cost of writing: TensorFlow can only replace a variable as a whole without slowing down every
+    later read of it, so a long history must be written rarely. With 16 and 256 rows in the two small blocks, the
+    long one is copied once in 256 steps.
     """
 
     diagonal: object  # a, []

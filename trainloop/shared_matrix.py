@@ -86,7 +86,7 @@ class SharedMatrix:
 
     @property
     def storage(self):
-        """ "dense" or "factored"."""
+        """How B is stored: "dense" or "factored"."""
         return self._stored.storage
 
     @property
