@@ -12,18 +12,22 @@ PACKAGE = ROOT / "trainloop"
 # Who may import whom: modules only from lower layers, or from their own where no circle arises.
 LAYERS = [
     {"status", "checks", "array_checks"},
-    {"layout", "linalg", "data", "datasets", "data_files", "models"},
-    {"matrix_storage", "shared_matrix", "objective", "feeds"},
-    {"state", "refusals", "optimizer", "metrics"},
+    {"layout", "linalg", "data", "datasets", "data_files", "models", "derivatives", "stored"},
+    {"matrix_storage", "shared_matrix", "vector_ring", "feeds"},
+    {"batch_loss", "objective", "function_objective", "model_objective", "evaluations"},
+    {"line", "interpolation", "backtracking", "more_thuente", "secant2", "linesearch", "trust_region"},
+    {"state", "refusals", "whole_vector", "optimizer", "wrapper", "metrics"},
     {"algorithms"},
-    {"history", "hooks", "pace", "engine", "bookkeeping", "loop", "writers", "display", "report", "run_directory"},
-    {"plugins", "__init__"},
+    {"history", "hooks", "pace", "engine", "bookkeeping", "loop", "writers", "display", "report", "run_directory"}
+    | {"minimize", "stopping"},
+    {"plugins", "testing", "__init__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 METHODS = LEVEL["algorithms"]
 
 # The only places that write variables.
-WRITERS = {"layout", "matrix_storage", "shared_matrix", "optimizer", "checkpoint"}
+WRITERS = {"layout", "matrix_storage", "shared_matrix", "vector_ring", "whole_vector", "evaluations", "checkpoint"}
+WRITERS |= {"testing"}  # resets what it puts to the test
 
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 

@@ -5,41 +5,80 @@ into `g` and `x`, calls the algorithm once, splits the result and assigns it bac
 `FlatLayout` and `VariableVector` in somebody else's loop, a `GlobalVectorOptimizer` in `model.compile`, `TrainLoop`.
 """
 
-from trainloop.algorithms import ALGORITHMS, Adam, Momentum, SimpleGD, TestGD
+from trainloop.algorithms import (
+    ALGORITHMS,
+    BFGS,
+    LBFGS,
+    SAM,
+    WRAPPERS,
+    Adam,
+    BestSoFar,
+    LevenbergMarquardt,
+    Momentum,
+    NewtonCG,
+    NonlinearCG,
+    SimpleGD,
+    TestGD,
+)
 from trainloop.data import DATASETS, ArrayData, DataSplit, load
+from trainloop.function_objective import FunctionObjective, LeastSquares
 from trainloop.history import RunResult
 from trainloop.hooks import Hook, Progress
 from trainloop.layout import FlatLayout, VariableVector
 from trainloop.loop import TrainLoop
+from trainloop.minimize import Iterate, MinimizeResult, minimize
+from trainloop.model_objective import ModelObjective
 from trainloop.models import MODELS, lenet5, mlp, softmax_regression
-from trainloop.optimizer import GlobalVectorOptimizer
+from trainloop.objective import Objective
+from trainloop.optimizer import GlobalObjectiveOptimizer, GlobalVectorOptimizer
 from trainloop.shared_matrix import SharedMatrix
 from trainloop.status import Status, TrainingError
+from trainloop.stored import StoredValue
+from trainloop.vector_ring import VectorRing
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ALGORITHMS",
+    "BFGS",
     "DATASETS",
+    "LBFGS",
     "MODELS",
+    "SAM",
+    "WRAPPERS",
     "Adam",
     "ArrayData",
+    "BestSoFar",
     "DataSplit",
     "FlatLayout",
+    "FunctionObjective",
+    "GlobalObjectiveOptimizer",
     "GlobalVectorOptimizer",
     "Hook",
+    "Iterate",
+    "LeastSquares",
+    "LevenbergMarquardt",
+    "MinimizeResult",
+    "ModelObjective",
     "Momentum",
+    "NewtonCG",
+    "NonlinearCG",
+    "Objective",
     "Progress",
     "RunResult",
     "SharedMatrix",
     "SimpleGD",
     "Status",
+    "StoredValue",
     "TestGD",
     "TrainLoop",
     "TrainingError",
     "VariableVector",
+    "VectorRing",
     "lenet5",
+    "linesearch",
     "load",
+    "minimize",
     "mlp",
     "softmax_regression",
 ]

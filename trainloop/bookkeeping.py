@@ -94,8 +94,13 @@ class Bookkeeping:
         enough_epochs = self.last_epoch is not None and self.feed.epoch >= self.last_epoch
         return Status.FINISHED if enough_steps or enough_epochs else Status.RUNNING
 
-    def result(self, stop_reason):
-        """What is known now; the run may also have been interrupted."""
+    def result(self, stop_reason, evaluations=None):
+        """What is known now; the run may also have been interrupted.
+
+        Args:
+            stop_reason: a hook's sentence, or None.
+            evaluations: by kind, or None for one f and one gradient per step.
+        """
         interrupted = self.status == Status.RUNNING
         message = "the run was interrupted" if interrupted else stop_reason or self.status.sentence
         taken = self.steps_taken
@@ -106,7 +111,7 @@ class Bookkeeping:
             epochs=self.recorder.epochs(),
             step=self.step,
             seconds=time.perf_counter() - self.began,
-            evaluations={"f": taken, "gradient": taken},
+            evaluations=evaluations or {"f": taken, "gradient": taken},
         )
 
 

@@ -20,6 +20,7 @@ import functools
 import hashlib
 import itertools
 import math
+import warnings
 
 import keras
 import numpy as np
@@ -235,6 +236,24 @@ class VariableVector:
         """Write a vector [n] back into the variables, each piece cast to its variable's dtype."""
         for variable, piece in zip(self._native, self.layout.unpack(x), strict=True):
             variable.assign(tf.cast(piece, variable.dtype))
+
+
+def pack_gradients(layout, gradients):
+    """g from the gradients of all variables, with a warning that names those the loss does not depend on.
+
+    Args:
+        layout: a `FlatLayout`.
+        gradients: one per name; None stands for zeros.
+
+    Returns:
+        [n].
+    """
+    missing = [name for name, gradient in zip(layout.names, gradients, strict=True) if gradient is None]
+    if 0 < len(missing) < len(layout.names):
+        warnings.warn(
+            f"the loss does not depend on {', '.join(missing)}; their gradient is taken as zero", stacklevel=2
+        )
+    return layout.pack(gradients)
 
 
 def _native(variable):

@@ -3,10 +3,10 @@
 Inside a block, for every step, in this order (`TrainLoop._train_step`):
 
     1  take the next batch                                                       feeds.py
-    2  first pass: f, and every gradient laid end to end into g                  objective.py, layout.py
-    3  finite check, clip, the method's update, finite check, commit             optimizer.py
-    4  metrics, from the predictions of the first pass                           metrics.py
-    5  one row of the log: loss, gradient norm, every scalar of the state
+    2  first pass: f, every gradient laid end to end into g, and metrics         model_objective.py, layout.py
+    3  finite check, clip, the method's update, finite check, commit             whole_vector.py
+    4  one row of the log: loss, gradient norm, every scalar of the state, and for methods that evaluate
+       the objective themselves, the evaluations so far by kind                  evaluations.py
 
 What holds at every moment:
 
@@ -21,16 +21,18 @@ What holds at every moment:
 import numpy as np
 import tensorflow as tf
 
-from trainloop import checks
+from trainloop import batch_loss, checks
 from trainloop.bookkeeping import Bookkeeping, smallest
 from trainloop.engine import Engine
+from trainloop.evaluations import KINDS, Counted, Evaluations
 from trainloop.feeds import as_feed
 from trainloop.layout import VariableVector
 from trainloop.metrics import MetricSet
-from trainloop.objective import ModelObjective, custom, supervised
-from trainloop.optimizer import GlobalVectorOptimizer
+from trainloop.model_objective import ModelObjective
+from trainloop.optimizer import GlobalObjectiveOptimizer
 from trainloop.pace import Pace
 from trainloop.status import Status, TrainingError
+from trainloop.whole_vector import WholeVectorOptimizer
 
 
 class TrainLoop:
@@ -38,16 +40,18 @@ class TrainLoop:
 
     Args:
         model: a built Keras model.
-        optimizer: a `GlobalVectorOptimizer`.
+        optimizer: a `GlobalVectorOptimizer` or a `GlobalObjectiveOptimizer`.
         loss: for batches (inputs, targets[, sample_weight]): a `keras.losses.Loss`, a Keras name, or a
             function (targets, predictions).
-        loss_fn: for any other batches: function (model, batch) -> scalar, see `objective.custom`. Exactly one
+        loss_fn: for any other batches: function (model, batch) -> scalar, see `CustomLoss`. Exactly one
             of `loss` and `loss_fn`.
         metrics: Keras metrics or names; "accuracy" is chosen to fit the targets. Only with `loss`.
         hooks: `Hook`s, called in this order.
         jit_compile: compile whole blocks with XLA. Needs data in memory. Faster for dense networks, slower
             for convolutions on CPUs.
         steps_per_call: at most this many steps per compiled call; None finds a length of about half a second.
+        microbatch_size: take each batch in parts of at most this many samples. The sum is that of the whole batch,
+            in the memory of one part; so `batch_size=None`, all data at once, works for any amount of data.
 
     Attributes:
         traces: how often a block of steps was traced: once per kind and shape of data.
@@ -73,10 +77,12 @@ class TrainLoop:
         hooks=(),
         jit_compile=False,
         steps_per_call=None,
+        microbatch_size=None,
     ):
         _check_kinds(model, optimizer)
         self.model, self.optimizer, self.hooks = model, optimizer, tuple(hooks)
         self._batch_loss = _choose_loss(loss, loss_fn, metrics)
+        self._microbatch_size = _check_microbatches(microbatch_size, jit_compile)
         self._metrics = MetricSet(metrics)
         self._test_metrics = self._metrics.fresh_copy()
         self._jit_compile = checks.flag("jit_compile", jit_compile)
@@ -87,7 +93,10 @@ class TrainLoop:
                 f"{type(optimizer).__name__} keeps a history that grows (a SharedMatrix with storage='factored'), "
                 "which XLA cannot compile; use storage='dense', or jit_compile=False"
             )
+        self._evaluations = Evaluations() if isinstance(optimizer, GlobalObjectiveOptimizer) else None
         self._columns = {"samples": np.dtype("int64"), **optimizer.log_dtypes()}
+        if self._evaluations:
+            self._columns |= {f"evaluations/{kind}": np.dtype("int64") for kind in KINDS}
         self._train = Engine(self._train_step, len(self._columns), self._metrics.results, self._jit_compile)
         self._test = Engine(self._test_step, 2, self._test_metrics.results)
         self._pace = Pace(steps_per_call, self._train.most_steps)
@@ -120,13 +129,14 @@ class TrainLoop:
         if validation_data is not None:
             as_feed(validation_data)  # what is wrong with it should not show only after the first epoch
         self._stop_reason = None
+        before = self._evaluations and self._evaluations.as_dict()
         for hook in self.hooks:
             hook.on_start(self)
         try:
             while run.status == Status.RUNNING:
                 self._one_block(run, validation_data)
         finally:
-            result = run.result(self._stop_reason)
+            result = run.result(self._stop_reason, self._evaluations_since(before))
             for hook in self.hooks:
                 hook.on_end(result)
         if run.status.failed:
@@ -193,6 +203,12 @@ class TrainLoop:
             ):
                 hook.on_step(progress)
 
+    def _evaluations_since(self, before):
+        """By kind, None where they need no counting because every step takes one f and one gradient."""
+        if before is None:
+            return None
+        return {kind: count - before[kind] for kind, count in self._evaluations.as_dict().items()}
+
     def _steps_to_hooks(self, step):
         return [hook.every_steps - step % hook.every_steps for hook in self.hooks if hook.every_steps]
 
@@ -207,23 +223,33 @@ class TrainLoop:
     # ---- compiled ----
 
     def _train_step(self, batch):
-        objective = ModelObjective(self.model, self._batch_loss, self._vector, batch)
-        status, logs = self.optimizer.step(objective)
-        if self._metrics:
-            self._metrics.update(batch[1], objective.predictions)
-        row = [_samples(batch), *(logs[name] for name in list(self._columns)[1:])]
-        return status, tf.stack([tf.cast(number, tf.float64) for number in row])
+        observe = (lambda part, predictions: self._metrics.update(part[1], predictions)) if self._metrics else None
+        objective = ModelObjective(
+            self.model,
+            self._batch_loss,
+            batch,
+            microbatch_size=self._microbatch_size,
+            vector=self._vector,
+            observe=observe,
+        )
+        if self._evaluations:
+            objective = Counted(objective, self._evaluations)
+        status, logs, _ = self.optimizer.step(objective)
+        logs = {"samples": batch_loss.samples(batch), **logs}
+        if self._evaluations:
+            logs |= {f"evaluations/{kind}": count for kind, count in self._evaluations.read().items()}
+        return status, tf.stack([tf.cast(logs[name], tf.float64) for name in self._columns])
 
     def _test_step(self, batch):
         f, predictions = self._batch_loss(self.model, batch, training=False)
         if self._test_metrics:
             self._test_metrics.update(batch[1], predictions)
-        row = [tf.cast(_samples(batch), tf.float64), tf.cast(f, tf.float64)]
+        row = [tf.cast(batch_loss.samples(batch), tf.float64), tf.cast(f, tf.float64)]
         return tf.constant(Status.RUNNING, tf.int32), tf.stack(row)
 
 
 def _check_kinds(model, optimizer):
-    if not isinstance(optimizer, GlobalVectorOptimizer):
+    if not isinstance(optimizer, WholeVectorOptimizer):
         raise ValueError(
             f"optimizer must be a GlobalVectorOptimizer, received {type(optimizer).__name__}; subclass "
             "trainloop.GlobalVectorOptimizer, or use model.fit for Keras's own optimizers"
@@ -237,12 +263,15 @@ def _check_kinds(model, optimizer):
 
 
 def _choose_loss(loss, loss_fn, metrics):
-    if (loss is None) == (loss_fn is None):
-        raise ValueError("give exactly one of loss (for batches (inputs, targets)) and loss_fn (for anything else)")
+    chosen = batch_loss.choose(loss, loss_fn)
     if loss_fn is not None and metrics:
         raise ValueError("metrics need loss, whose predictions they compare; with loss_fn compute them in a hook")
-    return supervised(loss) if loss_fn is None else custom(loss_fn)
+    return chosen
 
 
-def _samples(batch):
-    return tf.shape(tf.nest.flatten(batch)[0], out_type=tf.int64)[0]
+def _check_microbatches(size, jit_compile):
+    if size is None:
+        return None
+    if jit_compile:
+        raise ValueError("XLA does not know the sizes of microbatches; use jit_compile=False, or a smaller batch_size")
+    return checks.integer("microbatch_size", size, at_least=1)

@@ -2,10 +2,10 @@
 
 A storage multiplies columns [n, k] from the left, turns into variables, and commits
 
-    B <- factor B + sum_j c_j u_j v_j'
+    B <- factor B + shift I + sum_j c_j u_j v_j'
 
-for a factor [] (None for 1) and terms (u_j [n], v_j [n], c_j []). It is a value too: two storages are the
-same only if they are one object.
+for a factor [] (None for 1), a shift [] (None for 0) and terms (u_j [n], v_j [n], c_j []). It is a
+value too: two storages are the same only if they are one object.
 """
 
 import dataclasses
@@ -49,11 +49,13 @@ class Dense:
     def as_variables(self, make_variable):
         return Dense(make_variable("matrix", self.matrix, False), self.symmetric)
 
-    def commit(self, factor, terms):
+    def commit(self, factor, terms, shift=None):
         new = self.matrix if factor is None else factor * self.matrix
         if terms:
             left, right = zip(*(_balanced(*term) for term in terms), strict=True)
             new = new + tf.linalg.matmul(tf.stack(left), tf.stack(right), transpose_a=True)
+        if shift is not None:
+            new = tf.linalg.set_diag(new, tf.linalg.diag_part(new) + shift)
         if new is not self.matrix:
             self.matrix.assign(new)
 
@@ -116,11 +118,13 @@ class Factored:
         blocks = [block.as_variables(f"block_{i}", make_variable) for i, block in enumerate(self.blocks)]
         return Factored(make_variable("diagonal", self.diagonal, False), tuple(blocks), self.n, self.symmetric)
 
-    def commit(self, factor, terms):
+    def commit(self, factor, terms, shift=None):
         if factor is not None:
             self.diagonal.assign(factor * self.diagonal)
             for block in self.blocks:
                 block.scale(factor)
+        if shift is not None:
+            self.diagonal.assign_add(shift)
         if terms:
             self.blocks[0].append(_Block.of(terms, self.symmetric))
             self._move_full_blocks(len(terms))

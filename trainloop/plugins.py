@@ -17,6 +17,7 @@ from trainloop import checks, refusals
 from trainloop.algorithms import ALGORITHMS
 from trainloop.models import MODELS
 from trainloop.optimizer import GlobalVectorOptimizer
+from trainloop.whole_vector import WholeVectorOptimizer
 
 
 def find_optimizer(text):
@@ -36,7 +37,7 @@ def find_optimizer(text):
         listing = ", ".join(classes) or "none"
         raise ValueError(f"{source} has no {name!r}{checks.near_miss(name, classes)}; its classes: {listing}")
     found = getattr(module, name)
-    if not inspect.isclass(found) or not issubclass(found, GlobalVectorOptimizer):
+    if not inspect.isclass(found) or not issubclass(found, WholeVectorOptimizer):
         if inspect.isclass(found):
             refusals.old_api(found)
         raise ValueError(f"{text} is not a GlobalVectorOptimizer; derive it from trainloop.GlobalVectorOptimizer")

@@ -8,9 +8,9 @@ stored:
                 exact in exact arithmetic
 
 Operations return a new value that only *describes* the change: the stored numbers of the old one, times a
-factor, plus a few rank-one terms. The new value can be multiplied at once. Carrying the change out is
-`commit`, which the optimizer base calls when a step is accepted; a rejected step is one whose value is
-dropped, and costs nothing.
+factor, plus a few rank-one terms and a multiple of the identity. The new value can be multiplied at once.
+Carrying the change out is `commit`, which the optimizer base calls when a step is accepted; a rejected step is one
+whose value is dropped, and costs nothing.
 
 Rounding: `factored` represents B as a multiple of the identity plus a sum, so directions that B has shrunk by
 a factor c carry a relative error of about eps / c. That is as good as dense for the gentle factors (n - 1) /
@@ -23,6 +23,7 @@ import tensorflow as tf
 
 from trainloop import checks
 from trainloop.matrix_storage import Dense, Factored
+from trainloop.stored import StoredValue
 
 STORAGES = ("dense", "factored", "auto")
 
@@ -30,7 +31,7 @@ STORAGES = ("dense", "factored", "auto")
 _AUTO_DENSE_BYTES = 64 * 2**20
 
 
-class SharedMatrix:
+class SharedMatrix(StoredValue):
     """A square matrix B over all parameters. `SharedMatrix.identity` builds one; operations return new ones.
 
     Values are immutable. They hold their stored numbers by reference: those that an optimizer passes to
@@ -43,9 +44,10 @@ class SharedMatrix:
         array([ 1.8, -0.4,  0. ])
     """
 
-    def __init__(self, stored, factor=None, terms=()):
+    def __init__(self, stored, factor=None, terms=(), shift=None):
         self._stored = stored
         self._factor = factor  # [] or None for 1
+        self._shift = shift  # [] or None for 0
         self._terms = tuple(terms)  # of (u [n], v [n], c []); v is u for a symmetric term
 
     @classmethod
@@ -116,6 +118,8 @@ class SharedMatrix:
         result = stored_product(columns)
         if self._factor is not None:
             result = self._factor * result
+        if self._shift is not None:
+            result = result + self._shift * columns
         for left, right, c in terms:
             result += c * left[:, None] * tf.linalg.matmul(right[None], columns)
         return result if x.shape.rank == 2 else result[:, 0]
@@ -143,7 +147,13 @@ class SharedMatrix:
         """s B with s []."""
         s = self._number(s)
         factor = s if self._factor is None else s * self._factor
-        return SharedMatrix(self._stored, factor, [(u, v, s * c) for u, v, c in self._terms])
+        shift = None if self._shift is None else s * self._shift
+        return SharedMatrix(self._stored, factor, [(u, v, s * c) for u, v, c in self._terms], shift)
+
+    def shift(self, c):
+        """B + c I with c []. `B.scale(0).shift(1)` is the identity again."""
+        c = self._number(c)
+        return SharedMatrix(self._stored, self._factor, self._terms, c if self._shift is None else self._shift + c)
 
     def dilate(self, xi, beta):
         """B (I + (beta - 1) xi xi'): dilation along the unit vector xi [n] by beta [].   Shor (1985), section 2.1."""
@@ -167,26 +177,18 @@ class SharedMatrix:
         return c
 
     def _with_term(self, u, v, c):
-        return SharedMatrix(self._stored, self._factor, [*self._terms, (u, v, self._number(c))])
+        return SharedMatrix(self._stored, self._factor, [*self._terms, (u, v, self._number(c))], self._shift)
 
     def as_variables(self, make_variable):
-        """A value equal to this one whose stored numbers are variables, so that it can be committed to.
-
-        Args:
-            make_variable: function of (name, initial value, whether its first dimension grows) returning a
-                variable.
-        """
-        if self._terms or self._factor is not None:
+        if self._terms or self._factor is not None or self._shift is not None:
             raise ValueError("init_state must return a SharedMatrix as built, without changes; make them in update")
         return SharedMatrix(self._stored.as_variables(make_variable))
 
     def describes_change_of(self, other):
-        """True when this value was derived from `other` by operations, so that it can be committed over it."""
         return self._stored is other._stored
 
     def commit(self):
-        """Carry the described change out in the stored variables, in place."""
-        self._stored.commit(self._factor, self._terms)
+        self._stored.commit(self._factor, self._terms, self._shift)
 
     def __repr__(self):
         pending = f", {len(self._terms)} pending" if self._terms else ""

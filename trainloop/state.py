@@ -1,4 +1,4 @@
-"""What a method remembers between steps: a nested dict of tensors and shared matrices, seen as a flat one.
+"""What a method remembers between steps: a nested dict of tensors and stored values, seen as a flat one.
 
     {"velocity": v, "moments": {"first": m}}   <->   {"velocity": v, "moments/first": m}
 
@@ -8,7 +8,7 @@ too.
 
 import tensorflow as tf
 
-from trainloop.shared_matrix import SharedMatrix
+from trainloop.stored import StoredValue
 
 # Names that the log of a step uses for itself.
 RESERVED = ("step", "epoch", "samples", "loss", "grad_norm")
@@ -69,7 +69,7 @@ def as_tensors(leaves, like):
     """
 
     def convert(value):
-        if isinstance(value, SharedMatrix):
+        if isinstance(value, StoredValue):
             return value
         return tf.convert_to_tensor(value, like.dtype) if isinstance(value, float) else tf.convert_to_tensor(value)
 
@@ -96,10 +96,10 @@ def check_update(method, old, new):
 
 
 def _check_leaf(where, old, new):
-    if isinstance(old, SharedMatrix):
-        if not isinstance(new, SharedMatrix) or not new.describes_change_of(old):
+    if isinstance(old, StoredValue):
+        if not isinstance(new, type(old)) or not new.describes_change_of(old):
             raise ValueError(
-                f"{where} must be derived from the SharedMatrix received, by its own operations; got {new!r}"
+                f"{where} must be derived from the {type(old).__name__} received, by its own operations; got {new!r}"
             )
         return new
     return check_tensor(where, old, new)

@@ -18,6 +18,12 @@ class Status(enum.IntEnum):
     CONVERGED = 1
     FINISHED = 2
     STOPPED = 3
+    STALLED = 4
+    GRADIENT_TOLERANCE = 5
+    F_TOLERANCE = 6
+    X_TOLERANCE = 7
+    TARGET_REACHED = 8
+    EVALUATIONS_SPENT = 9
     NONFINITE_LOSS = -1
     NONFINITE_GRADIENT = -2
     NONFINITE_STEP = -3
@@ -39,6 +45,13 @@ _SENTENCES = {
     Status.CONVERGED: "the step no longer changes the point: converged to the resolution of the dtype",
     Status.FINISHED: "the requested number of epochs or steps is done",
     Status.STOPPED: "a hook asked the run to stop",
+    Status.STALLED: "no smaller f was found, not even along the negative gradient: f cannot be resolved better in this "
+    "dtype, or its gradient is wrong",
+    Status.GRADIENT_TOLERANCE: "the largest entry of the gradient is at most gtol",
+    Status.F_TOLERANCE: "f changed by at most ftol",
+    Status.X_TOLERANCE: "x changed by at most xtol",
+    Status.TARGET_REACHED: "f is at most f_target",
+    Status.EVALUATIONS_SPENT: "max_evaluations evaluations of f are done",
     Status.NONFINITE_LOSS: "the loss is NaN or infinite; check the batch, or take smaller steps",
     Status.NONFINITE_GRADIENT: "the loss is finite but its gradient is NaN or infinite; look for a square root "
     "or a logarithm at zero in the model, or take smaller steps",

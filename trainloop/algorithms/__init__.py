@@ -1,11 +1,21 @@
 """The methods that come with trainloop, one file each.
 
-`ALGORITHMS` is the register: the command line and the tests read it.
+`ALGORITHMS` is the register: the command line and the tests read it. `WRAPPERS` take another method.
 """
 
 from trainloop.algorithms.adam import Adam
+from trainloop.algorithms.best_so_far import BestSoFar
+from trainloop.algorithms.bfgs import BFGS
+from trainloop.algorithms.lbfgs import LBFGS
+from trainloop.algorithms.levenberg_marquardt import LevenbergMarquardt
 from trainloop.algorithms.momentum import Momentum
+from trainloop.algorithms.newton_cg import NewtonCG
+from trainloop.algorithms.nonlinear_cg import NonlinearCG
+from trainloop.algorithms.sam import SAM
 from trainloop.algorithms.simple_gd import SimpleGD
 from trainloop.algorithms.test_gd import TestGD
 
-ALGORITHMS = {cls.__name__.lower(): cls for cls in (SimpleGD, Momentum, Adam, TestGD)}
+_CLASSES = (SimpleGD, Momentum, Adam, TestGD, LBFGS, BFGS, NonlinearCG, NewtonCG, LevenbergMarquardt)
+
+ALGORITHMS = {cls.__name__.lower(): cls for cls in _CLASSES}
+WRAPPERS = {cls.__name__.lower(): cls for cls in (SAM, BestSoFar)}

@@ -1,0 +1,47 @@
+"""Remember the best point of a method whose f goes up and down: subgradient, ellipsoid and momentum methods.
+
+best <- x  where  f(x) < f(best)
+
+The variables follow the inner method, which depends on its own trail; the best point waits in the state.
+"""
+
+import keras
+import tensorflow as tf
+
+from trainloop.wrapper import Wrapper
+
+
+@keras.saving.register_keras_serializable("trainloop")
+class BestSoFar(Wrapper):
+    """Another method, with a memory for the best point it has seen.
+
+    `minimize` returns that point. After `TrainLoop.run` the model is where the inner method left it; `restore_best`
+    puts the best point into it. On mini-batches the best f is that of the easiest batch, so use full batches.
+
+    Args:
+        inner: any method that nothing else uses.
+        name, **kwargs: see `GlobalObjectiveOptimizer`.
+    """
+
+    def __init__(self, inner, name="best_so_far", **kwargs):
+        super().__init__(inner, name=name, **kwargs)
+
+    def init_state(self, x):
+        nothing_yet = tf.constant(float("inf"), x.dtype)
+        return {"best_x": tf.identity(x), "best_f": nothing_yet} | self.inner_state(x)
+
+    def update(self, x, f, g, state, objective):
+        x_new, inner, evaluated = self.inner_update(x, f, g, state, objective)
+        best = _better((state["best_x"], state["best_f"]), (x, f))
+        if evaluated is not None:
+            best = _better(best, (x_new, evaluated[0]))
+        new = {"best_x": best[0], "best_f": best[1]} | inner
+        return (x_new, new) if evaluated is None else (x_new, new, evaluated)
+
+    def best_point(self):
+        state = self.state
+        return state["best_x"], state["best_f"]
+
+
+def _better(best, candidate):
+    return tuple(tf.where(candidate[1] < best[1], new, old) for new, old in zip(candidate, best, strict=True))

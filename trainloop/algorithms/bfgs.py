@@ -1,0 +1,90 @@
+"""BFGS: an inverse Hessian over all parameters, and a line search along d = -H g.
+
+H is a `SharedMatrix`, the *inverse Hessian* of f, symmetric and positive definite. With s = x_new - x,
+y = g_new - g, rho = 1 / s'y and u = H y,
+
+    H_new = (I - rho s y') H (I - rho y s') + rho s s'                    Nocedal and Wright (2006), equation 6.17
+          = H + rho (1 + rho y'u) w w' - rho / (1 + rho y'u) u u'         w = s - u / (1 + rho y'u)
+
+The second line is the first one multiplied out and the square completed: two symmetric rank-one terms, one product
+with H. Before the first update H is multiplied by s'y / y'y (equation 6.20), the size that f has along s.
+"""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from trainloop import checks, linalg, linesearch
+from trainloop.optimizer import GlobalObjectiveOptimizer
+from trainloop.shared_matrix import STORAGES, SharedMatrix
+from trainloop.status import Status
+
+
+@keras.saving.register_keras_serializable("trainloop")
+class BFGS(GlobalObjectiveOptimizer):
+    """The method of Broyden, Fletcher, Goldfarb and Shanno (1970) with a line search.
+
+    A step costs one evaluation of f and g in most cases, two products with H and its update. A pair (s, y) is used
+    only if its curvature is clear of rounding, s'y > eps |s| |y|.
+
+    When a line search finds nothing better, H becomes the identity again and the next step goes along -g; when that
+    fails too the run ends with `Status.STALLED`.
+
+    Args:
+        line_search: "strong_wolfe", "hager_zhang" or "armijo", see `linesearch`.
+        max_evaluations: of f in one line search, at least 2.
+        storage: of H: "dense", "factored" or "auto", see `SharedMatrix.identity`.
+        name, **kwargs: see `GlobalObjectiveOptimizer`.
+    """
+
+    def __init__(self, line_search="strong_wolfe", max_evaluations=20, storage="auto", name="bfgs", **kwargs):
+        super().__init__(None, name=name, **kwargs)
+        self.line_search = checks.choice("line_search", line_search, linesearch.SEARCHES)
+        self.max_evaluations = checks.integer("max_evaluations", max_evaluations, at_least=2)
+        self.storage = checks.choice("storage", storage, STORAGES)
+
+    def init_state(self, x):
+        return {
+            "H": SharedMatrix.identity(x.shape[0], dtype=x.dtype, storage=self.storage, symmetric=True),
+            "updates": tf.constant(0, tf.int32),
+            "step_length": tf.zeros([], x.dtype),
+            "status": tf.constant(Status.RUNNING, tf.int32),
+        }
+
+    def update(self, x, f, g, state, objective):
+        H, fresh = state["H"], tf.equal(state["updates"], 0)
+        d = -(H @ g)
+        first = 1 / tf.maximum(linalg.norm(g), 1)
+        search = linesearch.SEARCHES[self.line_search]
+        found = search(objective, x, f, g, d, tf.where(fresh, first, 1), max_evaluations=self.max_evaluations)
+        H, useful = _updated(H, found.x - x, found.g - g, fresh, found.success)
+        stalled = fresh & ~found.success & tf.reduce_any(tf.not_equal(g, 0))
+        return (
+            found.x,
+            {
+                "H": H,
+                "updates": tf.where(found.success, state["updates"] + tf.cast(useful, tf.int32), 0),
+                "step_length": found.t,
+                "status": tf.where(stalled, tf.constant(Status.STALLED, tf.int32), Status.RUNNING),
+            },
+            (found.f, found.g),
+        )
+
+    def get_config(self):
+        own = {name: getattr(self, name) for name in ("line_search", "max_evaluations", "storage")}
+        return {**super().get_config(), **own}
+
+
+def _updated(H, s, y, fresh, success):
+    """(H after the pair (s, y), or as it was, or the identity after a failure; whether the pair was used)."""
+    ss, yy, sy = tf.tensordot(s, s, 1), tf.tensordot(y, y, 1), tf.tensordot(s, y, 1)
+    eps = float(np.finfo(s.dtype.as_numpy_dtype).eps)
+    useful = success & (sy > eps * tf.sqrt(ss) * tf.sqrt(yy))
+    zero, one = tf.zeros_like(sy), tf.ones_like(sy)
+    scaled = H.scale(tf.where(success, tf.where(fresh & useful, sy / tf.where(useful, yy, one), one), zero))
+    scaled = scaled.shift(tf.where(success, zero, one))
+    u = scaled @ y
+    rho = 1 / tf.where(useful, sy, one)
+    stretch = 1 + rho * tf.tensordot(y, u, 1)
+    grown = scaled.add_symmetric(s - u / stretch, tf.where(useful, rho * stretch, zero))
+    return grown.add_symmetric(u, tf.where(useful, -rho / stretch, zero)), useful

@@ -1,0 +1,142 @@
+"""Limited-memory BFGS: an inverse Hessian H made of the last m steps, and a line search along d = -H g.
+
+With the pairs s_j = x_(j+1) - x_j, y_j = g_(j+1) - g_j as rows of S and Y [k, n], oldest first, and
+gamma = s'y / y'y of the newest pair,
+
+    H = gamma I + [S' gamma Y'] [ R^-T (D + gamma Y Y') R^-1    -R^-T ] [ S       ]
+                                [ -R^-1                          0    ] [ gamma Y ]
+
+    R = upper triangle of S Y' [k, k], D = its diagonal.        Byrd, Nocedal and Schnabel (1994), equation 3.1
+
+so that H g = gamma g + S'a + Y'b with
+
+    p = R^-1 S g        a = R^-T ((D + gamma Y Y') p - gamma Y g)        b = -gamma p.
+
+This is the same H as the two-loop recursion (Nocedal 1980) gives, but the history is read twice, for the products
+with g and for the sum, instead of four times with an n-vector written in between each. S Y' and Y Y' are [m, m] and
+grow by one row and one column per step, for 2 m products with the new y.
+
+A pair enters only if its curvature is clear of rounding, s'y > eps |s| |y|: then R is regular and H positive
+definite. On mini-batches y is the difference of two gradients of the *same* batch, so it measures curvature and not
+noise.
+"""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from trainloop import checks, linalg, linesearch
+from trainloop.optimizer import GlobalObjectiveOptimizer
+from trainloop.status import Status
+from trainloop.vector_ring import VectorRing
+
+
+@keras.saving.register_keras_serializable("trainloop")
+class LBFGS(GlobalObjectiveOptimizer):
+    """Limited-memory BFGS with a line search.   Liu and Nocedal (1989).
+
+    Memory: 2 m n numbers. A step costs one evaluation of f and g in most cases, and reads the history three times.
+
+    When a line search finds nothing better, the history is dropped and the next step goes along -g; when that fails
+    too the run ends with `Status.STALLED`.
+
+    Args:
+        m: number of pairs kept, at least 1.
+        line_search: "strong_wolfe", "hager_zhang" or "armijo", see `linesearch`.
+        max_evaluations: of f in one line search, at least 2.
+        first_step: length of the very first step, and of each one after the history was dropped, as a multiple of
+            min(1, 1 / |g|); positive.
+        name, **kwargs: see `GlobalObjectiveOptimizer`.
+    """
+
+    def __init__(self, m=10, line_search="strong_wolfe", max_evaluations=20, first_step=1.0, name="lbfgs", **kwargs):
+        super().__init__(None, name=name, **kwargs)
+        self.m = checks.integer("m", m, at_least=1)
+        self.line_search = checks.choice("line_search", line_search, linesearch.SEARCHES)
+        self.max_evaluations = checks.integer("max_evaluations", max_evaluations, at_least=2)
+        self.first_step = checks.real("first_step", first_step, above=0)
+
+    def init_state(self, x):
+        ring = {"n": x.shape[0], "dtype": x.dtype}
+        return {
+            "S": VectorRing.empty(self.m, **ring),
+            "Y": VectorRing.empty(self.m, **ring),
+            "SY": tf.zeros([self.m, self.m], x.dtype),
+            "YY": tf.zeros([self.m, self.m], x.dtype),
+            "pairs": tf.constant(0, tf.int32),
+            "next_slot": tf.constant(0, tf.int32),
+            "step_length": tf.zeros([], x.dtype),
+            "status": tf.constant(Status.RUNNING, tf.int32),
+        }
+
+    def update(self, x, f, g, state, objective):
+        fresh = tf.equal(state["pairs"], 0)
+        d = -self._times_inverse_hessian(g, state)
+        first = self.first_step / tf.maximum(linalg.norm(g), 1)
+        search = linesearch.SEARCHES[self.line_search]
+        found = search(objective, x, f, g, d, tf.where(fresh, first, 1), max_evaluations=self.max_evaluations)
+        s, y = found.x - x, found.g - g
+        new = self._remembered(s, y, found.success, state)
+        stalled = fresh & ~found.success & tf.reduce_any(tf.not_equal(g, 0))
+        new["step_length"] = found.t
+        new["status"] = tf.where(stalled, tf.constant(Status.STALLED, tf.int32), Status.RUNNING)
+        return found.x, new, (found.f, found.g)
+
+    def _times_inverse_hessian(self, g, state):
+        """H g."""
+        order, filled = self._oldest_first(state)
+
+        def table(values):
+            values = tf.gather(tf.gather(values, order), order, axis=1)
+            return tf.where(filled[:, None] & filled, values, tf.zeros_like(values))
+
+        def column(values):
+            return tf.where(filled, tf.gather(values, order), tf.zeros_like(values))
+
+        sy, yy = table(state["SY"]), table(state["YY"])
+        sg, yg = column(state["S"].dots(g)), column(state["Y"].dots(g))
+        diagonal = tf.linalg.diag_part(sy)
+        newest = diagonal[-1] / tf.linalg.diag_part(yy)[-1]
+        gamma = tf.where(filled[-1], newest, tf.ones_like(newest))
+        # Empty slots count nothing: zeros everywhere, but for a one on the diagonal that keeps R regular.
+        R = tf.linalg.set_diag(tf.linalg.band_part(sy, 0, -1), tf.where(filled, diagonal, tf.ones_like(diagonal)))
+        p = _solve(R, sg)
+        a = _solve(R, diagonal * p + gamma * (tf.linalg.matvec(yy, p) - yg), adjoint=True)
+        b = -gamma * p
+        slots = tf.argsort(order)
+        return state["Y"].combine(tf.gather(b, slots), state["S"].combine(tf.gather(a, slots), gamma * g))
+
+    def _oldest_first(self, state):
+        """(slots from the oldest to the newest, which of them are filled): empty slots first."""
+        position = tf.range(self.m)
+        return (state["next_slot"] + position) % self.m, position >= self.m - state["pairs"]
+
+    def _remembered(self, s, y, success, state):
+        """The state with a new pair in the place of the oldest, without it, or empty after a failure."""
+        slot = state["next_slot"]
+        here = tf.equal(tf.range(self.m), slot)
+        ss, yy, sy = tf.tensordot(s, s, 1), tf.tensordot(y, y, 1), tf.tensordot(s, y, 1)
+        eps = float(np.finfo(s.dtype.as_numpy_dtype).eps)
+        useful = success & (sy > eps * tf.sqrt(ss) * tf.sqrt(yy))
+        column_sy = tf.where(here, sy, state["S"].dots(y))
+        column_yy = tf.where(here, yy, state["Y"].dots(y))
+        # Rows of S Y' belong to s. The new s was last, so its products with older y are below the diagonal: not needed.
+        SY = tf.where(here, column_sy[:, None], state["SY"])
+        YY = tf.where(here, column_yy[:, None], tf.where(here[:, None], column_yy, state["YY"]))
+        pairs = tf.where(useful, tf.minimum(state["pairs"] + 1, self.m), state["pairs"])
+        return {
+            "S": state["S"].put(slot, s, useful),
+            "Y": state["Y"].put(slot, y, useful),
+            "SY": tf.where(useful, SY, state["SY"]),
+            "YY": tf.where(useful, YY, state["YY"]),
+            "pairs": tf.where(success, pairs, 0),
+            "next_slot": tf.where(useful, (slot + 1) % self.m, slot),
+        }
+
+    def get_config(self):
+        own = {name: getattr(self, name) for name in ("m", "line_search", "max_evaluations", "first_step")}
+        return {**super().get_config(), **own}
+
+
+def _solve(R, right, adjoint=False):
+    return tf.linalg.triangular_solve(R, right[:, None], lower=False, adjoint=adjoint)[:, 0]

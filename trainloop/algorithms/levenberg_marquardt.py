@@ -1,0 +1,108 @@
+"""The Levenberg-Marquardt method: Gauss-Newton with damping.
+
+    (G + mu I) h = -g           G = J' L J, the Gauss-Newton matrix
+    rho = (f(x) - f(x + h)) / (h'(mu h - g) / 2)          decrease over the decrease that the model predicts
+    rho > 0:   x <- x + h,   mu <- mu max(1/3, 1 - (2 rho - 1)^3),   nu <- 2
+    else:                    mu <- mu nu,                            nu <- 2 nu
+
+    mu = tau max_i G_ii at the start.       Madsen, Nielsen and Tingleff (2004), algorithm 3.16; Nielsen (1999)
+
+For small n the matrix G is formed and factorised. For large n the system is solved by conjugate gradients from products
+with G; there the diagonal is not known, and mu starts at tau times the curvature along g.
+"""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from trainloop import checks, linalg
+from trainloop.optimizer import GlobalObjectiveOptimizer
+from trainloop.status import Status
+from trainloop.trust_region import agreement, steihaug
+
+SOLVERS = ("auto", "cholesky", "cg")
+
+# `auto` factorises up to this many parameters: 8 MB in float64, some tens of milliseconds.
+_LARGEST_DENSE = 1000
+
+
+@keras.saving.register_keras_serializable("trainloop")
+class LevenbergMarquardt(GlobalObjectiveOptimizer):
+    """Damped Gauss-Newton.   Levenberg (1944), Marquardt (1963), damping of Nielsen (1999).
+
+    For objectives with Gauss-Newton products: `LeastSquares`, and models with a loss of their outputs. A step costs one
+    evaluation of f and g, and n products with G (factorised) or up to `max_products`. A trial that is no improvement
+    leaves x where it is. The run ends with `Status.STALLED` when h is too short to move x.
+
+    Args:
+        tau: damping at the start relative to the curvature, positive. Small for a good starting point.
+        solver: "cholesky", "cg", or "auto": cholesky up to 1000 parameters.
+        max_products: per step with "cg", at least 1.
+        name, **kwargs: see `GlobalObjectiveOptimizer`.
+    """
+
+    def __init__(self, tau=1e-3, solver="auto", max_products=100, name="levenberg_marquardt", **kwargs):
+        super().__init__(None, name=name, **kwargs)
+        self.tau = checks.real("tau", tau, above=0)
+        self.solver = checks.choice("solver", solver, SOLVERS)
+        self.max_products = checks.integer("max_products", max_products, at_least=1)
+
+    def init_state(self, x):
+        return {
+            "damping": tf.zeros([], x.dtype),  # 0 until the first step has seen G
+            "growth": tf.constant(2.0, x.dtype),
+            "rho": tf.zeros([], x.dtype),
+            "status": tf.constant(Status.RUNNING, tf.int32),
+        }
+
+    def update(self, x, f, g, state, objective):
+        h, mu = self._step(x, g, state["damping"], objective)
+        x_trial = x + h
+        f_trial, g_trial = objective.value_and_grad(x_trial)
+        rho = agreement(tf.tensordot(h, mu * h - g, 1) / 2, (f, g), (f_trial, g_trial))
+        taken = rho > 0
+        shrink = tf.maximum(1 - tf.pow(2 * tf.minimum(rho, 1) - 1, 3), 1 / 3)
+        growth = state["growth"]
+        stalled = tf.reduce_all(tf.equal(x_trial, x)) & tf.reduce_any(tf.not_equal(g, 0))
+        return (
+            tf.where(taken, x_trial, x),
+            {
+                "damping": tf.where(taken, mu * shrink, mu * growth),
+                "growth": tf.where(taken, tf.constant(2.0, x.dtype), 2 * growth),
+                "rho": rho,
+                "status": tf.where(stalled, tf.constant(Status.STALLED, tf.int32), Status.RUNNING),
+            },
+            (tf.where(taken, f_trial, f), tf.where(taken, g_trial, g)),
+        )
+
+    def _step(self, x, g, damping, objective):
+        """(h [n], mu [])."""
+        dense = self.solver == "cholesky" or (self.solver == "auto" and x.shape[0] <= _LARGEST_DENSE)
+        return _by_cholesky(objective.ggn(x), g, damping, self.tau) if dense else self._by_cg(x, g, damping, objective)
+
+    def _by_cg(self, x, g, damping, objective):
+        unit = g / tf.maximum(linalg.norm(g), float(np.finfo(g.dtype.as_numpy_dtype).tiny))
+        unknown = tf.equal(damping, 0)
+        size = tf.cond(unknown, lambda: tf.tensordot(unit, objective.ggnvp(x, unit), 1), lambda: damping)
+        mu = _positive(tf.where(unknown, self.tau * size, damping), size)
+        solved = steihaug(lambda v: objective.ggnvp(x, v) + mu * v, g, None, self.max_products, accuracy=0.1)
+        return solved.p, mu
+
+    def get_config(self):
+        own = {name: getattr(self, name) for name in ("tau", "solver", "max_products")}
+        return {**super().get_config(), **own}
+
+
+def _by_cholesky(G, g, damping, tau):
+    # A matrix with NaN would end the process of solving in an exception; the step it gives is not taken anyway.
+    G = tf.where(tf.reduce_all(tf.math.is_finite(G)), G, tf.eye(G.shape[0], dtype=G.dtype))
+    largest = tf.reduce_max(tf.linalg.diag_part(G))
+    mu = _positive(tf.where(tf.equal(damping, 0), tau * largest, damping), largest * G.shape[0])
+    factor = tf.linalg.cholesky(tf.linalg.set_diag(G, tf.linalg.diag_part(G) + mu))
+    return -tf.linalg.cholesky_solve(factor, g[:, None])[:, 0], mu
+
+
+def _positive(mu, size):
+    """mu, but at least so large that G + mu I is positive definite in spite of rounding errors of this size."""
+    info = np.finfo(mu.dtype.as_numpy_dtype)
+    return tf.maximum(mu, tf.maximum(float(info.eps) * size, float(info.tiny) / float(info.eps)))

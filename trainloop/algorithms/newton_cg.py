@@ -1,0 +1,90 @@
+"""Newton's method with a trust region and conjugate gradients: curvature by products, no matrix.
+
+A step p minimises the model of f around x,
+
+    m(p) = g'p + p'B p / 2        |p| <= radius        B = Gauss-Newton matrix or Hessian
+
+approximately, by Steihaug's conjugate gradients (`trust_region`). One trial point is evaluated per step:
+
+    rho = (f(x) - f(x + p)) / -m(p)
+    rho < 1/4                           radius <- |p| / 4
+    rho > 3/4 and |p| = radius          radius <- min(2 radius, max_radius)
+    rho > 1e-4                          x <- x + p               Nocedal and Wright (2006), algorithm 4.1
+
+Where the decrease is below the rounding of f, rho is noise; then the trial is taken if the gradient is shorter there.
+"""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from trainloop import checks, linalg
+from trainloop.optimizer import GlobalObjectiveOptimizer
+from trainloop.status import Status
+from trainloop.trust_region import agreement, steihaug
+
+CURVATURES = ("gauss_newton", "hessian")
+
+_LEAST_AGREEMENT = 1e-4
+
+
+@keras.saving.register_keras_serializable("trainloop")
+class NewtonCG(GlobalObjectiveOptimizer):
+    """Truncated Newton method in a trust region.   Steihaug (1983).
+
+    A step costs one evaluation of f and g, and up to `max_products` products with B. A trial that is no improvement
+    leaves x where it is and shrinks the region. The run ends with `Status.STALLED` when the region is too small to
+    move x.
+
+    Args:
+        curvature: "gauss_newton": never indefinite, the better choice for networks, needs a loss of the model's
+            outputs or residuals. "hessian": for any function; conjugate gradients follow negative curvature to the
+            edge of the region.
+        radius: of the first region, positive, in units of x.
+        max_radius: at least `radius`.
+        max_products: per step, at least 1.
+        name, **kwargs: see `GlobalObjectiveOptimizer`.
+    """
+
+    def __init__(
+        self, curvature="gauss_newton", radius=1.0, max_radius=1000.0, max_products=100, name="newton_cg", **kwargs
+    ):
+        super().__init__(None, name=name, **kwargs)
+        self.curvature = checks.choice("curvature", curvature, CURVATURES)
+        self.radius = checks.real("radius", radius, above=0)
+        self.max_radius = checks.real("max_radius", max_radius, at_least=self.radius)
+        self.max_products = checks.integer("max_products", max_products, at_least=1)
+
+    def init_state(self, x):
+        return {
+            "radius": tf.constant(self.radius, x.dtype),
+            "rho": tf.zeros([], x.dtype),
+            "products": tf.constant(0, tf.int32),
+            "status": tf.constant(Status.RUNNING, tf.int32),
+        }
+
+    def update(self, x, f, g, state, objective):
+        product = objective.ggnvp if self.curvature == "gauss_newton" else objective.hvp
+        radius = state["radius"]
+        p, predicted, at_edge, products = steihaug(lambda v: product(x, v), g, radius, self.max_products)
+        x_trial = x + p
+        f_trial, g_trial = objective.value_and_grad(x_trial)
+        rho = agreement(predicted, (f, g), (f_trial, g_trial))
+        taken = rho > _LEAST_AGREEMENT
+        grown = tf.where(at_edge & (rho > 0.75), tf.minimum(2 * radius, self.max_radius), radius)
+        smallest = float(np.finfo(x.dtype.as_numpy_dtype).eps) * tf.maximum(linalg.norm(x), 1)
+        stalled = ~taken & (linalg.norm(p) <= smallest) & tf.reduce_any(tf.not_equal(g, 0))
+        return (
+            tf.where(taken, x_trial, x),
+            {
+                "radius": tf.where(rho < 0.25, linalg.norm(p) / 4, grown),
+                "rho": rho,
+                "products": products,
+                "status": tf.where(stalled, tf.constant(Status.STALLED, tf.int32), Status.RUNNING),
+            },
+            (tf.where(taken, f_trial, f), tf.where(taken, g_trial, g)),
+        )
+
+    def get_config(self):
+        own = {name: getattr(self, name) for name in ("curvature", "radius", "max_radius", "max_products")}
+        return {**super().get_config(), **own}

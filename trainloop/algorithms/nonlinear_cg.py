@@ -1,0 +1,107 @@
+"""Nonlinear conjugate gradients: two vectors of memory, one line search per step.
+
+    d_new = -g_new + beta d,        y = g_new - g
+
+    Polak-Ribiere+      beta = max(0, y'g_new / g'g)                                Gilbert and Nocedal (1992)
+    Hager-Zhang         beta = max(b, eta),  b = (y - 2 d y'y / d'y)'g_new / d'y    Hager and Zhang (2005), 1.3-1.6
+                        eta = -1 / (|d| min(0.01, |g|))
+
+beta is formed at the end of a step, of two gradients of the same objective: on mini-batches, of the same batch. Where
+-g + beta d is no direction of descent, the step goes along -g.
+
+The line search starts from the step that would decrease f, to first order, as much as the step before did.
+"""
+
+import keras
+import tensorflow as tf
+
+from trainloop import checks, linalg, linesearch
+from trainloop.optimizer import GlobalObjectiveOptimizer
+from trainloop.status import Status
+
+# How exact the slope at the end of a line search must be. PR+ loses its directions with a loose one.
+_CURVATURE = {"polak_ribiere": 0.4, "hager_zhang": 0.9}
+_LINE_SEARCH = {"polak_ribiere": "strong_wolfe", "hager_zhang": "hager_zhang"}
+
+
+@keras.saving.register_keras_serializable("trainloop")
+class NonlinearCG(GlobalObjectiveOptimizer):
+    """Nonlinear conjugate gradients.   Polak and Ribiere (1969), or Hager and Zhang (2005).
+
+    When a line search finds nothing better, the next step goes along -g; when that fails too the run ends with
+    `Status.STALLED`.
+
+    Args:
+        beta: "polak_ribiere" (PR+, with a strong Wolfe line search) or "hager_zhang" (with their own).
+        max_evaluations: of f in one line search, at least 2.
+        name, **kwargs: see `GlobalObjectiveOptimizer`.
+    """
+
+    def __init__(self, beta="polak_ribiere", max_evaluations=20, name="nonlinear_cg", **kwargs):
+        super().__init__(None, name=name, **kwargs)
+        self.beta = checks.choice("beta", beta, tuple(_CURVATURE))
+        self.max_evaluations = checks.integer("max_evaluations", max_evaluations, at_least=2)
+
+    def init_state(self, x):
+        zero = tf.zeros([], x.dtype)
+        return {
+            "direction": tf.zeros_like(x),
+            "beta": zero,
+            "decrease": zero,  # of f in the last step
+            "step_length": zero,
+            "status": tf.constant(Status.RUNNING, tf.int32),
+        }
+
+    def update(self, x, f, g, state, objective):
+        steepest, d = self._direction(g, state)
+        slope = tf.tensordot(g, d, 1)
+        found = linesearch.SEARCHES[_LINE_SEARCH[self.beta]](
+            objective,
+            x,
+            f,
+            g,
+            d,
+            _first_trial(slope, linalg.norm(d), state["decrease"]),
+            curvature=_CURVATURE[self.beta],
+            max_evaluations=self.max_evaluations,
+        )
+        stalled = steepest & ~found.success & tf.reduce_any(tf.not_equal(g, 0))
+        zero = tf.zeros_like(f)
+        return (
+            found.x,
+            {
+                "direction": d,
+                "beta": tf.where(found.success, self._next_beta(g, found.g, d), zero),
+                "decrease": tf.where(found.success, f - found.f, zero),
+                "step_length": found.t,
+                "status": tf.where(stalled, tf.constant(Status.STALLED, tf.int32), Status.RUNNING),
+            },
+            (found.f, found.g),
+        )
+
+    def _direction(self, g, state):
+        """(whether it is -g, d)."""
+        d = state["beta"] * state["direction"] - g
+        steepest = tf.equal(state["beta"], 0) | (tf.tensordot(g, d, 1) >= 0)
+        return steepest, tf.where(steepest, -g, d)
+
+    def _next_beta(self, g, g_new, d):
+        y = g_new - g
+        if self.beta == "polak_ribiere":
+            beta = tf.maximum(tf.tensordot(y, g_new, 1) / tf.tensordot(g, g, 1), 0)
+        else:
+            curvature = tf.tensordot(d, y, 1)
+            along = 2 * tf.tensordot(y, y, 1) / curvature
+            beta = (tf.tensordot(y, g_new, 1) - along * tf.tensordot(d, g_new, 1)) / curvature
+            beta = tf.maximum(beta, -1 / (linalg.norm(d) * tf.minimum(linalg.norm(g), 0.01)))
+        return tf.where(tf.math.is_finite(beta), beta, tf.zeros_like(beta))
+
+    def get_config(self):
+        return {**super().get_config(), "beta": self.beta, "max_evaluations": self.max_evaluations}
+
+
+def _first_trial(slope, length, decrease):
+    """Where phi(t) = f + slope t + c t^2 has its minimum if that is `decrease` below f; after a restart |t d| <= 1."""
+    expected = 2.02 * decrease / tf.where(slope < 0, -slope, tf.ones_like(slope))
+    known = expected > 0
+    return tf.where(known, tf.minimum(expected, 1), 1 / tf.maximum(length, 1))

@@ -1,0 +1,42 @@
+"""Sharpness-aware minimisation: another method, fed with the gradient at the worst point nearby.
+
+e = rho g / |g|             the ascent step, to first order the largest increase of f within rho
+x_new = inner(x, g(x + e))
+
+Two gradients per step, on the same batch and with the same dropout mask.
+"""
+
+import keras
+import tensorflow as tf
+
+from trainloop import checks, linalg
+from trainloop.optimizer import GlobalVectorOptimizer
+from trainloop.wrapper import Wrapper
+
+
+@keras.saving.register_keras_serializable("trainloop")
+class SAM(Wrapper):
+    """Sharpness-aware minimisation.   Foret, Kleiner, Mobahi and Neyshabur (2021), algorithm 1, p = 2.
+
+    Args:
+        inner: a `GlobalVectorOptimizer` that nothing else uses.
+        rho: radius of the neighbourhood, positive, in units of x.
+        name, **kwargs: see `GlobalObjectiveOptimizer`.
+    """
+
+    def __init__(self, inner, rho=0.05, name="sam", **kwargs):
+        super().__init__(inner, GlobalVectorOptimizer, name=name, **kwargs)
+        self.rho = checks.real("rho", rho, above=0)
+
+    def init_state(self, x):
+        return self.inner_state(x)
+
+    def update(self, x, f, g, state, objective):
+        length = linalg.norm(g)
+        e = self.rho * g / tf.where(length > 0, length, tf.ones_like(length))
+        _, g_there = objective.value_and_grad(x + e)
+        x_new, new, _ = self.inner_update(x, f, g_there, state, objective)
+        return x_new, new
+
+    def get_config(self):
+        return {**super().get_config(), "rho": self.rho}

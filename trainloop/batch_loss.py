@@ -1,0 +1,177 @@
+"""The loss of one batch, in the parts that second-order methods and microbatches need.
+
+    f = compare(forward(model, batch), batch) + own(model)
+
+`forward` runs the model, `compare` turns its predictions into a number, `own` is what the layers add themselves
+(regularisers, `add_loss`). The Gauss-Newton matrix needs the seam between the first two. A sum over microbatches
+needs to know with which `share` each part counts.
+"""
+
+import abc
+import inspect
+import re
+
+import keras
+import tensorflow as tf
+
+
+class BatchLoss(abc.ABC):
+    """f of a model and a batch.
+
+    `composite` says whether f has the seam, that is `forward` and `compare`.
+    """
+
+    composite = False
+
+    def __call__(self, model, batch, training):
+        """(f [], predictions or None)."""
+        compared, own, predictions = self.terms(model, batch, training)
+        return compared + own, predictions
+
+    @abc.abstractmethod
+    def terms(self, model, batch, training):
+        """(what `compare` gives [], what `own` gives [], predictions or None); f is the sum of the first two."""
+
+    @abc.abstractmethod
+    def share(self, part, batch):
+        """By how much the first term of a part of a batch is to be multiplied, so that parts add up to the whole."""
+
+
+class SupervisedLoss(BatchLoss):
+    """A Keras loss of batches (inputs, targets[, sample_weight]).
+
+        f = loss(targets, model(inputs)) + sum of the model's own losses
+
+    Args:
+        loss: a `keras.losses.Loss`, a Keras name such as "mse", or a function (targets, predictions) -> one
+            value per sample.
+
+    Raises:
+        ValueError: nothing known under that name.
+    """
+
+    composite = True
+
+    def __init__(self, loss):
+        self._loss = _as_loss(loss)
+
+    def terms(self, model, batch, training):
+        predictions = self.forward(model, batch, training)
+        f = self.compare(predictions, batch)
+        return f, own_losses(model, f.dtype), predictions
+
+    def forward(self, model, batch, training):
+        """The model's predictions."""
+        return model(_supervised_parts(batch)[0], training=training)
+
+    def compare(self, predictions, batch):
+        """The loss of predictions, []."""
+        _, targets, *weight = _supervised_parts(batch)
+        return _scalar(self._loss(targets, predictions, sample_weight=weight[0] if weight else None))
+
+    def share(self, part, batch):
+        """1 for a sum, the fraction of the samples for a mean, that of their weights for a weighted mean."""
+        reduction = self._loss.reduction
+        if reduction == "sum":
+            return 1.0
+        if reduction == "mean_with_sample_weight" and len(batch) == 3:
+            return tf.reduce_sum(part[2]) / tf.reduce_sum(batch[2])
+        return share_of_samples(part, batch)
+
+
+class CustomLoss(BatchLoss):
+    """Any scalar of a model and a batch: two models, several outputs, losses that are not (inputs, targets).
+
+    Args:
+        loss_fn: function (model, batch) or (model, batch, training) -> scalar tensor. It adds `model.losses`
+            itself if it wants them. `training` is True in steps and False in `evaluate`. Over microbatches it
+            counts as a mean over the samples.
+    """
+
+    def __init__(self, loss_fn):
+        self._loss_fn = loss_fn
+        self._takes_training = "training" in inspect.signature(loss_fn).parameters
+
+    def terms(self, model, batch, training):
+        extra = {"training": training} if self._takes_training else {}
+        f = _scalar(tf.convert_to_tensor(self._loss_fn(model, batch, **extra)))
+        return f, tf.zeros_like(f), None
+
+    def share(self, part, batch):
+        """The fraction of the samples."""
+        return share_of_samples(part, batch)
+
+
+def choose(loss=None, loss_fn=None):
+    """The batch loss of a pair of arguments of which exactly one is given.
+
+    Args:
+        loss: see `SupervisedLoss`.
+        loss_fn: see `CustomLoss`.
+
+    Raises:
+        ValueError: both or neither.
+    """
+    if (loss is None) == (loss_fn is None):
+        raise ValueError("give exactly one of loss (for batches (inputs, targets)) and loss_fn (for anything else)")
+    return SupervisedLoss(loss) if loss_fn is None else CustomLoss(loss_fn)
+
+
+def samples(batch):
+    """Number of samples in a batch, int64 []."""
+    return tf.shape(tf.nest.flatten(batch)[0], out_type=tf.int64)[0]
+
+
+def share_of_samples(part, batch):
+    """The fraction of a batch's samples that lie in a part of it, float64 []."""
+    return tf.cast(samples(part), tf.float64) / tf.cast(samples(batch), tf.float64)
+
+
+def own_losses(model, dtype):
+    """The sum of what a model's layers added to the loss in its last call, []."""
+    return sum((tf.cast(tf.reduce_sum(term), dtype) for term in model.losses), tf.zeros([], dtype))
+
+
+class _FunctionLoss(keras.losses.Loss):
+    """A function (targets, predictions) with Keras's reduction, sample weights and masks."""
+
+    def __init__(self, function):
+        # Keras makes a name scope of it, where "<lambda>" is not allowed.
+        super().__init__(name=re.sub(r"\W", "_", getattr(function, "__name__", "loss")).strip("_"))
+        self.function = function
+
+    def call(self, y_true, y_pred):
+        return self.function(y_true, y_pred)
+
+
+def _as_loss(loss):
+    if isinstance(loss, str):
+        loss = keras.losses.get(loss)
+    if isinstance(loss, keras.losses.Loss):
+        return loss
+    if not callable(loss):
+        raise ValueError(f"loss must be a keras.losses.Loss, a Keras name or a function, received {loss!r}")
+    return _FunctionLoss(loss)
+
+
+def _supervised_parts(batch):
+    if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
+        raise ValueError(
+            "a Keras loss needs batches (inputs, targets) or (inputs, targets, sample_weight), received "
+            f"{_structure(batch)}; for other batches pass loss_fn=function(model, batch)"
+        )
+    return batch
+
+
+def _scalar(f):
+    if f.shape.rank != 0:
+        raise ValueError(
+            f"the loss of a batch must be a scalar, received shape {f.shape}; reduce it with tf.reduce_mean"
+        )
+    return f
+
+
+def _structure(batch):
+    if isinstance(batch, (tuple, list)):
+        return f"{len(batch)} parts"
+    return type(batch).__name__

@@ -1,0 +1,70 @@
+"""Counts what a method asks of its objective, by kind, inside compiled code.
+
+Evaluations are what methods are compared by: a step of one costs one gradient, a step of another twenty products.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from trainloop.objective import Objective
+
+# f and gradient count separately, because a backtracking line search asks for values alone.
+KINDS = ("f", "gradient", "Hv", "Gv")
+
+
+class Evaluations:
+    """How many evaluations of each kind were done, in one int64 variable."""
+
+    def __init__(self):
+        self._counts = tf.Variable(tf.zeros([len(KINDS)], tf.int64), trainable=False, name="evaluations")
+
+    def add(self, **by_kind):
+        """Count some more. Inside a compiled function it happens whenever this point is reached."""
+        unknown = by_kind.keys() - set(KINDS)
+        if unknown:
+            raise ValueError(f"kinds of evaluations are {', '.join(KINDS)}; received {', '.join(unknown)}")
+        self._counts.assign_add([by_kind.get(kind, 0) for kind in KINDS])
+
+    def read(self):
+        """{kind: int64 []}."""
+        return dict(zip(KINDS, tf.unstack(tf.convert_to_tensor(self._counts)), strict=True))
+
+    def as_dict(self):
+        """{kind: int}."""
+        return dict(zip(KINDS, np.asarray(self._counts).tolist(), strict=True))
+
+
+class Counted(Objective):
+    """An objective whose evaluations are counted.
+
+    Args:
+        objective: any `Objective`.
+        evaluations: the `Evaluations` to count in.
+    """
+
+    def __init__(self, objective, evaluations):
+        self._objective, self._evaluations = objective, evaluations
+
+    def first_pass(self):
+        self._evaluations.add(f=1, gradient=1)
+        return self._objective.first_pass()
+
+    def value(self, x):
+        self._evaluations.add(f=1)
+        return self._objective.value(x)
+
+    def value_and_grad(self, x):
+        self._evaluations.add(f=1, gradient=1)
+        return self._objective.value_and_grad(x)
+
+    def hvp(self, x, v):
+        self._evaluations.add(Hv=1)
+        return self._objective.hvp(x, v)
+
+    def ggnvp(self, x, v):
+        self._evaluations.add(Gv=1)
+        return self._objective.ggnvp(x, v)
+
+    def ggn(self, x):
+        self._evaluations.add(Gv=x.shape[0])
+        return self._objective.ggn(x)

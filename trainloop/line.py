@@ -1,0 +1,91 @@
+"""A function of n variables along a line: phi(t) = f(x + t d), and what is known of it before a search.
+
+The rules of the line searches (`more_thuente`, `secant2`, `backtracking`) see only the scalars defined here; the
+vectors stay with the caller, `linesearch`.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+# Two values of phi are equal but for rounding when they differ by no more than this many units in the last place.
+_ULPS = 100.0
+
+
+class Point(NamedTuple):
+    """phi at one step length.
+
+    Attributes:
+        t: [] step length.
+        f: [] phi(t) = f(x + t d); +inf where phi or its slope is not finite.
+        slope: [] phi'(t) = g(x + t d)'d; 0 where phi or its slope is not finite.
+    """
+
+    t: tf.Tensor
+    f: tf.Tensor
+    slope: tf.Tensor
+
+
+class Line(NamedTuple):
+    """What is known before the first trial.
+
+    Attributes:
+        origin: the `Point` at t = 0.
+        longest: [] no step can be longer, lest x + t d leave the range of the dtype.
+        finest: [] steps that differ by less lead to the same x + t d.
+        noise: [] values of phi that differ by no more are equal but for rounding.
+    """
+
+    origin: Point
+    longest: tf.Tensor
+    finest: tf.Tensor
+    noise: tf.Tensor
+
+
+def line_through(x, f, g, d):
+    """The line x + t d.
+
+        longest = max / (4 max_i |d_i|)        finest = eps/2 min_i |x_i| / |d_i|        noise = 100 eps |f|
+
+    with eps and max of the dtype of x.
+
+    Args:
+        x, g, d: [n], all of one dtype.
+        f: [] f(x), of the same dtype.
+
+    Returns:
+        a `Line`.
+    """
+    limits = np.finfo(x.dtype.as_numpy_dtype)
+    largest, eps = tf.constant(limits.max, x.dtype), tf.constant(limits.eps, x.dtype)
+    size = tf.abs(d)
+    longest = tf.minimum(0.25 * largest / tf.reduce_max(size), largest)
+    ratio = tf.where(size > 0, tf.abs(x) / size, largest)  # a coordinate that does not move resolves nothing
+    origin = Point(tf.zeros_like(f), f, tf.tensordot(g, d, 1))
+    return Line(origin, longest, 0.5 * eps * tf.reduce_min(ratio), _ULPS * eps * tf.abs(f))
+
+
+def can_descend(line, t0):
+    """Whether a search may begin: f is finite, d is a direction of descent and t0 [] a positive finite step.
+
+    A slope that is finite also tells that g and d are, because no product with NaN or infinity is finite.
+    """
+    _, f, slope = line.origin
+    return tf.math.is_finite(f) & tf.math.is_finite(slope) & (slope < 0) & tf.math.is_finite(t0) & (t0 > 0)
+
+
+def point(t, f, slope):
+    """A `Point`, with f = +inf and slope = 0 where one of the two is not finite."""
+    finite = tf.math.is_finite(f) & tf.math.is_finite(slope)
+    return Point(t, tf.where(finite, f, float("inf")), tf.where(finite, slope, 0.0))
+
+
+def select(condition, a, b):
+    """Point a where the condition holds, else b."""
+    return Point(*(tf.where(condition, p, q) for p, q in zip(a, b, strict=True)))
+
+
+def inside(t, a, b):
+    """Whether t lies strictly between a and b, in whatever order; False for NaN."""
+    return (t > tf.minimum(a, b)) & (t < tf.maximum(a, b))

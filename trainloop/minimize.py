@@ -1,0 +1,225 @@
+"""Minimise a function of one vector with the optimizers of the loop: no network, no data.
+
+Steps run in compiled blocks of about half a second. f and g at the point where a step ended are handed on to the
+next, so a line search method evaluates nothing twice.
+"""
+
+import dataclasses
+import time
+import typing
+
+import numpy as np
+import tensorflow as tf
+
+from trainloop import checks, linalg
+from trainloop.evaluations import KINDS, Counted, Evaluations
+from trainloop.function_objective import FunctionObjective
+from trainloop.layout import VariableVector
+from trainloop.objective import Objective
+from trainloop.pace import Pace
+from trainloop.status import Status
+from trainloop.stopping import StoppingRule
+from trainloop.whole_vector import WholeVectorOptimizer
+
+
+@dataclasses.dataclass(frozen=True)
+class MinimizeResult:
+    """Where a minimisation ended and why.
+
+    Attributes:
+        x: [n], the last point; the best one for methods that keep it (`BestSoFar`).
+        f, grad_norm: the function and the Euclidean norm of its gradient there.
+        status: a `Status`; negative ones are failures.
+        message: its sentence.
+        steps: how many were taken.
+        evaluations: dict of "f", "gradient", "Hv", "Gv": how many of each.
+        history: one array entry per step under "step", "f", "grad_norm", every scalar of the method's state, and
+            "evaluations/f" and so on. f and gradient belong to the point *before* the step, evaluations include it.
+    """
+
+    x: np.ndarray
+    f: float
+    grad_norm: float
+    status: Status
+    message: str
+    steps: int
+    evaluations: dict
+    history: dict
+
+
+class Iterate(typing.NamedTuple):
+    """What a callback sees after a step: its number, and x [n], f and the norm of g where it ended."""
+
+    step: int
+    x: np.ndarray
+    f: float
+    grad_norm: float
+
+
+def minimize(
+    fun,
+    x0,
+    optimizer,
+    *,
+    max_steps=1000,
+    gtol=None,
+    ftol=None,
+    xtol=None,
+    f_target=None,
+    max_evaluations=None,
+    callback=None,
+):
+    """A minimiser of `fun` near `x0`.
+
+    Args:
+        fun: function of a tensor x [n] returning f [], or (f [], g [n]), in TensorFlow operations (or
+            `tf.numpy_function`, with (f, g)); or an `Objective`.
+        x0: [n], floating; its dtype is the precision of everything.
+        optimizer: a `GlobalVectorOptimizer` or `GlobalObjectiveOptimizer`. One that was used before is not changed:
+            a new one with its settings is taken.
+        max_steps: at most so many steps.
+        gtol, ftol, xtol, f_target, max_evaluations: see `stopping`; evaluations are looked at between steps.
+        callback: function of an `Iterate`, called after every step; a true result ends the run. It costs a return to
+            Python per step.
+
+    Returns:
+        `MinimizeResult`. A failure on the way is a negative status, with the last point that was finite.
+
+    Raises:
+        ValueError: an argument of the wrong kind; x0 with NaN, of another shape than [n], or of an integer dtype;
+            f or g of the wrong shape or dtype, or not finite at x0.
+
+    Example:
+        >>> rosenbrock = lambda x: 100 * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2
+        >>> minimize(rosenbrock, [-1.2, 1.0], LBFGS()).x
+        array([1., 1.])
+    """
+    objective = fun if isinstance(fun, Objective) else FunctionObjective(fun)
+    x0 = _checked_start(x0)
+    max_steps = checks.integer("max_steps", max_steps, at_least=1)
+    rule = StoppingRule.checked(x0.dtype, gtol, ftol, xtol, f_target, max_evaluations)
+    return _Minimization(objective, x0, _unused(optimizer), rule).run(max_steps, callback)
+
+
+class _Minimization:
+    """One call of `minimize`."""
+
+    def __init__(self, objective, x0, optimizer, rule):
+        self._optimizer, self._rule = optimizer, rule
+        self._evaluations = Evaluations()
+        self._objective = Counted(objective, self._evaluations)
+        f, g = self._objective.value_and_grad(x0)
+        _check_start_values(f, g, x0)
+        variable = tf.Variable(x0, name="x")
+        optimizer.build([variable])
+        self._vector = VariableVector([variable])
+        self._here = f, g
+        logged = {"f" if name == "loss" else name: dtype for name, dtype in optimizer.log_dtypes().items()}
+        self._columns = logged | {f"evaluations/{kind}": np.int64 for kind in KINDS}
+        self._block = tf.function(self._steps, autograph=False)
+
+    def run(self, max_steps, callback):
+        status = Status(int(self._rule.at_point(*self._here)))
+        pace, rows = Pace(None if callback is None else 1), []
+        while status == Status.RUNNING:
+            k = min(pace.limit(), max_steps - sum(map(len, rows)))
+            status, block, self._here = self._timed_block(pace, k)
+            rows.append(block)
+            steps = sum(map(len, rows))
+            if callback and callback(self._iterate(steps)) and status == Status.RUNNING:
+                status = Status.STOPPED
+            if status == Status.RUNNING and steps >= max_steps:
+                status = Status.FINISHED
+        return self._result(status, np.concatenate([np.zeros([0, len(self._columns)]), *rows]))
+
+    def _timed_block(self, pace, k):
+        began = time.perf_counter()
+        status, rows, here = self._block(tf.constant(k), *self._here)
+        rows = rows.numpy()
+        pace.observe(len(rows), time.perf_counter() - began)
+        return Status(int(status)), rows, here
+
+    def _iterate(self, step):
+        f, g = self._here
+        return Iterate(step, self._vector.read().numpy(), float(f), float(linalg.norm(g)))
+
+    def _result(self, status, rows):
+        x, (f, g) = self._vector.read(), self._here
+        best = self._optimizer.best_point()
+        if best is not None and not f <= best[1]:  # f may be NaN
+            x = best[0]
+            f, g = self._objective.value_and_grad(x)
+        taken = len(rows) - status.failed
+        columns = {name: rows[:, i].astype(dtype) for i, (name, dtype) in enumerate(self._columns.items())}
+        return MinimizeResult(
+            x=x.numpy(),
+            f=float(f),
+            grad_norm=float(linalg.norm(g)),
+            status=status,
+            message=status.sentence,
+            steps=taken,
+            evaluations=self._evaluations.as_dict(),
+            history={"step": 1 + np.arange(len(rows)), **columns},
+        )
+
+    # ---- compiled ----
+
+    def _steps(self, k, f, g):
+        rows = tf.TensorArray(tf.float64, k, element_shape=[len(self._columns)])
+
+        def wanted(i, status, _f, _g, _rows):
+            return (i < k) & tf.equal(status, Status.RUNNING)
+
+        def step(i, _status, f, g, rows):
+            status, row, f, g = self._one_step(f, g)
+            return i + 1, status, f, g, rows.write(i, row)
+
+        start = tf.constant(0), tf.constant(Status.RUNNING, tf.int32), f, g, rows
+        taken, status, f, g, rows = tf.while_loop(wanted, step, start)
+        return status, rows.stack()[:taken], (f, g)
+
+    def _one_step(self, f, g):
+        x = self._vector.read()
+        status, logs, evaluated = self._optimizer.step(self._objective, (f, g))
+        x_new = self._vector.read()
+        f_new, g_new = self._objective.value_and_grad(x_new) if evaluated is None else evaluated
+        evaluations = self._evaluations.read()
+        by_rule = self._rule.between(x, f, x_new, f_new, g_new, evaluations["f"])
+        status = tf.where(status == Status.RUNNING, by_rule, status)
+        logs = {**logs, "f": logs["loss"], **{f"evaluations/{kind}": count for kind, count in evaluations.items()}}
+        return status, tf.stack([tf.cast(logs[name], tf.float64) for name in self._columns]), f_new, g_new
+
+
+def _unused(optimizer):
+    """The optimizer, or one with its settings if it has a state already."""
+    if not isinstance(optimizer, WholeVectorOptimizer):
+        kind = optimizer.__name__ + " itself" if isinstance(optimizer, type) else type(optimizer).__name__
+        raise ValueError(
+            f"optimizer must be a GlobalVectorOptimizer or GlobalObjectiveOptimizer such as LBFGS(), received {kind}"
+        )
+    return type(optimizer).from_config(optimizer.get_config()) if optimizer.built else optimizer
+
+
+def _checked_start(x0):
+    """x0 as a finite floating tensor [n]."""
+    try:
+        x0 = tf.convert_to_tensor(x0 if tf.is_tensor(x0) else np.asarray(x0))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"x0 must be a vector of numbers, received {x0!r}") from error
+    if x0.shape.rank != 1 or x0.shape[0] == 0:
+        raise ValueError(f"x0 must have shape [n] with n at least 1, received {x0.shape}; flatten it")
+    if x0.dtype not in (tf.float32, tf.float64):
+        raise ValueError(f"x0 must be float32 or float64, received {x0.dtype.name}; write 1.0 instead of 1, or cast it")
+    bad = int(tf.math.count_nonzero(~tf.math.is_finite(x0)))
+    if bad:
+        raise ValueError(f"x0 must be finite, received {bad} of {x0.shape[0]} entries NaN or infinite")
+    return x0
+
+
+def _check_start_values(f, g, x0):
+    """Fail here, before a compiled loop would only say which step failed."""
+    for name, value, shape in (("f", f, []), ("g", g, x0.shape)):
+        if not value.shape.is_compatible_with(shape):
+            raise ValueError(f"{name} must have shape {list(shape)}, received {list(value.shape)}")
+        if not bool(tf.reduce_all(tf.math.is_finite(value))):
+            raise ValueError(f"{name} is not finite at x0; start where the function and its gradient are finite")

@@ -1,0 +1,236 @@
+"""f of a model on one frozen batch, regularisation included, and everything that is derived from it.
+
+The first pass over a batch is an ordinary Keras training pass at the point the variables hold: BatchNormalization
+averages and dropout seeds advance once, exactly as `model.fit` would advance them.
+
+Every further evaluation is stateless. It runs the same training pass with x in place of the trainable variables and
+with all other variables (averages, seeds) as they were before the first pass, and drops what the layers would write.
+So dropout draws the same mask each time, and the model is left untouched.
+
+A large batch can be taken in microbatches. Their losses and gradients add up to those of the whole batch, in the
+memory of one of them:
+
+    f = sum_i share_i compare_i + sum_i (b_i / b) own_i         b_i samples in part i, b in the whole
+
+What layers write in one part is what the next part reads, in the first pass and in every other. BatchNormalization
+in training takes its statistics from one microbatch at a time, so there the sum is another function of x than the
+whole batch gives, but still the same one at every evaluation.
+"""
+
+import contextlib
+import warnings
+
+import keras
+import tensorflow as tf
+
+from trainloop import batch_loss, checks, derivatives
+from trainloop.layout import VariableVector, pack_gradients
+from trainloop.objective import Objective, symmetric
+
+
+class ModelObjective(Objective):
+    """A model, a loss and one batch.
+
+    Args:
+        model: a built Keras model.
+        loss: a Keras loss, a name, a function (targets, predictions), or a `BatchLoss`.
+        batch: nested structure of tensors; (inputs, targets[, sample_weight]) for a Keras loss.
+        loss_fn: instead of `loss`: function (model, batch) -> scalar.
+        microbatch_size: at most this many samples at a time; None for all at once.
+        vector: the `VariableVector` of the trainable variables, if there is one already.
+        observe: function (batch, predictions), called for each part in the first pass.
+
+    Raises:
+        ValueError: not exactly one of `loss` and `loss_fn`, or a trainable variable that is not a Keras variable.
+
+    Example:
+        >>> objective = ModelObjective(model, "mse", (x, y))
+        >>> w = objective.vector.read()
+        >>> f, g = objective.value_and_grad(w)
+        >>> curvature = tf.tensordot(g, objective.ggnvp(w, g), 1)
+    """
+
+    def __init__(self, model, loss=None, batch=None, *, loss_fn=None, microbatch_size=None, vector=None, observe=None):
+        self.model, self.batch = model, tf.nest.map_structure(tf.convert_to_tensor, batch)
+        self._loss = loss if isinstance(loss, batch_loss.BatchLoss) else batch_loss.choose(loss, loss_fn)
+        if microbatch_size is not None:
+            microbatch_size = checks.integer("microbatch_size", microbatch_size, at_least=1)
+        self._microbatch_size = microbatch_size
+        self.vector = vector or VariableVector(model.trainable_variables)
+        self._observe = observe
+        self._known_to_stop = None
+        # Read before the first pass moves them.
+        self._others = list(getattr(model, "non_trainable_variables", ()))
+        self._frozen = [tf.identity(v) for v in self._others]
+
+    def first_pass(self):
+        """f and its gradient where the variables are, with the side effects of a training pass.
+
+        Returns:
+            f [] and g [n], both at the point before any update.
+
+        Raises:
+            ValueError: the loss is not a scalar, or depends on none of the variables.
+        """
+
+        def gradient_of_part(part, frozen):
+            with tf.GradientTape() as tape:
+                compared, own, predictions = self._loss.terms(self.model, part.batch, training=True)
+                f = part.weighted(compared, own)
+            if self._observe:
+                self._observe(part.batch, predictions)
+            gradients = tape.gradient(f, self.vector.variables)
+            return (tf.cast(f, self.vector.layout.dtype), pack_gradients(self.vector.layout, gradients)), frozen
+
+        return self._sum_over_parts(gradient_of_part, [[], [self.vector.layout.size]])
+
+    def value(self, x):
+        return self._sum_stateless(lambda run: (run.f(x),), [[]])[0]
+
+    def value_and_grad(self, x):
+        def derive(run):
+            f, g = derivatives.value_and_grad(run.f, x)
+            if g is None:
+                raise ValueError("the loss does not depend on the model's trainable variables")
+            return f, tf.convert_to_tensor(g)
+
+        return self._sum_stateless(derive, [[], x.shape])
+
+    def hvp(self, x, v):
+        """H(x) v.
+
+        Differences of gradients replace autodiff where the model stops gradients, as normalisation layers do; see
+        `derivatives`. That is said once, with a warning.
+        """
+        if self._stops_gradients(x):
+            return derivatives.difference_of_gradients(lambda z: self.value_and_grad(z)[1], x, v)
+        return self._sum_stateless(lambda run: (derivatives.hvp(run.f, x, v),), [x.shape])[0]
+
+    def ggnvp(self, x, v):
+        """(J' L J + R) v with J of the predictions, L of the loss, and R the Hessian of the model's own losses."""
+        return self._sum_stateless(lambda run: (self._curvature(run, x)(v),), [x.shape])[0]
+
+    def ggn(self, x):
+        unit_vectors = tf.eye(x.shape[0], dtype=x.dtype)
+        shapes = [unit_vectors.shape]
+        columns = self._sum_stateless(lambda run: (tf.map_fn(self._curvature(run, x), unit_vectors),), shapes)[0]
+        return symmetric(columns)
+
+    def _curvature(self, run, x):
+        """v -> G v of one part, with everything that does not depend on v computed once."""
+        if not self._loss.composite:
+            raise ValueError(
+                "Gauss-Newton products need a loss of the model's predictions; pass loss=... instead of loss_fn, or "
+                "choose curvature='hessian'"
+            )
+        model = derivatives.Linearised(run.predictions_and_own, x)
+
+        def product(v):
+            product = model.vjp(derivatives.hvp(run.compare, model.z, model.jvp(v)))
+            return product if model.extra is None else product + derivatives.hvp(run.own, x, v)
+
+        return product
+
+    def _stops_gradients(self, x):
+        if self._known_to_stop is None:
+            self._known_to_stop = derivatives.stops_gradients(self.value, x)
+            if self._known_to_stop:
+                warnings.warn(
+                    "the loss stops gradients somewhere (normalisation layers do), which makes second derivatives by "
+                    "autodiff wrong; Hessian products are taken as differences of gradients, two per product",
+                    stacklevel=2,
+                )
+        return self._known_to_stop
+
+    def _sum_stateless(self, derive, shapes):
+        """The sum over all parts of what `derive(run)` makes of each: a tuple of tensors of these shapes."""
+
+        def derive_part(part, frozen):
+            run = _StatelessRun(self, part, frozen)
+            return derive(run), run.written
+
+        return self._sum_over_parts(derive_part, shapes)
+
+    def _sum_over_parts(self, one, shapes):
+        """Sum of one(part, frozen) -> (tensors, frozen for the next part).
+
+        Args:
+            one: function of a `_Part` and the values of the non-trainable variables.
+            shapes: of the tensors.
+        """
+        if self._microbatch_size is None:
+            return one(_Part(self.batch), self._frozen)[0]
+        size, step = batch_loss.samples(self.batch), tf.constant(self._microbatch_size, tf.int64)
+
+        def add_part(start, total, frozen):
+            batch = tf.nest.map_structure(lambda t: t[start : tf.minimum(start + step, size)], self.batch)
+            weights = self._loss.share(batch, self.batch), batch_loss.share_of_samples(batch, self.batch)
+            terms, frozen = one(_Part(batch, weights), frozen)
+            return start + step, [a + tf.cast(b, a.dtype) for a, b in zip(total, terms, strict=True)], frozen
+
+        zeros = [tf.zeros(shape, self.vector.layout.dtype) for shape in shapes]
+        start = tf.constant(0, tf.int64), zeros, self._frozen
+        return tuple(tf.while_loop(lambda start, *_: start < size, add_part, start, parallel_iterations=1)[1])
+
+
+class _Part:
+    """Samples that are taken at once, and with which weights their losses count; None for the whole batch."""
+
+    def __init__(self, batch, weights=(None, None)):
+        self.batch, self._weights = batch, weights
+
+    def weighted(self, compared, own):
+        return self.weighted_loss(compared) + self.weighted_own(own)
+
+    def weighted_loss(self, compared):
+        return _times(self._weights[0], compared)
+
+    def weighted_own(self, own):
+        return _times(self._weights[1], own)
+
+
+class _StatelessRun:
+    """One part of the objective as functions of x. `written` is what the layers wrote in the first of its runs."""
+
+    def __init__(self, objective, part, frozen):
+        self._model, self._loss, self._vector = objective.model, objective._loss, objective.vector
+        self._others, self._frozen, self._part = objective._others, frozen, part
+        self.written = None
+
+    def f(self, x):
+        with self._values(x):
+            compared, own, _ = self._loss.terms(self._model, self._part.batch, training=True)
+        return tf.cast(self._part.weighted(compared, own), x.dtype)
+
+    def predictions_and_own(self, x):
+        """(predictions, the model's own losses or None)."""
+        with self._values(x):
+            predictions = self._loss.forward(self._model, self._part.batch, training=True)
+            own = batch_loss.own_losses(self._model, x.dtype) if self._model.losses else None
+        return predictions, own
+
+    def compare(self, predictions):
+        return self._part.weighted_loss(self._loss.compare(predictions, self._part.batch))
+
+    def own(self, x):
+        return self._part.weighted_own(self.predictions_and_own(x)[1])
+
+    @contextlib.contextmanager
+    def _values(self, x):
+        """Inside, the model's variables have the values of x, and nothing it writes lasts."""
+        variables = [*self._vector.variables, *self._others]
+        for v in variables:
+            if not isinstance(v, keras.Variable):
+                raise ValueError(
+                    f"evaluating a model at another x needs Keras variables, received {type(v).__name__} {v.name!r}; "
+                    "make it with add_weight or keras.Variable, or use a method that needs only the gradient"
+                )
+        values = [*self._vector.layout.unpack(x), *self._frozen]
+        with keras.StatelessScope(list(zip(variables, values, strict=True)), collect_losses=True) as scope:
+            yield
+        if self.written is None:
+            self.written = [scope.get_current_value(v) for v in self._others]
+
+
+def _times(weight, term):
+    return term if weight is None else tf.cast(weight, term.dtype) * term

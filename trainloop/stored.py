@@ -1,0 +1,28 @@
+"""What a state may hold besides tensors: large values that only describe their change until a step is taken."""
+
+import abc
+
+
+class StoredValue(abc.ABC):
+    """A value that is too large to be returned anew by every `update`.
+
+    Its operations return new values that refer to the same stored numbers and describe what is different. The
+    optimizer base carries the change out, in place, when the step is accepted. A rejected step costs nothing.
+    """
+
+    @abc.abstractmethod
+    def as_variables(self, make_variable):
+        """A value equal to this one whose stored numbers are variables, so that it can be committed to.
+
+        Args:
+            make_variable: function of (name, initial value, whether its first dimension grows) returning a
+                variable.
+        """
+
+    @abc.abstractmethod
+    def describes_change_of(self, other):
+        """True when this value was derived from `other` by operations, so that it can be committed over it."""
+
+    @abc.abstractmethod
+    def commit(self):
+        """Carry the described change out in the stored variables, in place."""

@@ -1,0 +1,90 @@
+"""Steps inside a ball where a quadratic model of f is trusted, and how well the model did."""
+
+import typing
+
+import numpy as np
+import tensorflow as tf
+
+from trainloop import linalg
+
+
+class TrustRegionStep(typing.NamedTuple):
+    """p [n], the decrease -m(p) [] that the model promises, whether |p| = radius, and products with B, int32 []."""
+
+    p: tf.Tensor
+    predicted: tf.Tensor
+    at_edge: tf.Tensor
+    products: tf.Tensor
+
+
+def steihaug(product, g, radius, max_products, accuracy=0.5):
+    """An approximate minimiser of m(p) = g'p + p'B p / 2 in |p| <= radius, by conjugate gradients.
+
+    The iteration (r = g + B p, d conjugate directions)
+
+        a = r'r / d'B d,  p <- p + a d,  r <- r + a B d,  d <- -r + (r_new'r_new / r'r) d
+
+    stops when |r| <= min(accuracy, sqrt|g|) |g|, which makes Newton's method converge superlinearly; at the edge of the
+    ball; or along a direction of negative curvature, which it follows to the edge.
+    Source: Steihaug (1983); Nocedal and Wright (2006), algorithm 7.2.
+
+    Args:
+        product: function v [n] -> B v [n].
+        g: [n].
+        radius: [], positive; None for no edge, where B is positive definite.
+        max_products: int.
+        accuracy: of the solution far from the minimum.
+
+    Returns:
+        `TrustRegionStep`.
+    """
+    length = linalg.norm(g)
+    enough = tf.minimum(tf.sqrt(length), accuracy) * length
+
+    def wanted(k, _p, _r, _d, rr, _promised, at_edge):
+        return (k < max_products) & (tf.sqrt(rr) > enough) & ~at_edge
+
+    def iteration(k, p, r, d, rr, promised, _):
+        Bd = product(d)
+        curvature = tf.tensordot(d, Bd, 1)
+        inside = rr / tf.where(curvature > 0, curvature, tf.ones_like(curvature))
+        edge = tf.constant(np.inf, g.dtype) if radius is None else _to_edge(p, d, radius)
+        at_edge = ~(curvature > 0) | (inside >= edge)
+        a = tf.where(at_edge, edge, inside)
+        # m falls by a r'd + a^2 d'B d / 2, and r'd = -r'r.
+        promised += a * rr - a * a * curvature / 2
+        r_new = r + a * Bd
+        rr_new = tf.tensordot(r_new, r_new, 1)
+        return k + 1, p + a * d, r_new, (rr_new / rr) * d - r_new, rr_new, promised, at_edge
+
+    zero = tf.zeros_like(length)
+    start = tf.constant(0), tf.zeros_like(g), g, -g, tf.square(length), zero, tf.constant(False)
+    k, p, _, _, _, promised, at_edge = tf.while_loop(wanted, iteration, start, parallel_iterations=1)
+    return TrustRegionStep(p, promised, at_edge, k)
+
+
+def _to_edge(p, d, radius):
+    """t >= 0 with |p + t d| = radius, for |p| <= radius: the root that loses no digits."""
+    dd, pd, pp = tf.tensordot(d, d, 1), tf.tensordot(p, d, 1), tf.tensordot(p, p, 1)
+    room = tf.maximum(tf.square(radius) - pp, 0)
+    root = tf.sqrt(tf.square(pd) + dd * room)
+    return tf.where(pd > 0, room / (pd + root), (root - pd) / dd)
+
+
+def agreement(predicted, here, there):
+    """rho = actual / predicted decrease of f; -inf where the trial is not finite.
+
+    Below the rounding of f the ratio means nothing. There it is 1 if the gradient has become shorter, else 0.
+
+    Args:
+        predicted: decrease [], not negative.
+        here, there: (f [], g [n]) at the point and at the trial.
+    """
+    (f, g), (f_trial, g_trial) = here, there
+    finite = tf.math.is_finite(f_trial) & tf.math.is_finite(linalg.norm(g_trial))
+    eps = float(np.finfo(f.dtype.as_numpy_dtype).eps)
+    resolution = 10 * eps * tf.maximum(tf.abs(f), float(np.finfo(f.dtype.as_numpy_dtype).tiny))
+    rho = (f - f_trial) / tf.maximum(predicted, resolution)
+    blind = (predicted <= resolution) & (tf.abs(f - f_trial) <= resolution)
+    by_gradient = tf.where(linalg.norm(g_trial) < linalg.norm(g), tf.ones_like(f), tf.zeros_like(f))
+    return tf.where(finite, tf.where(blind, by_gradient, rho), tf.constant(float("-inf"), f.dtype))

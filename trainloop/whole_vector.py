@@ -1,0 +1,365 @@
+"""What every method on the whole vector has: a layout, a state, and one place where both are written.
+
+A step, in order:
+
+    first pass  ->  finite check  ->  clip  ->  update  ->  finite check  ->  commit, or nothing at all
+
+`update` is pure: tensors in, tensors out. That makes a method testable against NumPy with plain tensors, and
+a rejected step is one that is not committed. What `update` looks like is the contract of a subclass, see
+`optimizer`.
+"""
+
+import abc
+import functools
+import typing
+import warnings
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from trainloop import checks, linalg, refusals
+from trainloop import state as states
+from trainloop.layout import VariableVector
+from trainloop.status import Status, first_failure
+from trainloop.stored import StoredValue
+
+
+class StepResult(typing.NamedTuple):
+    """What one step tells.
+
+    `status` is an int32 code [] of `Status`; `logs` has the loss, the gradient norm and every scalar of the state.
+    `evaluated` is (f, g) at the point where the step ended, if the method knows them, else None.
+    """
+
+    status: tf.Tensor
+    logs: dict
+    evaluated: tuple = None
+
+
+class WholeVectorOptimizer(keras.optimizers.Optimizer, abc.ABC):
+    """The machinery of both kinds of methods; derive from `GlobalVectorOptimizer` or `GlobalObjectiveOptimizer`.
+
+    It owns the variables and the state, and is the only writer of both. Constructor arguments are those of
+    `GlobalVectorOptimizer`.
+    """
+
+    _inside_update = False
+
+    def __init__(self, learning_rate=None, *, global_clipnorm=None, name=None, **kwargs):
+        refusals.old_api(type(self))
+        refusals.options(kwargs)
+        if global_clipnorm is not None:
+            global_clipnorm = checks.real("global_clipnorm", global_clipnorm, above=0)
+        super().__init__(_keras_rate(learning_rate), global_clipnorm=global_clipnorm, name=name)
+        self._has_rate = learning_rate is not None
+        is_schedule = isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule)
+        self._schedule = learning_rate if is_schedule else None
+        self._outer = ()  # the method this one works inside of; a tuple, so that Keras does not take it for a part
+        self._vector = None
+        self._memory = _Memory()
+        self._restore_when_built = None
+
+    @abc.abstractmethod
+    def init_state(self, x):
+        """What the method remembers before its first step.
+
+        Args:
+            x: [n], the point it starts from.
+
+        Returns:
+            (Nested) dict of tensors of any shape and dtype, and of `SharedMatrix`es. May be empty.
+        """
+
+    @property
+    def layout(self):
+        """The `FlatLayout` of x, known once the optimizer is built; None before."""
+        return self._vector and self._vector.layout
+
+    @property
+    def state(self):
+        """The state as it is now: a nested dict of tensors and shared matrices."""
+        return states.unflatten(self._read_state())
+
+    @property
+    def learning_rate(self):
+        """Inside `update` a scalar tensor of the dtype of x, outside what Keras gives."""
+        if self._outer and self._schedule is not None:
+            rate = self._schedule(self._outer[0].iterations)
+        else:
+            rate = super().learning_rate
+        if not self._inside_update:
+            return rate
+        dtype = self._vector.layout.dtype
+        if isinstance(rate, float):  # tf.cast would take it through float32
+            return tf.constant(rate, dtype)
+        return tf.cast(rate.value if isinstance(rate, keras.Variable) else rate, dtype)
+
+    @learning_rate.setter
+    def learning_rate(self, value):
+        if not self._has_rate:
+            raise ValueError(f"{type(self).__name__} has no learning rate to set")
+        if isinstance(value, (int, float)):
+            value = checks.real("learning_rate", value, above=0)
+        keras.optimizers.Optimizer.learning_rate.fset(self, value)
+
+    def best_point(self):
+        """(x [n], f []) of the best point seen, for methods that keep it (`BestSoFar`); else None."""
+        return
+
+    def restore_best(self):
+        """Put the best point seen into the variables.
+
+        Raises:
+            ValueError: the method keeps none.
+        """
+        best = self.best_point()
+        if best is None:
+            raise ValueError(
+                f"{type(self).__name__} keeps no best point; wrap it: BestSoFar({type(self).__name__}(...))"
+            )
+        self._vector.assign(best[0])
+
+    @property
+    def skipped_steps(self):
+        """How many steps of this optimizer's life failed and were not taken."""
+        return int(self._skipped_steps) if self.built else 0
+
+    @property
+    def grows(self):
+        """True when a part of the state has no fixed shape, as the history of a factored `SharedMatrix`."""
+        return any(None in variable.shape for variable in self._memory.variables.values())
+
+    def log_dtypes(self):
+        """Names of what `step` logs, with NumPy dtypes: "loss", "grad_norm", and the scalars of the state."""
+        own = dict.fromkeys(("loss", "grad_norm"), self._vector.layout.dtype)
+        own |= {path: leaf.dtype.name for path, leaf in states.scalars(self._read_state()).items()}
+        return {name: tf.as_dtype(dtype).as_numpy_dtype for name, dtype in own.items()}
+
+    def build(self, variables):
+        """Fix the layout of x and create the state.
+
+        Keras and the loop call this; calling it again with the same variables does nothing.
+
+        Args:
+            variables: the model's trainable variables.
+
+        Raises:
+            ValueError: no variables, a variable with a constraint, more than one replica, or other variables
+                than at the first call.
+        """
+        variables = list(variables)
+        if self.built:
+            self._vector.arrange(variables, variables)
+            return
+        refusals.variables(variables)
+        with tf.init_scope():
+            self._vector = VariableVector(variables)
+            x = self._vector.read()
+            leaves = states.as_tensors(states.flatten(self.init_state(x)), like=x)
+            for path, leaf in leaves.items():
+                self._memory.leaves[path] = self._make_leaf(path, leaf)
+            self._skipped_steps = self.add_variable((), "zeros", "int64", name="skipped_steps")
+            self._last_failure = self.add_variable((), "zeros", "int32", name="last_failure")
+            super().build(variables)
+            if self._restore_when_built is not None:
+                self._restore_when_built()
+
+    def step(self, objective, evaluated=None):
+        """The door of the compiled loops: one step on an objective.
+
+        Args:
+            objective: an `Objective`; without `evaluated` it has `first_pass() -> (f [], g [n])` at the point the
+                variables hold.
+            evaluated: (f [], g [n]) at that point, if known.
+
+        Returns:
+            `StepResult`. With a negative status nothing was written.
+        """
+        f, g = objective.first_pass() if evaluated is None else evaluated
+        return self._advance(f, g, objective)
+
+    # Without this, autograph would rewrite `update` in some callers' functions and not in others'.
+    @tf.autograph.experimental.do_not_convert
+    def _advance(self, f, g, objective):
+        """From f and g to the next committed point. Both doors end here."""
+        x, old = self._vector.read(), self._read_state()
+        grad_norm = linalg.norm(g)
+        x_new, new, evaluated = self.updated(x, f, g, states.unflatten(old), objective)
+        status = first_failure(
+            (~tf.math.is_finite(f), Status.NONFINITE_LOSS),
+            (~tf.math.is_finite(grad_norm), Status.NONFINITE_GRADIENT),
+            (~tf.reduce_all(tf.math.is_finite(x_new)), Status.NONFINITE_STEP),
+        )
+        if "status" in new:
+            status = tf.where(status == Status.RUNNING, tf.cast(new["status"], tf.int32), status)
+        self._commit(status, (x, x_new), old, new)
+        if evaluated is not None:
+            evaluated = tuple(tf.where(status >= 0, b, a) for a, b in zip((f, g), evaluated, strict=True))
+        logs = {"loss": f, "grad_norm": grad_norm, **states.scalars(new)}
+        return StepResult(status, logs, evaluated)
+
+    def updated(self, x, f, g, state, objective=None):
+        """What `update` makes of a step, checked: for this class, and for methods that contain another one.
+
+        Args:
+            x, f, g: [n], [], [n].
+            state: nested dict.
+            objective: an `Objective`, for methods that ask for one.
+
+        Returns:
+            (x_new [n], leaves of the new state by path, (f, g) at x_new or None).
+
+        Raises:
+            ValueError: something of another structure, shape or dtype came back.
+        """
+        if self.global_clipnorm is not None:
+            g = linalg.clip_norm(g, linalg.norm(g), self.global_clipnorm)
+        method = type(self).__name__
+        self._inside_update = True
+        try:
+            returned = self._call_update(x, f, g, state, objective)
+        finally:
+            self._inside_update = False
+        if not isinstance(returned, tuple) or len(returned) not in (2, 3):
+            raise ValueError(f"{method}.update must return (x_new, state), received {type(returned).__name__}")
+        x_new, state_new, *rest = returned
+        x_new = states.check_tensor(f"{method}.update: x_new", x, x_new)
+        leaves = states.check_update(method, states.flatten(state), state_new)
+        if not rest:
+            return x_new, leaves, None
+        names = (f"{method}.update: f at x_new", f"{method}.update: g at x_new")
+        return x_new, leaves, tuple(map(states.check_tensor, names, (f, g), rest[0]))
+
+    @abc.abstractmethod
+    def _call_update(self, x, f, g, state, objective):
+        """`update` with the arguments that its contract has."""
+
+    def serve(self, outer):
+        """Work inside another method from now on: on its vector, with its count of steps.
+
+        Args:
+            outer: the method that contains this one.
+
+        Raises:
+            ValueError: this one is built, so it has variables and a state of its own.
+        """
+        if self.built:
+            raise ValueError(f"{self.name} is in use by itself; give {type(outer).__name__} a new one")
+        self._vector, self._outer = outer._vector, (outer,)
+
+    def _commit(self, status, points, old, new):
+        """Write the new point and state, or the old ones again after a failure.
+
+        Selecting between the two is cheaper than a branch for all but stored values, where it would cost memory.
+        """
+        taken = status >= 0
+        x, x_new = points
+        self._vector.assign(tf.where(taken, x_new, x))
+        stored = [leaf for leaf in new.values() if isinstance(leaf, StoredValue)]
+        for path, leaf in new.items():
+            if not isinstance(leaf, StoredValue):
+                self._memory.leaves[path].assign(tf.where(taken, leaf, old[path]))
+        if stored:
+            tf.cond(taken, lambda: _commit_all(stored), lambda: tf.no_op())
+        self.iterations.assign_add(tf.cast(taken, self.iterations.dtype))
+        self._skipped_steps.assign_add(tf.cast(~taken, "int64"))
+        self._last_failure.assign(tf.where(taken, self._last_failure, status))
+
+    def finalize_variable_values(self, var_list):
+        """Called by `model.fit` when it ends: the moment to say that steps were not taken, which `fit` does not see."""
+        super().finalize_variable_values(var_list)
+        skipped = self.skipped_steps
+        if skipped:
+            reason = Status(int(self._last_failure)).sentence
+            warnings.warn(f"{skipped} steps were not taken; the last one because {reason}", stacklevel=2)
+
+    def _read_state(self):
+        if not self.built:
+            raise ValueError(
+                f"{type(self).__name__} is not built and has no state; call build(model.trainable_variables)"
+            )
+        leaves = self._memory.leaves.items()
+        return {path: leaf if isinstance(leaf, StoredValue) else tf.convert_to_tensor(leaf) for path, leaf in leaves}
+
+    def _make_leaf(self, path, leaf):
+        if isinstance(leaf, StoredValue):
+            return leaf.as_variables(lambda name, value, grows: self._make_variable(f"{path}/{name}", value, grows))
+        return self._make_variable(path, leaf, grows=False)
+
+    def _make_variable(self, path, value, grows):
+        name = path.replace("/", "_")
+        if grows:  # Keras variables have a fixed shape
+            variable = tf.Variable(value, shape=[None, *value.shape[1:]], trainable=False, name=name)
+        else:
+            variable = self.add_variable(
+                value.shape, lambda shape, dtype: value, dtype=value.dtype.name, name=name
+            ).value
+        self._memory.variables[f"state/{path}"] = variable
+        return variable
+
+    def _saved_variables(self):
+        """Everything a saved optimizer consists of, by name."""
+        rate = super().learning_rate
+        own = {"iterations": self.iterations} | ({"learning_rate": rate} if isinstance(rate, keras.Variable) else {})
+        return {name.replace("/", "."): variable for name, variable in (own | self._memory.variables).items()}
+
+    def save_own_variables(self, store):
+        """Write every variable into a Keras store under its own name."""
+        for name, variable in self._saved_variables().items():
+            store[name] = np.asarray(variable)
+
+    def load_own_variables(self, store):
+        """Read what `save_own_variables` wrote. Before it is built, an optimizer keeps the values until it is.
+
+        Raises:
+            ValueError: the store belongs to another method or another model.
+        """
+        saved = {name: np.asarray(store[name]) for name in store.keys()}  # noqa: SIM118 (a Keras store only has keys())
+        if self.built:
+            self._restore(saved)
+        else:
+            self._restore_when_built = functools.partial(self._restore, saved)
+
+    def _restore(self, saved):
+        variables = self._saved_variables()
+        if saved.keys() != variables.keys():
+            raise ValueError(
+                f"the saved state is another optimizer's: {type(self).__name__} has {sorted(variables)}, "
+                f"the file has {sorted(saved)}"
+            )
+        for name, variable in variables.items():
+            if not tf.TensorShape(variable.shape).is_compatible_with(saved[name].shape):
+                raise ValueError(f"saved {name} has shape {saved[name].shape}, this optimizer needs {variable.shape}")
+        for name, variable in variables.items():
+            variable.assign(saved[name])
+
+    def get_config(self):
+        """The constructor arguments, as JSON-able values. Subclasses add their own."""
+        config = {"name": self.name, "global_clipnorm": self.global_clipnorm}
+        return config | ({"learning_rate": super().get_config()["learning_rate"]} if self._has_rate else {})
+
+
+def _commit_all(values):
+    for value in values:
+        value.commit()
+    return tf.no_op()
+
+
+class _Memory:
+    """State of a built optimizer, in a class so that neither Keras nor TensorFlow adopts the containers."""
+
+    def __init__(self):
+        self.leaves = {}  # path -> variable or SharedMatrix of variables
+        self.variables = {}  # name in a saved file -> variable
+
+
+def _keras_rate(learning_rate):
+    """What Keras's constructor takes. It insists on a rate; a function is one that makes no variable."""
+    if learning_rate is None:
+        return lambda: 1.0
+    if isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule) or callable(learning_rate):
+        return learning_rate
+    if isinstance(learning_rate, str):
+        raise ValueError(f"learning_rate must be a positive number, received {learning_rate!r}; use name=... for names")
+    return checks.real("learning_rate", learning_rate, above=0)

@@ -1,0 +1,77 @@
+"""Methods that contain another method: they take an instance, keep its state under "inner", and call its update."""
+
+import copy
+
+import keras
+import tensorflow as tf
+
+from trainloop import state as states
+from trainloop.optimizer import GlobalObjectiveOptimizer, GlobalVectorOptimizer
+from trainloop.whole_vector import WholeVectorOptimizer
+
+
+class Wrapper(GlobalObjectiveOptimizer):
+    """A method around another one.
+
+    A subclass defines `init_state` and `update`; it takes `self.inner_state(x)` into the first and `self.inner_update`
+    into the second. The inner method works on the vector and the step counter of this one. A `global_clipnorm` of the
+    inner method acts on the gradient that it is given.
+
+    Args:
+        inner: the method, not used by anything else.
+        takes: the class it must belong to.
+        name, **kwargs: see `GlobalObjectiveOptimizer`.
+    """
+
+    def __init__(self, inner, takes=WholeVectorOptimizer, *, name=None, **kwargs):
+        super().__init__(None, name=name, **kwargs)
+        if not isinstance(inner, takes):
+            kind = "GlobalVectorOptimizer" if takes is GlobalVectorOptimizer else "method of this package's kind"
+            raise ValueError(
+                f"{type(self).__name__} wraps a {kind}, received {inner!r}; pass an instance such as SimpleGD(0.1)"
+            )
+        # Keras would take an optimizer that it finds among the attributes for a part to save; it has no variables.
+        self._inner = (inner,)
+
+    @property
+    def inner(self):
+        """The method inside."""
+        return self._inner[0]
+
+    def inner_state(self, x):
+        """The inner method's first state, and its status where it has one: parts of this method's first state."""
+        self.inner.serve(self)
+        state = self.inner.init_state(x)
+        states.flatten(state)
+        # A method without a memory has no entry: an empty dict is no state.
+        return ({"inner": state} if state else {}) | _status_of(state)
+
+    def inner_update(self, x, f, g, state, objective):
+        """One step of the inner method.
+
+        Returns:
+            (x_new [n], parts of this method's new state, (f, g) at x_new or None).
+        """
+        x_new, leaves, evaluated = self.inner.updated(x, f, g, state.get("inner", {}), objective)
+        new = states.unflatten(leaves)
+        return x_new, ({"inner": new} if new else {}) | _status_of(new), evaluated
+
+    def _saved_variables(self):
+        rate = self.inner.learning_rate
+        inner = {"inner.learning_rate": rate} if isinstance(rate, keras.Variable) else {}
+        return super()._saved_variables() | inner
+
+    def get_config(self):
+        """The constructor arguments; the inner method as Keras serialises it."""
+        return {**super().get_config(), "inner": keras.optimizers.serialize(self.inner)}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """The inverse of `get_config`."""
+        config = copy.deepcopy(config)  # Keras writes into what it deserialises
+        config["inner"] = keras.optimizers.deserialize(config["inner"], custom_objects=custom_objects)
+        return cls(**config)
+
+
+def _status_of(state):
+    return {"status": tf.convert_to_tensor(state["status"])} if "status" in state else {}
