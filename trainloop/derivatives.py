@@ -16,6 +16,8 @@ functions by their graph; for them the differences are the ones to take.
 import numpy as np
 import tensorflow as tf
 
+from trainloop import linalg
+
 
 class Linearised:
     """A function z = r(x) at one point, ready for products with its Jacobian J.
@@ -97,7 +99,7 @@ def difference_of_gradients(gradient, x, v):
         [n]; zeros for v = 0.
     """
     length = tf.norm(v)
-    reach = float(np.finfo(x.dtype.as_numpy_dtype).eps) ** (1 / 3) * tf.maximum(tf.reduce_max(tf.abs(x)), 1)
+    reach = float(np.finfo(x.dtype.as_numpy_dtype).eps) ** (1 / 3) * tf.maximum(linalg.largest(x), 1)
     h = tf.where(length > 0, reach / length, tf.ones_like(length))
     # One call of the gradient in a loop of two, so that a network is traced once.
     ahead, behind = tf.unstack(tf.map_fn(lambda sign: gradient(x + sign * h * v), tf.constant([1, -1], x.dtype)))

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from trainloop import linalg
+
 # Two values of phi are equal but for rounding when they differ by no more than this many units in the last place.
 _ULPS = 100.0
 
@@ -59,11 +61,15 @@ def line_through(x, f, g, d):
     """
     limits = np.finfo(x.dtype.as_numpy_dtype)
     largest, eps = tf.constant(limits.max, x.dtype), tf.constant(limits.eps, x.dtype)
-    size = tf.abs(d)
-    longest = tf.minimum(0.25 * largest / tf.reduce_max(size), largest)
-    ratio = tf.where(size > 0, tf.abs(x) / size, largest)  # a coordinate that does not move resolves nothing
+    longest = tf.minimum(0.25 * largest / linalg.largest(d), largest)
     origin = Point(tf.zeros_like(f), f, tf.tensordot(g, d, 1))
-    return Line(origin, longest, 0.5 * eps * tf.reduce_min(ratio), _ULPS * eps * tf.abs(f))
+    return Line(origin, longest, 0.5 * eps * _least_ratio(x, d), _ULPS * eps * tf.abs(f))
+
+
+@linalg.fused
+def _least_ratio(x, d):
+    """min_i |x_i| / |d_i|; a coordinate that does not move resolves nothing and does not count."""
+    return tf.reduce_min(tf.where(tf.equal(d, 0), x.dtype.max, tf.abs(x) / tf.abs(d)))
 
 
 def can_descend(line, t0):
@@ -86,6 +92,6 @@ def select(condition, a, b):
     return Point(*(tf.where(condition, p, q) for p, q in zip(a, b, strict=True)))
 
 
-def inside(t, a, b):
-    """Whether t lies strictly between a and b, in whatever order; False for NaN."""
-    return (t > tf.minimum(a, b)) & (t < tf.maximum(a, b))
+def inside(t, a, b, margin):
+    """Whether t lies between a and b, in whatever order, and not within the margin of an end; False for NaN."""
+    return (t - margin > tf.minimum(a, b)) & (t + margin < tf.maximum(a, b))

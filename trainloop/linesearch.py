@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from trainloop import checks
+from trainloop import checks, linalg
 from trainloop.backtracking import Backtracking
 from trainloop.line import can_descend, line_through, point
 from trainloop.more_thuente import MoreThuente
@@ -207,7 +207,7 @@ def _search(rule, evaluate, x, f, g, d, t0, max_evaluations):
         return ~state.done & (evaluations < max_evaluations)
 
     def step(evaluations, state, best):
-        f_t, g_t, known = evaluate(state, x + state.t * d, best.g)
+        f_t, g_t, known = evaluate(state, linalg.along(x, state.t, d), best.g)
         g_t = tf.ensure_shape(g_t, x.shape)
         trial = point(state.t, tf.cast(f_t, x.dtype), tf.tensordot(g_t, d, 1))
         state = rule.advance(line, state, trial)
@@ -219,7 +219,7 @@ def _search(rule, evaluate, x, f, g, d, t0, max_evaluations):
     start = (tf.constant(0), state, _Best(line.origin.t, f, g))
     evaluations, state, best = tf.while_loop(unfinished, step, start)
     # Not x + 0 d, which is NaN where d is infinite.
-    x_new = tf.cond(best.t > 0, lambda: x + best.t * d, lambda: x)
+    x_new = tf.cond(best.t > 0, lambda: linalg.along(x, best.t, d), lambda: x)
     return LineSearch(best.t, x_new, best.f, best.g, evaluations, state.accepted)
 
 

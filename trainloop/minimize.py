@@ -108,7 +108,8 @@ class _Minimization:
         self._optimizer, self._rule = optimizer, rule
         self._evaluations = Evaluations()
         self._objective = Counted(objective, self._evaluations)
-        f, g = self._objective.value_and_grad(x0)
+        # Compiled: what is evaluated eagerly leaves its memory in another pool than the one the loop takes from.
+        f, g = tf.function(self._objective.value_and_grad, autograph=False)(x0)
         _check_start_values(f, g, x0)
         variable = tf.Variable(x0, name="x")
         optimizer.build([variable])

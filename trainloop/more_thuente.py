@@ -10,8 +10,9 @@ the step grows. Nothing is evaluated here: `begin` and `advance` are pure functi
 J. J. More and D. J. Thuente (1994), Line search algorithms with guaranteed sufficient decrease, ACM TOMS 20(3). Their
 alpha_l is `best` here, alpha_u is `other` and alpha_t is `trial`.
 
-Two things are added. Where phi is not finite there is a wall: the step falls back to a fifth of the way, and later
-grows toward the wall only by parts. And where values of phi no longer resolve a difference, slopes decide (`_resolved`).
+Two things are added. Where phi is not finite there is a wall: steps shrink to a tenth until one is finite, then halve
+the way between the best one and the wall. And where values of phi no longer resolve a difference, slopes decide
+(`_resolved`).
 """
 
 import dataclasses
@@ -25,12 +26,12 @@ from trainloop.line import Point, inside, select
 # A growing step goes at least and at most so many times its last stride further.
 _SHORTEST_STRIDE, _LONGEST_STRIDE = 0.2, 4.0
 
-# The interval shrinks by this factor in two trials, or it is halved; no guess between its ends goes further than
-# this part of the way from the trial to the other end, and no growing step further than this part of the way to a wall.
+# The interval shrinks by this factor in two trials, or it is halved; and where both slopes point to the other end, no
+# guess goes further than this part of the way there.
 _PART = 0.66
 
-# What is left of the way from the best step to a trial where phi is not finite.
-_RETREAT = 0.2
+# What is left of a trial where phi is not finite while no finite one is known.
+_RETREAT = 0.1
 
 
 class State(NamedTuple):
@@ -96,10 +97,11 @@ class MoreThuente:
         best = select(higher, state.best, trial)
 
         width = tf.abs(other.t - best.t)
-        halve = bracketed & ((width >= _PART * state.width_before) | ~inside(guess, best.t, other.t))
+        halve = bracketed & ((width >= _PART * state.width_before) | ~inside(guess, best.t, other.t, line.finest))
         t = tf.where(halve, best.t + 0.5 * (other.t - best.t), guess)
-        t = tf.where(finite, t, best.t + _RETREAT * (trial.t - best.t))
-        stuck = tf.where(bracketed, ~inside(t, best.t, other.t) | (width <= line.finest), ~(t > best.t))
+        back = tf.where(best.t > 0, best.t + 0.5 * (trial.t - best.t), _RETREAT * trial.t)
+        t = tf.where(finite, t, back)
+        stuck = tf.where(bracketed, ~inside(t, best.t, other.t, line.finest), ~(t > best.t))
         width, width_before = (
             tf.where(bracketed, now, before)
             for now, before in ((width, state.width), (state.width, state.width_before))
@@ -171,5 +173,5 @@ def _interpolate(best, other, trial, bracketed, wall):
 def _reach(best, trial, wall):
     """Least and greatest step after a trial that was too short."""
     stride = trial.t - best.t
-    to_wall = trial.t + _PART * (wall - trial.t)
+    to_wall = trial.t + 0.5 * (wall - trial.t)
     return trial.t + _SHORTEST_STRIDE * stride, tf.minimum(trial.t + _LONGEST_STRIDE * stride, to_wall)

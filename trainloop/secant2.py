@@ -26,7 +26,7 @@ paper nests its loops; here each evaluation is one step of a machine with four s
 In every stage a trial may be high, phi(t) > phi(0) + eps with phi'(t) < 0; then U3 bisects until (4.4) holds again.
 
 Two things differ. U3 of B2 begins at the last trial below phi(0) + eps instead of at 0, which is shorter and satisfies
-(4.4) as well. And a trial where phi is not finite is a high one, after which the step falls back to a tenth of the way.
+(4.4) as well. And a trial where phi is not finite is a high one, but steps shrink to a tenth until one is finite.
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ from trainloop.line import Point, inside, select
 
 _BRACKET, _FIRST, _SECOND, _MIDPOINT = range(4)
 
-# What is left of the way from a to a trial where phi is not finite: nan_decay of CG_DESCENT.
+# What is left of a trial where phi is not finite while no finite one is known: nan_decay of CG_DESCENT.
 _RETREAT = 0.1
 
 
@@ -100,13 +100,13 @@ class HagerZhang:
         bisecting = ~rising & (state.bisecting | ~low)  # U3 ends at the first rising trial
         growing = (state.stage == _BRACKET) & falling_low & ~bisecting
 
-        stage, t, restart = self._next_stage(state, a, b, rising, falling_low)
+        stage, t, restart = self._next_stage(line, state, a, b, rising, falling_low)
         t = tf.where(bisecting, a.t + self.theta * (b.t - a.t), t)  # U3a
-        t = tf.where(finite, t, a.t + _RETREAT * (b.t - a.t))
+        t = tf.where(finite | (a.t > 0), t, _RETREAT * trial.t)
         t = tf.where(growing, tf.minimum(self.rho * trial.t, line.longest), t)  # B3
         stage = tf.where(growing | bisecting, state.stage, stage)
         restart = restart & ~growing & ~bisecting
-        stuck = tf.where(growing, t <= trial.t, ~inside(t, a.t, b.t) | (b.t - a.t <= line.finest))
+        stuck = tf.where(growing, t <= trial.t, ~inside(t, a.t, b.t, line.finest))
         accepted = self.accepts(line, trial)
         a_k, b_k = select(restart, a, state.a_k), select(restart, b, state.b_k)
         return State(t, accepted, accepted | stuck, stage, bisecting, a, b, a_k, b_k)
@@ -122,7 +122,7 @@ class HagerZhang:
         """phi(0) + eps with eps = epsilon |phi(0)|, and not less than rounding."""
         return line.origin.f + tf.maximum(self.epsilon * tf.abs(line.origin.f), line.noise)
 
-    def _next_stage(self, state, a, b, rising, falling_low):
+    def _next_stage(self, line, state, a, b, rising, falling_low):
         """What follows when an update is complete.
 
         Returns:
@@ -134,7 +134,7 @@ class HagerZhang:
         # S2-S4: the first secant has become an end of the interval, unless U3 intervened.
         replaced = (state.stage == _FIRST) & ~state.bisecting & (rising | falling_low)
         second = tf.where(rising, secant(state.b_k, b), secant(state.a_k, a))
-        go_second = replaced & inside(second, a.t, b.t)
+        go_second = replaced & inside(second, a.t, b.t, line.finest)
 
         # L2; it is skipped after the first interval and after a midpoint.
         in_secant2 = (state.stage == _FIRST) | (state.stage == _SECOND)
@@ -142,7 +142,7 @@ class HagerZhang:
 
         # L1: the next iteration. Where rounding puts the secant on an end (U0), the midpoint follows at once.
         first = secant(a, b)
-        go_first = ~slow & inside(first, a.t, b.t)
+        go_first = ~slow & inside(first, a.t, b.t, line.finest)
 
         stage = tf.where(go_second, _SECOND, tf.where(go_first, _FIRST, _MIDPOINT))
         t = tf.where(go_second, second, tf.where(go_first, first, middle))

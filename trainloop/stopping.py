@@ -64,7 +64,7 @@ class StoppingRule:
 
     def at_point(self, f, g):
         """The code of the tests that need one point only, RUNNING if none holds: int32 []."""
-        conditions = [(tf.reduce_max(tf.abs(g)) <= tf.constant(self.gtol, g.dtype), Status.GRADIENT_TOLERANCE)]
+        conditions = [(linalg.largest(g) <= tf.constant(self.gtol, g.dtype), Status.GRADIENT_TOLERANCE)]
         if self.f_target is not None:
             conditions.insert(0, (f <= tf.constant(self.f_target, f.dtype), Status.TARGET_REACHED))
         return first_failure(*conditions)

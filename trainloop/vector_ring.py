@@ -1,28 +1,23 @@
-"""The last m vectors of a kind, for limited-memory methods: a ring in which only one slot is written per step.
+"""The last m vectors of a kind, for limited-memory methods: a matrix [m, n] in which one row is written per step.
 
-    slot   0    1    2    3           m = 4, next slot 2: v_4 and v_5 have replaced v_0 and v_1, v_2 is the oldest
-           v_4  v_5  v_2  v_3
+    row   0    1    2    3           m = 4, next row 2: v_4 and v_5 have replaced v_0 and v_1, v_2 is the oldest
+          v_4  v_5  v_2  v_3
 
-Reading does not care for the order of slots: products with all of them come as [m], and sums take m coefficients.
+Reading does not care for the order of rows: products with all of them come as [m], and sums take m coefficients.
 
-A queue would move every vector at every step, and so would one variable [m, n] of which a row is written:
-TensorFlow then copies the whole at each later read. So every slot of a long vector is a variable of its own. Short
-vectors are kept in one matrix that is replaced as a whole, because there the number of operations is what costs.
+A queue would move every vector at every step. Writing a row with a sliced assignment is no better: TensorFlow then
+copies the whole matrix at each later read. XLA writes the row in place if the assignment is part of what it compiles,
+so for long vectors a step moves n numbers and no memory is taken anew.
 """
-
-import dataclasses
 
 import tensorflow as tf
 
-from trainloop import checks
+from trainloop import checks, linalg
 from trainloop.stored import StoredValue
-
-# From this length on a slot is a variable of its own.
-_LONG = 2**14
 
 
 class VectorRing(StoredValue):
-    """m slots of [n], zero until they are filled.
+    """m rows of n numbers, zero until they are written.
 
     Example:
         >>> ring = VectorRing.empty(4, n=3, dtype="float64")
@@ -30,111 +25,100 @@ class VectorRing(StoredValue):
         array([0., 0., 0., 0.])
     """
 
-    def __init__(self, stored, pending=None):
-        self._stored = stored
-        self._pending = pending  # (slot int32 [], v [n], when bool [])
+    def __init__(self, rows, pending=None):
+        self._rows = rows  # [m, n], a tensor or a variable
+        self._pending = pending  # (row int32 [], v [n], when bool [])
 
     @classmethod
     def empty(cls, m, *, n, dtype="float32"):
-        """m slots of zeros.
+        """m rows of zeros.
 
         Args:
-            m: number of slots, at least 1.
+            m: number of rows, at least 1.
             n: length of the vectors, at least 1.
             dtype: a floating dtype.
         """
         m, n = checks.integer("m", m, at_least=1), checks.integer("n", n, at_least=1)
-        if n < _LONG:
-            return cls(_Stacked(tf.zeros([m, n], dtype)))
-        return cls(_Slots(tuple(tf.zeros([n], dtype) for _ in range(m))))
+        return cls(tf.zeros([m, n], dtype))
 
     def dots(self, v):
-        """The product of every slot with v [n]: [m]."""
-        return self._readable().dots(v)
+        """The product of every row with v [n]: [m]."""
+        return tf.linalg.matvec(self._readable(), v)
 
-    def combine(self, coefficients, plus):
-        """plus + sum_j c_j v_j for coefficients c [m] and plus [n]: [n]."""
-        return self._readable().combine(coefficients, plus)
-
-    def put(self, slot, v, when=True):
-        """The ring with v in a slot.
+    def put(self, row, v, when=True):
+        """The ring with another vector in one row.
 
         Args:
-            slot: int32 [] in 0..m-1.
+            row: int32 [] in 0..m-1.
             v: [n].
             when: bool []; where it is false nothing changes.
         """
         self._readable()
-        return VectorRing(self._stored, (slot, v, tf.convert_to_tensor(when)))
+        return VectorRing(self._rows, (row, v, tf.convert_to_tensor(when)))
 
     def as_variables(self, make_variable):
-        return VectorRing(self._readable().as_variables(make_variable))
+        return VectorRing(make_variable("rows", self._readable(), False))
 
     def describes_change_of(self, other):
-        return self._stored is other._stored
+        return self._rows is other._rows
 
     def commit(self):
-        if self._pending is not None:
-            self._stored.write(*self._pending)
+        if self._pending is None:
+            return
+        n = self._rows.shape[1]
+        write = (
+            self._write_by_selection
+            if n < linalg.LONG
+            else tf.function(self._write_in_place, jit_compile=True, autograph=False)
+        )
+        write(*self._pending)
+
+    def _write_by_selection(self, row, v, when):
+        chosen = tf.equal(tf.range(self._rows.shape[0]), row) & when
+        self._rows.assign(tf.where(chosen[:, None], v, self._rows))
+
+    def _write_in_place(self, row, v, when):
+        v = tf.where(when, v, tf.gather(self._rows, row))
+        # Unlike tf.tensor_scatter_nd_update this is a slice for XLA too, which it updates where it stands.
+        self._rows.assign(
+            tf.raw_ops.TensorStridedSliceUpdate(
+                input=self._rows, begin=[row], end=[row + 1], strides=[1], value=v[None]
+            )
+        )
 
     def _readable(self):
         if self._pending is not None:
             raise ValueError("a ring that was put into can be used again after the step is committed")
-        return self._stored
+        return self._rows
 
     def __repr__(self):
-        return f"VectorRing({self._stored!r})"
+        return (
+            f"VectorRing(m={self._rows.shape[0]}, n={self._rows.shape[1]}, dtype={tf.as_dtype(self._rows.dtype).name})"
+        )
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Stacked:
-    """All slots as the rows of one matrix [m, n]."""
+def combine(scale, v, *rings_and_coefficients):
+    """scale v + sum over all rows of several rings of c_j v_j, in one pass over memory.
 
-    rows: object
+    Args:
+        scale: [].
+        v: [n].
+        *rings_and_coefficients: pairs (`VectorRing`, [m]).
 
-    def dots(self, v):
-        return tf.linalg.matvec(self.rows, v)
-
-    def combine(self, coefficients, plus):
-        return plus + tf.linalg.matvec(self.rows, coefficients, transpose_a=True)
-
-    def as_variables(self, make_variable):
-        return _Stacked(make_variable("rows", self.rows, False))
-
-    def write(self, slot, v, when):
-        chosen = tf.equal(tf.range(self.rows.shape[0]), slot) & when
-        self.rows.assign(tf.where(chosen[:, None], v, self.rows))
+    Returns:
+        [n].
+    """
+    rings, coefficients = zip(*rings_and_coefficients, strict=True)
+    return _sum(scale, v, *(ring._readable() for ring in rings), *coefficients)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Slots:
-    """One vector [n] per slot."""
-
-    slots: tuple
-
-    def dots(self, v):
-        return tf.stack([tf.tensordot(slot, v, 1) for slot in self.slots])
-
-    def combine(self, coefficients, plus):
-        return _fused_sum(coefficients, plus, *self.slots)
-
-    def as_variables(self, make_variable):
-        return _Slots(tuple(make_variable(f"slot_{i}", slot, False) for i, slot in enumerate(self.slots)))
-
-    def write(self, slot, v, when):
-        def writes(variable):
-            return lambda: _written(variable, v)
-
-        nothing = len(self.slots)
-        tf.switch_case(tf.where(when, slot, nothing), [*map(writes, self.slots), lambda: tf.no_op()])
-
-
-def _written(variable, v):
-    variable.assign(v)
-    return tf.no_op()
-
-
-# XLA makes one pass over memory of it; one operation after the other would write m intermediate vectors.
-@tf.function(jit_compile=True, autograph=False)
-def _fused_sum(coefficients, plus, *slots):
-    return plus + sum(c * slot for c, slot in zip(tf.unstack(coefficients), slots, strict=True))
+@linalg.fused
+def _sum(scale, v, *matrices_and_coefficients):
+    half = len(matrices_and_coefficients) // 2
+    matrices, coefficients = matrices_and_coefficients[:half], matrices_and_coefficients[half:]
+    terms = [
+        c * row
+        for C, rows in zip(coefficients, matrices, strict=True)
+        for c, row in zip(tf.unstack(C), tf.unstack(rows), strict=True)
+    ]
+    return scale * v + sum(terms)

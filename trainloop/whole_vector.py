@@ -195,7 +195,7 @@ class WholeVectorOptimizer(keras.optimizers.Optimizer, abc.ABC):
             status = tf.where(status == Status.RUNNING, tf.cast(new["status"], tf.int32), status)
         self._commit(status, (x, x_new), old, new)
         if evaluated is not None:
-            evaluated = tuple(tf.where(status >= 0, b, a) for a, b in zip((f, g), evaluated, strict=True))
+            evaluated = tuple(linalg.choose(status >= 0, b, a) for a, b in zip((f, g), evaluated, strict=True))
         logs = {"loss": f, "grad_norm": grad_norm, **states.scalars(new)}
         return StepResult(status, logs, evaluated)
 
@@ -255,13 +255,15 @@ class WholeVectorOptimizer(keras.optimizers.Optimizer, abc.ABC):
         """
         taken = status >= 0
         x, x_new = points
-        self._vector.assign(tf.where(taken, x_new, x))
+        self._vector.assign(linalg.choose(taken, x_new, x))
         stored = [leaf for leaf in new.values() if isinstance(leaf, StoredValue)]
         for path, leaf in new.items():
             if not isinstance(leaf, StoredValue):
                 self._memory.leaves[path].assign(tf.where(taken, leaf, old[path]))
         if stored:
-            tf.cond(taken, lambda: _commit_all(stored), lambda: tf.no_op())
+            # Whatever still reads a stored value comes first: a buffer in use is copied instead of written in place.
+            with tf.control_dependencies([leaf for leaf in new.values() if not isinstance(leaf, StoredValue)]):
+                tf.cond(taken, lambda: _commit_all(stored), lambda: tf.no_op())
         self.iterations.assign_add(tf.cast(taken, self.iterations.dtype))
         self._skipped_steps.assign_add(tf.cast(~taken, "int64"))
         self._last_failure.assign(tf.where(taken, self._last_failure, status))

@@ -28,7 +28,7 @@ import tensorflow as tf
 from trainloop import checks, linalg, linesearch
 from trainloop.optimizer import GlobalObjectiveOptimizer
 from trainloop.status import Status
-from trainloop.vector_ring import VectorRing
+from trainloop.vector_ring import VectorRing, combine
 
 
 @keras.saving.register_keras_serializable("trainloop")
@@ -71,7 +71,7 @@ class LBFGS(GlobalObjectiveOptimizer):
 
     def update(self, x, f, g, state, objective):
         fresh = tf.equal(state["pairs"], 0)
-        d = -self._times_inverse_hessian(g, state)
+        d = self._direction(g, state)
         first = self.first_step / tf.maximum(linalg.norm(g), 1)
         search = linesearch.SEARCHES[self.line_search]
         found = search(objective, x, f, g, d, tf.where(fresh, first, 1), max_evaluations=self.max_evaluations)
@@ -82,8 +82,8 @@ class LBFGS(GlobalObjectiveOptimizer):
         new["status"] = tf.where(stalled, tf.constant(Status.STALLED, tf.int32), Status.RUNNING)
         return found.x, new, (found.f, found.g)
 
-    def _times_inverse_hessian(self, g, state):
-        """H g."""
+    def _direction(self, g, state):
+        """-H g."""
         order, filled = self._oldest_first(state)
 
         def table(values):
@@ -104,7 +104,7 @@ class LBFGS(GlobalObjectiveOptimizer):
         a = _solve(R, diagonal * p + gamma * (tf.linalg.matvec(yy, p) - yg), adjoint=True)
         b = -gamma * p
         slots = tf.argsort(order)
-        return state["Y"].combine(tf.gather(b, slots), state["S"].combine(tf.gather(a, slots), gamma * g))
+        return combine(-gamma, g, (state["S"], -tf.gather(a, slots)), (state["Y"], -tf.gather(b, slots)))
 
     def _oldest_first(self, state):
         """(slots from the oldest to the newest, which of them are filled): empty slots first."""

@@ -1,15 +1,14 @@
 """Nonsmooth test problems: maxima, absolute values, and Wolfe's function of three pieces.
 
-Most are in Lukšan and Vlček (2000), "Test problems for nonsmooth unconstrained and linearly constrained
-optimization", Technical report 798, Institute of Computer Science, Prague, below LV with the number of the problem
-in its section 3; many come from Mäkelä and Neittaanmäki (1992), "Nonsmooth optimization". Starting points are LV's.
+They are from Lukšan and Vlček (2000), "Test problems for nonsmooth unconstrained and linearly constrained
+optimization", Technical report 798, Institute of Computer Science, Prague, below LV; many are also in Mäkelä and
+Neittaanmäki (1992), "Nonsmooth optimization". Starting points are LV's.
 
 Gradient descent stalls on most of them away from the minimum: near a kink the subgradient of one piece says nothing
 about the others. At a kink the tape gives a subgradient: `tf.reduce_max` averages the pieces that attain the maximum,
 `tf.abs` has slope 0 at 0.
 
-Two of them are convex although the literature files them under nonconvex or leaves it open: Mifflin2, the larger of
-two convex functions, and Wolfe's.
+Mifflin2 is marked convex although collections list it as nonconvex: it is the larger of two convex functions.
 """
 
 import numpy as np
@@ -71,8 +70,8 @@ def _crescent(x):
 def _wolfe(x):
     """5 sqrt(9 x1^2 + 16 x2^2) where x1 > |x2|;  9 x1 + 16 |x2| - min(x1, 0)^9 elsewhere.   Wolfe (1975).
 
-    The pieces meet smoothly at x1 = |x2|. Steepest descent with exact line searches converges to 0, which is not
-    even stationary.
+    Convex, and smooth where the pieces meet at x1 = |x2|. From many starts steepest descent with exact line searches
+    converges to 0, which is not even stationary.
     """
     x1, x2 = tf.unstack(x, 2)
     right = x1 > tf.abs(x2)

@@ -27,7 +27,8 @@ class Problem:
         residuals: x [n] -> r [m] with f = sum r_i^2, without a factor 1/2; None where f is no sum of squares.
         minimiser: float64 NumPy [n] with f(minimiser) = minimum; None where only the value is known. There may be
             others.
-        other_minima: values at which a descent method may rightly end instead, at a local minimiser or at infinity.
+        other_minima: values at which a descent method may rightly end instead: of a local minimiser, approached at
+            infinity, or of a saddle that the gradients from x0 cannot tell from a minimiser.
         source: where the problem is from.
     """
 

@@ -44,7 +44,7 @@ def chained_rosenbrock(n):
     """One valley through all variables:  f = sum_(i<n) 100 (x_(i+1) - x_i^2)^2 + (1 - x_i)^2.
 
     For n >= 4 there is a second, local minimum near (-1, 1, ..., 1); its value for n = 10 is recorded. From the
-    start at -ones, as in CUTE's CHNROSNB, all of SciPy's methods reach ones. The start of Lukšan and Vlček (1999),
+    start at -ones, as in CUTE's CHNROSNB, SciPy's methods reach ones. The start of Lukšan and Vlček (1999),
     -1.2 and 1 in turn, leads its BFGS to the local minimum.
 
     Args:
@@ -212,7 +212,8 @@ _OSBORNE_1 = [
 def _biggs_exp6(x):
     """r_i = x3 exp(-t_i x1) - x4 exp(-t_i x2) + x6 exp(-t_i x5) - y_i,  t_i = i / 10,  i = 1..13.
 
-    y_i = exp(-t_i) - 5 exp(-10 t_i) + 3 exp(-4 t_i).
+    y_i = exp(-t_i) - 5 exp(-10 t_i) + 3 exp(-4 t_i). The start has x1 = x5 and x3 = x6, the gradient keeps it so, and
+    the smallest value there, 5.65565e-3, belongs to a saddle.
     """
     x1, x2, x3, x4, x5, x6 = tf.unstack(x, 6)
     t = _one_to(13, x) / 10
@@ -297,7 +298,7 @@ SMOOTH = [
     _mgh(2, "freudenstein_roth", _freudenstein_roth, [0.5, -2], minimiser=[5, 4], other_minima=(48.98425367924,)),
     _mgh(4, "brown_badly_scaled", _brown_badly_scaled, [1, 1], minimiser=[1e6, 2e-6]),
     _mgh(6, "jennrich_sampson", _jennrich_sampson, [0.3, 0.4], 124.3621823556148),
-    _mgh(8, "bard", _bard, np.ones(3), 0.008214877306578968, other_minima=(17.4286,)),
+    _mgh(8, "bard", _bard, np.ones(3), 0.008214877306578968, other_minima=(17.428693333333335,)),
     _mgh(9, "gaussian", _gaussian, [0.4, 1, 0], 1.1279327696186e-08),
     _mgh(10, "meyer", _meyer, [0.02, 4000, 250], 87.94585517085112),
     _mgh(12, "box", _box, [0, 10, 20], minimiser=[1, 10, 1]),
@@ -307,7 +308,7 @@ SMOOTH = [
         _kowalik_osborne,
         [0.25, 0.39, 0.415, 0.39],
         0.0003075056038492369,
-        other_minima=(1.02734e-3,),
+        other_minima=(0.0010273430486954574,),
     ),
     _mgh(16, "brown_dennis", _brown_dennis, [25, 5, -5, -1], 85822.2016263563, convex=True),
     _mgh(17, "osborne_1", _osborne_1, [0.5, 1.5, -1, 0.01, 0.02], 5.46489469748275e-05),
@@ -317,7 +318,7 @@ SMOOTH = [
         _biggs_exp6,
         [1, 2, 1, 1, 1, 1],
         minimiser=[1, 10, 1, 5, 4, 3],
-        other_minima=(0.00565564992551554,),
+        other_minima=(0.005655649925499943,),
     ),
     _mgh(20, "watson", _watson, np.zeros(6), 0.0022876700535524),
     _mgh(23, "penalty_1", _penalty_1, _TEN, 7.08765146709037e-05),
