@@ -36,6 +36,10 @@ class BatchLoss(abc.ABC):
     def share(self, part, batch):
         """By how much the first term of a part of a batch is to be multiplied, so that parts add up to the whole."""
 
+    def adds_up(self, predictions):
+        """Whether the shares hold for these predictions of a part."""
+        return True
+
 
 class SupervisedLoss(BatchLoss):
     """A Keras loss of batches (inputs, targets[, sample_weight]).
@@ -75,8 +79,12 @@ class SupervisedLoss(BatchLoss):
         if reduction == "sum":
             return 1.0
         if reduction == "mean_with_sample_weight" and len(batch) == 3:
-            return tf.reduce_sum(part[2]) / tf.reduce_sum(batch[2])
+            return tf.math.divide_no_nan(tf.reduce_sum(part[2]), tf.reduce_sum(batch[2]))
         return share_of_samples(part, batch)
+
+    def adds_up(self, predictions):
+        # Keras hangs the mask of a sequence on the tensor, and divides by the number of what is not masked.
+        return self._loss.reduction == "sum" or getattr(predictions, "_keras_mask", None) is None
 
 
 class CustomLoss(BatchLoss):
@@ -89,6 +97,8 @@ class CustomLoss(BatchLoss):
     """
 
     def __init__(self, loss_fn):
+        if not callable(loss_fn):
+            raise ValueError(f"loss_fn must be a function (model, batch) -> scalar, received {loss_fn!r}")
         self._loss_fn = loss_fn
         self._takes_training = "training" in inspect.signature(loss_fn).parameters
 

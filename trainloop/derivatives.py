@@ -18,6 +18,9 @@ import tensorflow as tf
 
 from trainloop import linalg
 
+# Operations behind which derivatives end.
+_OPAQUE = ("StopGradient", "PyFunc", "PyFuncStateless", "EagerPyFunc")
+
 
 class Linearised:
     """A function z = r(x) at one point, ready for products with its Jacobian J.
@@ -68,6 +71,37 @@ def value_and_grad(function, x):
     return f, tape.gradient(f, x)
 
 
+def hessian(function, x):
+    """v -> H v at x, by the way that is right for the function.
+
+    Args:
+        function: x (any shape) -> f [].
+        x: the point.
+
+    Returns:
+        function of v, of the shape of x.
+    """
+    if stops_gradients(function, x):
+        return lambda v: _by_differences(function, x, v)
+
+    def product(v):
+        try:
+            return hvp(function, x, v)
+        except LookupError:  # an operation whose gradient has no gradient
+            return _by_differences(function, x, v)
+
+    return product
+
+
+def _by_differences(function, x, v):
+    def gradient(flat):
+        g = value_and_grad(lambda z: function(tf.reshape(z, tf.shape(x))), flat)[1]
+        return tf.zeros_like(flat) if g is None else g
+
+    product = difference_of_gradients(gradient, tf.reshape(x, [-1]), tf.reshape(v, [-1]))
+    return tf.reshape(product, tf.shape(x))
+
+
 def hvp(function, x, v):
     """H v by reverse over reverse, for functions that stop no gradients.
 
@@ -98,22 +132,25 @@ def difference_of_gradients(gradient, x, v):
     Returns:
         [n]; zeros for v = 0.
     """
-    length = tf.norm(v)
+    length = linalg.norm(v)
+    unit = v / tf.where(length > 0, length, tf.ones_like(length))
     reach = float(np.finfo(x.dtype.as_numpy_dtype).eps) ** (1 / 3) * tf.maximum(linalg.largest(x), 1)
-    h = tf.where(length > 0, reach / length, tf.ones_like(length))
     # One call of the gradient in a loop of two, so that a network is traced once.
-    ahead, behind = tf.unstack(tf.map_fn(lambda sign: gradient(x + sign * h * v), tf.constant([1, -1], x.dtype)))
-    return (ahead - behind) / (2 * h)
+    ahead, behind = tf.unstack(tf.map_fn(lambda sign: gradient(x + sign * reach * unit), tf.constant([1, -1], x.dtype)))
+    return (ahead - behind) / (2 * reach) * length
 
 
 def stops_gradients(function, x):
-    """Whether `tf.stop_gradient` occurs anywhere in a function of x, in the layers it calls too.
+    """Whether second derivatives of a function by autodiff may lack something.
+
+    That is so where `tf.stop_gradient` occurs anywhere in it, in the layers it calls too, or a Python function that
+    TensorFlow cannot look into.
 
     Args:
         function: x [n] -> tensors.
-        x: [n]; only shape and dtype are used.
+        x: only shape and dtype are used.
     """
     spec = tf.TensorSpec(x.shape, x.dtype)
     graph = tf.function(function, autograph=False).get_concrete_function(spec).graph.as_graph_def()
     nodes = [graph.node, *(inner.node_def for inner in graph.library.function)]
-    return any(node.op == "StopGradient" for part in nodes for node in part)
+    return any(node.op in _OPAQUE for part in nodes for node in part)

@@ -44,19 +44,23 @@ class FunctionObjective(Objective):
 
     def hvp(self, x, v):
         """H(x) v by autodiff; by differences where fun stops gradients or its g cannot be differentiated."""
-        product = None
-        if not self._stops_gradients(x):
-            with tf.GradientTape() as tape:
-                tape.watch(x)
-                _, g = self.value_and_grad(x)
-            product = tape.gradient(g, x, v)
+        product = None if self._stops_gradients(x) else self._product_by_autodiff(x, v)
         if product is None:
             return derivatives.difference_of_gradients(lambda z: self.value_and_grad(z)[1], x, v)
         return tf.convert_to_tensor(product)
 
+    def _product_by_autodiff(self, x, v):
+        try:
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                _, g = self.value_and_grad(x)
+            return tape.gradient(g, x, v)
+        except LookupError:  # an operation whose gradient has no gradient
+            return None
+
     def _stops_gradients(self, x):
         if self._known_to_stop is None:
-            self._known_to_stop = derivatives.stops_gradients(self.value, x)
+            self._known_to_stop = derivatives.stops_gradients(lambda z: self._call(z), x)
         return self._known_to_stop
 
     def _call(self, x):

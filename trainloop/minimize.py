@@ -109,7 +109,7 @@ class _Minimization:
         self._evaluations = Evaluations()
         self._objective = Counted(objective, self._evaluations)
         # Compiled: what is evaluated eagerly leaves its memory in another pool than the one the loop takes from.
-        f, g = tf.function(self._objective.value_and_grad, autograph=False)(x0)
+        f, g = _compiled(self._objective.value_and_grad, x0)(x0)
         _check_start_values(f, g, x0)
         variable = tf.Variable(x0, name="x")
         optimizer.build([variable])
@@ -117,7 +117,7 @@ class _Minimization:
         self._here = f, g
         logged = {"f" if name == "loss" else name: dtype for name, dtype in optimizer.log_dtypes().items()}
         self._columns = logged | {f"evaluations/{kind}": np.int64 for kind in KINDS}
-        self._block = tf.function(self._steps, autograph=False)
+        self._block = _compiled(self._steps, tf.constant(0), f, g)
 
     def run(self, max_steps, callback):
         status = Status(int(self._rule.at_point(*self._here)))
@@ -189,6 +189,12 @@ class _Minimization:
         status = tf.where(status == Status.RUNNING, by_rule, status)
         logs = {**logs, "f": logs["loss"], **{f"evaluations/{kind}": count for kind, count in evaluations.items()}}
         return status, tf.stack([tf.cast(logs[name], tf.float64) for name in self._columns]), f_new, g_new
+
+
+def _compiled(function, *like):
+    """The function, traced once for arguments like these. TensorFlow warns of a tf.function per call of `minimize`."""
+    specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in like]
+    return tf.function(function, autograph=False).get_concrete_function(*specs)
 
 
 def _unused(optimizer):

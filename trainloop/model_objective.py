@@ -76,6 +76,7 @@ class ModelObjective(Objective):
         def gradient_of_part(part, frozen):
             with tf.GradientTape() as tape:
                 compared, own, predictions = self._loss.terms(self.model, part.batch, training=True)
+                self._refuse_unless_adding_up(part, predictions)
                 f = part.weighted(compared, own)
             if self._observe:
                 self._observe(part.batch, predictions)
@@ -102,9 +103,12 @@ class ModelObjective(Objective):
         Differences of gradients replace autodiff where the model stops gradients, as normalisation layers do; see
         `derivatives`. That is said once, with a warning.
         """
-        if self._stops_gradients(x):
-            return derivatives.difference_of_gradients(lambda z: self.value_and_grad(z)[1], x, v)
-        return self._sum_stateless(lambda run: (derivatives.hvp(run.f, x, v),), [x.shape])[0]
+        if not self._stops_gradients(x):
+            try:
+                return self._sum_stateless(lambda run: (derivatives.hvp(run.f, x, v),), [x.shape])[0]
+            except LookupError:  # an operation whose gradient has no gradient
+                pass
+        return derivatives.difference_of_gradients(lambda z: self.value_and_grad(z)[1], x, v)
 
     def ggnvp(self, x, v):
         """(J' L J + R) v with J of the predictions, L of the loss, and R the Hessian of the model's own losses."""
@@ -125,11 +129,11 @@ class ModelObjective(Objective):
             )
         model = derivatives.Linearised(run.predictions_and_own, x)
 
-        def product(v):
-            product = model.vjp(derivatives.hvp(run.compare, model.z, model.jvp(v)))
-            return product if model.extra is None else product + derivatives.hvp(run.own, x, v)
-
-        return product
+        loss = derivatives.hessian(run.compare, model.z)
+        if model.extra is None:
+            return lambda v: model.vjp(loss(model.jvp(v)))
+        own = derivatives.hessian(run.own, x)
+        return lambda v: model.vjp(loss(model.jvp(v))) + own(v)
 
     def _stops_gradients(self, x):
         if self._known_to_stop is None:
@@ -141,6 +145,13 @@ class ModelObjective(Objective):
                     stacklevel=2,
                 )
         return self._known_to_stop
+
+    def _refuse_unless_adding_up(self, part, predictions):
+        if part.batch is not self.batch and not self._loss.adds_up(predictions):
+            raise ValueError(
+                "the mean over a masked batch is not the sum of its microbatches, because each counts other samples; "
+                "use microbatch_size=None, or a loss with reduction='sum'"
+            )
 
     def _sum_stateless(self, derive, shapes):
         """The sum over all parts of what `derive(run)` makes of each: a tuple of tensors of these shapes."""
@@ -195,11 +206,13 @@ class _StatelessRun:
     def __init__(self, objective, part, frozen):
         self._model, self._loss, self._vector = objective.model, objective._loss, objective.vector
         self._others, self._frozen, self._part = objective._others, frozen, part
+        self._check = objective._refuse_unless_adding_up
         self.written = None
 
     def f(self, x):
         with self._values(x):
-            compared, own, _ = self._loss.terms(self._model, self._part.batch, training=True)
+            compared, own, predictions = self._loss.terms(self._model, self._part.batch, training=True)
+        self._check(self._part, predictions)
         return tf.cast(self._part.weighted(compared, own), x.dtype)
 
     def predictions_and_own(self, x):
@@ -207,6 +220,7 @@ class _StatelessRun:
         with self._values(x):
             predictions = self._loss.forward(self._model, self._part.batch, training=True)
             own = batch_loss.own_losses(self._model, x.dtype) if self._model.losses else None
+        self._check(self._part, predictions)
         return predictions, own
 
     def compare(self, predictions):

@@ -64,9 +64,14 @@ class StoppingRule:
 
     def at_point(self, f, g):
         """The code of the tests that need one point only, RUNNING if none holds: int32 []."""
-        conditions = [(linalg.largest(g) <= tf.constant(self.gtol, g.dtype), Status.GRADIENT_TOLERANCE)]
+        largest = linalg.largest(g)
+        conditions = [
+            (~tf.math.is_finite(f), Status.NONFINITE_LOSS),
+            (~tf.math.is_finite(largest), Status.NONFINITE_GRADIENT),
+            (largest <= tf.constant(self.gtol, g.dtype), Status.GRADIENT_TOLERANCE),
+        ]
         if self.f_target is not None:
-            conditions.insert(0, (f <= tf.constant(self.f_target, f.dtype), Status.TARGET_REACHED))
+            conditions.insert(2, (f <= tf.constant(self.f_target, f.dtype), Status.TARGET_REACHED))
         return first_failure(*conditions)
 
     def between(self, x, f, x_new, f_new, g_new, evaluations):

@@ -85,7 +85,7 @@ class WholeVectorOptimizer(keras.optimizers.Optimizer, abc.ABC):
     def learning_rate(self):
         """Inside `update` a scalar tensor of the dtype of x, outside what Keras gives."""
         if self._outer and self._schedule is not None:
-            rate = self._schedule(self._outer[0].iterations)
+            rate = self._schedule(self._outermost().iterations)
         else:
             rate = super().learning_rate
         if not self._inside_update:
@@ -246,7 +246,12 @@ class WholeVectorOptimizer(keras.optimizers.Optimizer, abc.ABC):
         """
         if self.built:
             raise ValueError(f"{self.name} is in use by itself; give {type(outer).__name__} a new one")
+        if self._outer and self._outer[0] is not outer:
+            raise ValueError(f"{self.name} works inside another method already; give {type(outer).__name__} a new one")
         self._vector, self._outer = outer._vector, (outer,)
+
+    def _outermost(self):
+        return self._outer[0]._outermost() if self._outer else self
 
     def _commit(self, status, points, old, new):
         """Write the new point and state, or the old ones again after a failure.

@@ -57,9 +57,14 @@ class Wrapper(GlobalObjectiveOptimizer):
         return x_new, ({"inner": new} if new else {}) | _status_of(new), evaluated
 
     def _saved_variables(self):
+        return super()._saved_variables() | self._inner_rates()
+
+    def _inner_rates(self):
+        """Learning rates that are variables, of all methods inside."""
         rate = self.inner.learning_rate
-        inner = {"inner.learning_rate": rate} if isinstance(rate, keras.Variable) else {}
-        return super()._saved_variables() | inner
+        deeper = self.inner._inner_rates() if isinstance(self.inner, Wrapper) else {}
+        own = {"learning_rate": rate} if isinstance(rate, keras.Variable) else {}
+        return {f"inner.{name}": variable for name, variable in (own | deeper).items()}
 
     def get_config(self):
         """The constructor arguments; the inner method as Keras serialises it."""

@@ -19,9 +19,10 @@ from trainloop import checks, linalg, linesearch
 from trainloop.optimizer import GlobalObjectiveOptimizer
 from trainloop.status import Status
 
-# How exact the slope at the end of a line search must be. PR+ loses its directions with a loose one.
-_CURVATURE = {"polak_ribiere": 0.4, "hager_zhang": 0.9}
-_LINE_SEARCH = {"polak_ribiere": "strong_wolfe", "hager_zhang": "hager_zhang"}
+BETAS = ("polak_ribiere", "hager_zhang")
+
+# How small the slope must be at the end of a line search; a loose search loses conjugate directions.
+_CURVATURE = {"strong_wolfe": 0.4, "hager_zhang": 0.9}
 
 
 @keras.saving.register_keras_serializable("trainloop")
@@ -32,14 +33,19 @@ class NonlinearCG(GlobalObjectiveOptimizer):
     `Status.STALLED`.
 
     Args:
-        beta: "polak_ribiere" (PR+, with a strong Wolfe line search) or "hager_zhang" (with their own).
+        beta: "polak_ribiere" (PR+) or "hager_zhang".
+        line_search: "strong_wolfe" with curvature 0.4, or "hager_zhang" with 0.9, see `linesearch`. The first needs
+            fewer evaluations on most functions, with either beta.
         max_evaluations: of f in one line search, at least 2.
         name, **kwargs: see `GlobalObjectiveOptimizer`.
     """
 
-    def __init__(self, beta="polak_ribiere", max_evaluations=20, name="nonlinear_cg", **kwargs):
+    def __init__(
+        self, beta="polak_ribiere", line_search="strong_wolfe", max_evaluations=20, name="nonlinear_cg", **kwargs
+    ):
         super().__init__(None, name=name, **kwargs)
-        self.beta = checks.choice("beta", beta, tuple(_CURVATURE))
+        self.beta = checks.choice("beta", beta, BETAS)
+        self.line_search = checks.choice("line_search", line_search, tuple(_CURVATURE))
         self.max_evaluations = checks.integer("max_evaluations", max_evaluations, at_least=2)
 
     def init_state(self, x):
@@ -55,14 +61,14 @@ class NonlinearCG(GlobalObjectiveOptimizer):
     def update(self, x, f, g, state, objective):
         steepest, d = self._direction(g, state)
         slope = tf.tensordot(g, d, 1)
-        found = linesearch.SEARCHES[_LINE_SEARCH[self.beta]](
+        found = linesearch.SEARCHES[self.line_search](
             objective,
             x,
             f,
             g,
             d,
             _first_trial(slope, linalg.norm(d), state["decrease"]),
-            curvature=_CURVATURE[self.beta],
+            curvature=_CURVATURE[self.line_search],
             max_evaluations=self.max_evaluations,
         )
         stalled = steepest & ~found.success & tf.reduce_any(tf.not_equal(g, 0))
@@ -97,7 +103,8 @@ class NonlinearCG(GlobalObjectiveOptimizer):
         return tf.where(tf.math.is_finite(beta), beta, tf.zeros_like(beta))
 
     def get_config(self):
-        return {**super().get_config(), "beta": self.beta, "max_evaluations": self.max_evaluations}
+        own = {name: getattr(self, name) for name in ("beta", "line_search", "max_evaluations")}
+        return {**super().get_config(), **own}
 
 
 def _first_trial(slope, length, decrease):

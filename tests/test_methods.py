@@ -1,0 +1,196 @@
+"""Every method crosses every problem: it solves it, or the problem is outside of its domain for a reason given here.
+
+How many evaluations of f a solution takes is pinned in `evaluation_counts.json`, written by
+
+    python tests/test_methods.py
+"""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+import scipy.optimize
+import tensorflow as tf
+
+import trainloop as tl
+from trainloop.testing import problems
+
+COUNTS = pathlib.Path(__file__).with_name("evaluation_counts.json")
+
+SMOOTH = {name: problem for name, problem in problems.items() if problem.smooth}
+
+# A method's own best settings for the collection, where they are not the defaults.
+METHODS = {
+    **{name: lambda problem, cls=cls: cls() for name, cls in tl.ALGORITHMS.items()},
+    "adam": lambda problem: tl.Adam(0.01),
+    "newtoncg": lambda problem: tl.NewtonCG("gauss_newton" if problem.residuals else "hessian"),
+    "testgd": lambda problem: tl.BestSoFar(tl.TestGD(rad=_distance(problem))),
+}
+
+ONE_STEP_LENGTH = "one step length for all directions: unstable or too slow where curvatures differ by much"
+_SOLVED_BY_FIXED_STEPS = {
+    "simplegd": "beale gaussian broyden_tridiagonal linear_full_rank",
+    "momentum": "beale gaussian trigonometric discrete_boundary_value linear_full_rank logistic_regression",
+    "adam": "beale jennrich_sampson gaussian kowalik_osborne trigonometric broyden_tridiagonal "
+    "discrete_boundary_value linear_full_rank logistic_regression",
+}
+
+# Single problems beyond a method that solves its likes.
+_TOO_HARD = {
+    ("lbfgs", "quadratic"): "condition 1e6: more than 2000 steps with ten pairs",
+    ("nonlinearcg", "quadratic"): "condition 1e6: more than 2000 steps",
+    ("nonlinearcg", "meyer"): "curvatures differ by 1e15: the line search stalls on rounding",
+    ("newtoncg", "meyer"): "the radius is the same in all directions, the scales of x differ by 1e6",
+    ("newtoncg", "brown_badly_scaled"): "the radius is the same in all directions, the scales of x differ by 1e12",
+}
+
+
+def outside(method, problem):
+    """Why a method is not expected to solve a problem, or None."""
+    if method == "testgd":
+        if not problem.convex:
+            return "the ellipsoid method cuts off minimisers of a function that is not convex"
+        return f"n = {problem.n}: the volume falls by exp(-1 / (2n + 2)) per step" if problem.n > 10 else None
+    if not problem.smooth:
+        return "the method expects a gradient that is continuous; it ends at kinks"
+    if method in _SOLVED_BY_FIXED_STEPS:
+        return None if problem.name in _SOLVED_BY_FIXED_STEPS[method].split() else ONE_STEP_LENGTH
+    if method == "levenbergmarquardt" and problem.residuals is None:
+        return "no sum of squares"
+    return _TOO_HARD.get((method, problem.name))
+
+
+PAIRS = [(method, name) for method in METHODS for name, p in problems.items() if outside(method, p) is None]
+
+
+def solve(method, problem):
+    """The result of a method with the collection's settings on a problem."""
+    fun = tl.LeastSquares(problem.residuals) if problem.residuals else problem.fun
+    if method == "testgd":
+        target = problem.minimum + 1e-5 * max(1, abs(problem.minimum))
+        return tl.minimize(fun, problem.x0, METHODS[method](problem), max_steps=4000, gtol=0, f_target=target)
+    return tl.minimize(fun, problem.x0, METHODS[method](problem), max_steps=3000)
+
+
+def is_solved(f, problem, tolerance=1e-5):
+    """Whether f is one of the problem's minima, to a tolerance relative to max(1, |minimum|)."""
+    return any(abs(f - m) <= tolerance * max(1, abs(m)) for m in (problem.minimum, *problem.other_minima))
+
+
+def _distance(problem):
+    """The radius of a ball around x0 that holds a minimiser."""
+    return 20.0 if problem.minimiser is None else 2 * float(np.linalg.norm(problem.x0 - problem.minimiser)) + 1
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_graph_rewriting():
+    """A third of the time of a small minimisation goes into optimising a graph that runs for milliseconds."""
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    yield
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+
+
+@pytest.fixture(scope="module")
+def counts():
+    return json.loads(COUNTS.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(("method", "name"), PAIRS, ids=["-".join(pair) for pair in PAIRS])
+def test_a_method_solves_a_problem_in_as_many_evaluations_as_before(method, name, counts):
+    problem = problems[name]
+    result = solve(method, problem)
+    assert is_solved(result.f, problem), f"{result.message}: f = {result.f} after {result.steps} steps"
+    assert not result.status.failed
+    # Another processor rounds differently, so a few evaluations more are no fault.
+    assert result.evaluations["f"] <= 1.15 * counts[method][name] + 3
+
+
+def test_every_method_is_crossed_with_every_problem():
+    assert METHODS.keys() == tl.ALGORITHMS.keys()
+    for method in METHODS:
+        reasons = {name: outside(method, problem) for name, problem in problems.items()}
+        assert any(reason is None for reason in reasons.values())
+        assert all(reason is None or len(reason) > 10 for reason in reasons.values())
+    for method in ("lbfgs", "bfgs", "nonlinearcg", "newtoncg", "levenbergmarquardt"):
+        solved = [name for name, problem in SMOOTH.items() if outside(method, problem) is None]
+        assert len(solved) >= len(SMOOTH) - 2
+
+
+# --- Side by side with SciPy ----------------------------------------------------------------------------
+
+PEERS = {
+    "lbfgs": "L-BFGS-B",
+    "bfgs": "BFGS",
+    "nonlinearcg": "CG",
+    "newtoncg": "trust-ncg",
+    "levenbergmarquardt": "least_squares",
+}
+
+
+def scipy_solve(peer, problem):
+    """(f, evaluations of f) of a SciPy method with the tolerances of `minimize`."""
+    gtol = np.finfo(float).eps ** (1 / 3)
+    if peer == "least_squares":
+        residuals = tf.function(problem.residuals, autograph=False)
+        jacobian = tf.function(lambda x: _jacobian(problem.residuals, x), autograph=False)
+        tolerances = {"gtol": gtol, "xtol": 1e-15, "ftol": 1e-15, "max_nfev": 3000}
+        r, J = (lambda x, h=h: h(tf.constant(x)).numpy() for h in (residuals, jacobian))
+        found = scipy.optimize.least_squares(r, problem.x0, J, **tolerances)
+        return 2 * found.cost, found.nfev
+    objective = tl.FunctionObjective(problem.fun)
+    compiled = tf.function(objective.value_and_grad, autograph=False)
+    options = {"gtol": gtol, "maxiter": 3000} | ({"ftol": 0, "maxfun": 10**5} if peer == "L-BFGS-B" else {})
+    extra = {}
+    if peer == "trust-ncg":
+        product = tf.function(objective.hvp, autograph=False)
+        extra = {"hessp": lambda x, v: product(tf.constant(x), tf.constant(v)).numpy()}
+
+    def value_and_grad(x):
+        f, g = compiled(tf.constant(x))
+        return float(f), g.numpy()
+
+    with np.errstate(all="ignore"):
+        found = scipy.optimize.minimize(value_and_grad, problem.x0, jac=True, method=peer, options=options, **extra)
+    return found.fun, found.nfev
+
+
+def _jacobian(residuals, x):
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        r = residuals(x)
+    return tape.jacobian(r, x, experimental_use_pfor=False)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::scipy.optimize.OptimizeWarning")
+@pytest.mark.parametrize("method", PEERS)
+def test_as_many_are_solved_as_scipy_solves_with_evaluations_to_match(method, counts):
+    ratios, missed = [], []
+    for name, problem in SMOOTH.items():
+        if method == "levenbergmarquardt" and problem.residuals is None:
+            continue
+        f, evaluations = scipy_solve(PEERS[method], problem)
+        if not is_solved(f, problem):
+            continue
+        if name in counts[method]:
+            ratios.append(counts[method][name] / evaluations)
+        else:
+            missed.append(name)
+    ours = len(counts[method])
+    assert ours >= len(ratios) + len(missed), f"SciPy solves {len(ratios) + len(missed)}, we {ours}; missed: {missed}"
+    assert np.median(ratios) <= 1.3
+
+
+def write_counts():
+    """Solve everything and write the table."""
+    table = {}
+    for method, name in PAIRS:
+        result = solve(method, problems[name])
+        if not is_solved(result.f, problems[name]):
+            raise SystemExit(f"{method} does not solve {name}: {result.message}, f = {result.f}")
+        table.setdefault(method, {})[name] = result.evaluations["f"]
+    COUNTS.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_counts()
