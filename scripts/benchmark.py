@@ -1,18 +1,25 @@
 """Measure trainloop against what it replaces, side by side, on this machine.
 
 python scripts/benchmark.py loop --dataset mnist
+python scripts/benchmark.py minimize
 """
 
+import importlib.util
+import json
+import os
+import pathlib
 import statistics
+import subprocess
+import sys
 import time
 
 import click
 from train import import_tensorflow
 
 
-@click.group(help=__doc__)
+@click.group(help=__doc__.replace("\n\n    python", "\n\n\b\n    python"))
 def benchmark():
-    import_tensorflow()
+    """See the top of this file."""
 
 
 @benchmark.command()
@@ -26,6 +33,7 @@ def loop(dataset, optimizer, repeats):
 
     Both run in this process, alternating, each after an epoch that is not counted.
     """
+    import_tensorflow()
     import keras
 
     import trainloop as tl
@@ -53,6 +61,58 @@ def loop(dataset, optimizer, repeats):
         click.echo(f"{name:<10} {statistics.median(times):7.2f} s  ({min(times):.2f} to {max(times):.2f})")
     ratio = statistics.median(seconds["TrainLoop"]) / statistics.median(seconds["model.fit"])
     click.echo(f"TrainLoop / model.fit {ratio:.2f}")
+
+
+# Each in a process of its own, by the module it needs.
+MINIMIZERS = {
+    "trainloop": "trainloop",
+    "scipy": "scipy",
+    "tfp": "tensorflow_probability",
+    "torch": "torch",
+}
+
+
+@benchmark.command()
+@click.option("--n", type=click.IntRange(min=100_000), default=2_000_000, show_default=True, help="Unknowns, even.")
+@click.option("--dtype", type=click.Choice(["float64", "float32"]), default="float64", show_default=True)
+@click.option("--iterations", type=click.IntRange(min=1), default=20, show_default=True, metavar="N")
+@click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True, metavar="N", help="Runs of each.")
+def minimize(n, dtype, iterations, repeats):
+    """L-BFGS with ten pairs on the extended Rosenbrock function, against SciPy, TensorFlow Probability and PyTorch.
+
+    Those that are not installed are named and left out. SciPy works in float64 whatever the dtype.
+    """
+    missing = [name for name, module in MINIMIZERS.items() if importlib.util.find_spec(module) is None]
+    reports = {name: [] for name in MINIMIZERS if name not in missing}
+    for _ in range(repeats):
+        for name in reports:
+            timed = run_minimizer(name, n, dtype, iterations, {})
+            # Memory that was freed goes back to the system at once, so that the peak is what was in use. That costs time.
+            measured = run_minimizer(name, n, dtype, iterations, {"MALLOC_MMAP_THRESHOLD_": str(2**20)})
+            reports[name].append(timed | {"extra": measured["extra"]})
+    click.echo(f"extended Rosenbrock, n = {n:,}, {dtype}, m = 10: medians of {repeats}")
+    click.echo(f"{'':<10} {'ms/iteration':>13} {'evaluations':>12} {'extra MB':>9} {'extra/history':>14}")
+    for name, runs in reports.items():
+        seconds, evaluations, extra = (
+            statistics.median(r[key] for r in runs) for key in ("seconds", "evaluations", "extra")
+        )
+        ratio = extra / runs[0]["history"]
+        click.echo(f"{name:<10} {seconds * 1e3:13.0f} {evaluations:12.2f} {extra / 1e6:9.0f} {ratio:14.2f}")
+    if missing:
+        click.echo(f"not installed: {', '.join(missing)}")
+
+
+def run_minimizer(name, n, dtype, iterations, environment):
+    """The report of one process, see `benchmark_minimize.py`."""
+    program = pathlib.Path(__file__).with_name("benchmark_minimize.py")
+    command = [sys.executable, str(program), name, str(n), dtype, str(iterations)]
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment}
+    if name == "tfp":
+        environment["TF_USE_LEGACY_KERAS"] = "1"
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        raise click.ClickException(f"{name} failed: {done.stderr.strip().splitlines()[-1]}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def alternate(jobs, repeats):

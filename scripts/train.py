@@ -60,6 +60,12 @@ class BatchSize(click.ParamType):
     metavar="N",
     help="Steps per compiled call.  [default: half a second]",
 )
+@click.option(
+    "--microbatch",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Take each batch in parts of N samples; the sum is the same, in less memory.",
+)
 @click.option("--jit/--no-jit", default=False, show_default=True, help="Compile whole blocks with XLA.")
 @click.option("--run-dir", help="Folder for the run's files.  [default: runs/<time>-<model>-<dataset>-<optimizer>]")
 @click.option("--overwrite", is_flag=True, help="Replace a run that is in the folder already.")
@@ -103,11 +109,12 @@ def import_tensorflow():
 def list_everything():
     import trainloop as tl
 
-    documented = {name: _first_line(thing) for name, thing in {**tl.MODELS, **tl.ALGORITHMS}.items()}
+    documented = {name: _first_line(thing) for name, thing in {**tl.MODELS, **tl.ALGORITHMS, **tl.WRAPPERS}.items()}
     for title, lines in (
         ("data sets (or an .npz file, or a folder of IDX files)", tl.DATASETS),
         ("models", {name: documented[name] for name in tl.MODELS}),
         ("optimizers (or module:Class, or file.py:Class)", {name: documented[name] for name in tl.ALGORITHMS}),
+        ("optimizers around another one (-o inner=NAME)", {name: documented[name] for name in tl.WRAPPERS}),
     ):
         click.echo(f"{title}:")
         for name, line in lines.items():
@@ -144,6 +151,7 @@ def prepare(settings):
         hooks=[MetricsFile(directory.metrics), make_display()],
         jit_compile=settings["jit"],
         steps_per_call=settings["steps_per_call"],
+        microbatch_size=settings["microbatch"],
     )
     facts = {
         "parameters": optimizer.layout.size,
@@ -195,6 +203,8 @@ def do_run(settings, directory, loop, batches, test):
     except tl.TrainingError as error:
         result, failure = error.result, error
     plot_curves(result, directory.curves, title)
+    if loop.optimizer.best_point() is not None:
+        loop.optimizer.restore_best()
     loop.model.save(directory.model)
     if failure is not None:
         raise click.ClickException(str(failure))

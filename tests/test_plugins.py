@@ -66,7 +66,7 @@ def test_a_class_in_a_module(mine, monkeypatch):
     ("name", "words"),
     [
         ("testdg", "did you mean 'testgd'"),
-        ("nothing", "known: simplegd, momentum, adam, testgd"),
+        ("nothing", "known: simplegd, momentum, adam, testgd, lbfgs, .*, sam, bestsofar"),
         ("mine.py:Min", "did you mean 'Mine'"),
         ("mine.py:number", "not a GlobalVectorOptimizer"),
         ("mine.py:Unrelated", "not a GlobalVectorOptimizer"),
@@ -108,7 +108,31 @@ def test_option_values_are_python_literals_or_strings():
     assert [type(v) for v in options.values()] == [type(v) for v in expected.values()]
 
 
-@pytest.mark.parametrize("text", ["rad", "=3", "a b=3", ""])
+def test_a_method_around_another_one():
+    options = parse_options(["inner=momentum", "inner.momentum=0.5", "inner.learning_rate=0.1", "rho=0.2"])
+    optimizer = make_optimizer(find_optimizer("sam"), options)
+    assert (optimizer.rho, optimizer.inner.momentum) == (0.2, 0.5)
+    assert float(optimizer.inner.learning_rate) == pytest.approx(0.1)
+    nested = parse_options(["inner=sam", "inner.inner=adam", "inner.inner.beta_1=0.8"])
+    assert make_optimizer(find_optimizer("bestsofar"), nested).inner.inner.beta_1 == 0.8
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "name it: -o inner=momentum"),
+        ({"inner": 3}, "name it: -o inner=momentum"),
+        ({"inner": "moment"}, "did you mean 'momentum'"),
+        ({"inner": "momentum", "inner.momentom": 0.5}, "did you mean 'momentum'"),
+        ({"inner": "lbfgs"}, "SAM wraps a GlobalVectorOptimizer"),
+    ],
+)
+def test_what_is_wrong_with_an_inner_method_is_said(options, words):
+    with pytest.raises(ValueError, match=words):
+        make_optimizer(find_optimizer("sam"), options)
+
+
+@pytest.mark.parametrize("text", ["rad", "=3", "a b=3", "", "inner.=3"])
 def test_options_look_like_key_value(text):
     with pytest.raises(ValueError, match="key=value"):
         parse_options([text])

@@ -2,9 +2,11 @@
 
 A `tf.function`-compiled loop runs the model under a gradient tape, lays every gradient and every variable end to end
 into `g` and `x`, calls the algorithm once, splits the result and assigns it back. Each part is usable alone:
-`FlatLayout` and `VariableVector` in somebody else's loop, a `GlobalVectorOptimizer` in `model.compile`, `TrainLoop`.
+`FlatLayout` and `VariableVector` in somebody else's loop, a `GlobalVectorOptimizer` in `model.compile`, `minimize` for
+any function of a vector, `TrainLoop`.
 """
 
+from trainloop import linesearch, testing
 from trainloop.algorithms import (
     ALGORITHMS,
     BFGS,
@@ -81,4 +83,5 @@ __all__ = [
     "minimize",
     "mlp",
     "softmax_regression",
+    "testing",
 ]

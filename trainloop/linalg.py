@@ -23,6 +23,8 @@ def fused(function):
 
     @functools.wraps(function)
     def call(*tensors):
+        # Not the variables themselves: the compiled function would keep them alive as long as it lives.
+        tensors = [tf.convert_to_tensor(tensor) for tensor in tensors]
         return compiled(*tensors) if any(map(_is_long, tensors)) else function(*tensors)
 
     return call

@@ -5,6 +5,7 @@ next, so a line search method evaluates nothing twice.
 """
 
 import dataclasses
+import gc
 import time
 import typing
 
@@ -97,6 +98,8 @@ def minimize(
     objective = fun if isinstance(fun, Objective) else FunctionObjective(fun)
     x0 = _checked_start(x0)
     max_steps = checks.integer("max_steps", max_steps, at_least=1)
+    if x0.shape[0] >= linalg.LONG:
+        gc.collect()  # the vectors of an earlier call, which TensorFlow leaves in reference cycles
     rule = StoppingRule.checked(x0.dtype, gtol, ftol, xtol, f_target, max_evaluations)
     return _Minimization(objective, x0, _unused(optimizer), rule).run(max_steps, callback)
 

@@ -4,6 +4,8 @@ testgd                  a name of the register
 my_package.methods:Mine a class in an installed module, or in one below the current folder
 my_method.py:Mine       a class in a file
 rad=2000                an argument of its constructor
+inner=momentum          for a method around another one: any of the above
+inner.momentum=0.95     an argument of that one's constructor
 """
 
 import ast
@@ -14,7 +16,7 @@ import pathlib
 import sys
 
 from trainloop import checks, refusals
-from trainloop.algorithms import ALGORITHMS
+from trainloop.algorithms import ALGORITHMS, WRAPPERS
 from trainloop.models import MODELS
 from trainloop.optimizer import GlobalVectorOptimizer
 from trainloop.whole_vector import WholeVectorOptimizer
@@ -26,10 +28,10 @@ def find_optimizer(text):
     Raises:
         FileNotFoundError: the file does not exist.
         ValueError: unknown name, a module that cannot be imported, no such class in it, or one that is not a
-            `GlobalVectorOptimizer`.
+            `GlobalVectorOptimizer` or `GlobalObjectiveOptimizer`.
     """
     if ":" not in text:
-        return _named("optimizer", text, ALGORITHMS, "; or give module:Class or file.py:Class")
+        return _named("optimizer", text, ALGORITHMS | WRAPPERS, "; or give module:Class or file.py:Class")
     source, _, name = text.rpartition(":")
     module = _import_file(source) if source.endswith(".py") else _import_module(source)
     if not hasattr(module, name):
@@ -64,7 +66,7 @@ def parse_options(texts):
     options = {}
     for text in texts:
         key, equals, value = text.partition("=")
-        if not equals or not key.isidentifier():
+        if not equals or not all(part.isidentifier() for part in key.split(".")):
             raise ValueError(f"an option must look like key=value, received {text!r}")
         if key in options:
             raise ValueError(f"option {key} is given twice, as {options[key]!r} and as {value}")
@@ -86,6 +88,7 @@ def make_optimizer(cls, options):
         ValueError: a key the constructor does not have, with the nearest one, or a value it does not take.
     """
     known = constructor_arguments(cls)
+    options = _with_inner(options) if "inner" in known else options
     for key in options:
         if key not in known:
             listing = f"it takes {', '.join(known)}"
@@ -94,6 +97,15 @@ def make_optimizer(cls, options):
         return cls(**options)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{cls.__name__}: {' '.join(str(error).split())}") from error
+
+
+def _with_inner(options):
+    """Options of a method around another one, with that one made of `inner` and the options below it."""
+    below = {key.removeprefix("inner."): value for key, value in options.items() if key.startswith("inner.")}
+    own = {key: value for key, value in options.items() if not key.startswith("inner.")}
+    if not isinstance(own.get("inner"), str):
+        raise ValueError("this method works around another one; name it: -o inner=momentum -o inner.momentum=0.95")
+    return own | {"inner": make_optimizer(find_optimizer(own["inner"]), below)}
 
 
 def constructor_arguments(cls):

@@ -1,12 +1,14 @@
-"""Optimisation problems with known minima: what a method should solve before it meets a network.
+"""What a method should pass before it meets a network: problems with known minima, and promises to keep.
 
     problem = problems["shor"]
     result = tl.minimize(problem.fun, problem.x0, method)
     error = result.f - problem.minimum
 
 `problems` has every `Problem` under its name: classical smooth ones, nonsmooth ones, and two of machine learning.
+`check_optimizer(make)` goes through what every subclass of the two contracts must do.
 """
 
+from trainloop.testing.conformance import ConformanceError, check_optimizer
 from trainloop.testing.networks import NETWORKS
 from trainloop.testing.nonsmooth import NONSMOOTH
 from trainloop.testing.problem import Problem
@@ -14,4 +16,11 @@ from trainloop.testing.smooth import SMOOTH, chained_rosenbrock, extended_rosenb
 
 problems = {problem.name: problem for problem in (*SMOOTH, *NETWORKS, *NONSMOOTH)}
 
-__all__ = ["Problem", "chained_rosenbrock", "extended_rosenbrock", "problems"]
+__all__ = [
+    "ConformanceError",
+    "Problem",
+    "chained_rosenbrock",
+    "check_optimizer",
+    "extended_rosenbrock",
+    "problems",
+]
