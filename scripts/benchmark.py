@@ -87,7 +87,7 @@ def minimize(n, dtype, iterations, repeats):
     for _ in range(repeats):
         for name in reports:
             timed = run_minimizer(name, n, dtype, iterations, {})
-            # Memory that was freed goes back to the system at once, so that the peak is what was in use. That costs time.
+            # What is freed goes back to the system at once, so that the peak is what was in use. That costs time.
             measured = run_minimizer(name, n, dtype, iterations, {"MALLOC_MMAP_THRESHOLD_": str(2**20)})
             reports[name].append(timed | {"extra": measured["extra"]})
     click.echo(f"extended Rosenbrock, n = {n:,}, {dtype}, m = 10: medians of {repeats}")

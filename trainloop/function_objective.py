@@ -119,6 +119,8 @@ class LeastSquares(Objective):
 
 
 def _checked(name, value, x, shape):
+    if value is None:
+        raise ValueError("fun must return f or (f, g), received None; is there a return statement?")
     value = tf.convert_to_tensor(value)
     wanted = "a scalar [], such as tf.reduce_sum gives" if name == "f" else f"a vector of the shape of x, {shape}"
     if not value.shape.is_compatible_with(shape):

@@ -95,6 +95,8 @@ def minimize(
         >>> minimize(rosenbrock, [-1.2, 1.0], LBFGS()).x
         array([1., 1.])
     """
+    if callback is not None and not callable(callback):
+        raise ValueError(f"callback must be a function of an Iterate, received {callback!r}")
     objective = fun if isinstance(fun, Objective) else FunctionObjective(fun)
     x0 = _checked_start(x0)
     max_steps = checks.integer("max_steps", max_steps, at_least=1)
@@ -111,15 +113,12 @@ class _Minimization:
         self._optimizer, self._rule = optimizer, rule
         self._evaluations = Evaluations()
         self._objective = Counted(objective, self._evaluations)
-        # Compiled: what is evaluated eagerly leaves its memory in another pool than the one the loop takes from.
-        f, g = _compiled(self._objective.value_and_grad, x0)(x0)
-        _check_start_values(f, g, x0)
+        f, g = _first_values(self._objective, x0)
         variable = tf.Variable(x0, name="x")
         optimizer.build([variable])
         self._vector = VariableVector([variable])
         self._here = f, g
-        logged = {"f" if name == "loss" else name: dtype for name, dtype in optimizer.log_dtypes().items()}
-        self._columns = logged | {f"evaluations/{kind}": np.int64 for kind in KINDS}
+        self._columns = _columns(optimizer.log_dtypes())
         self._block = _compiled(self._steps, tf.constant(0), f, g)
 
     def run(self, max_steps, callback):
@@ -153,7 +152,6 @@ class _Minimization:
         if best is not None and not f <= best[1]:  # f may be NaN
             x = best[0]
             f, g = self._objective.value_and_grad(x)
-        taken = len(rows) - status.failed
         columns = {name: rows[:, i].astype(dtype) for i, (name, dtype) in enumerate(self._columns.items())}
         return MinimizeResult(
             x=x.numpy(),
@@ -161,7 +159,7 @@ class _Minimization:
             grad_norm=float(linalg.norm(g)),
             status=status,
             message=status.sentence,
-            steps=taken,
+            steps=int(self._optimizer.iterations),
             evaluations=self._evaluations.as_dict(),
             history={"step": 1 + np.arange(len(rows)), **columns},
         )
@@ -194,6 +192,16 @@ class _Minimization:
         return status, tf.stack([tf.cast(logs[name], tf.float64) for name in self._columns]), f_new, g_new
 
 
+def _columns(logged):
+    """Names and dtypes of a row of the history."""
+    own = {"step": np.int64} | {f"evaluations/{kind}": np.int64 for kind in KINDS}
+    taken = [name for name in logged if name in own or name == "f"]
+    if taken:
+        raise ValueError(f"the history has a column {taken[0]!r} of its own; rename the scalar of the method's state")
+    renamed = {"f" if name == "loss" else name: dtype for name, dtype in logged.items()}
+    return renamed | {name: dtype for name, dtype in own.items() if name != "step"}
+
+
 def _compiled(function, *like):
     """The function, traced once for arguments like these. TensorFlow warns of a tf.function per call of `minimize`."""
     specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in like]
@@ -207,7 +215,7 @@ def _unused(optimizer):
         raise ValueError(
             f"optimizer must be a GlobalVectorOptimizer or GlobalObjectiveOptimizer such as LBFGS(), received {kind}"
         )
-    return type(optimizer).from_config(optimizer.get_config()) if optimizer.built else optimizer
+    return optimizer.fresh() if optimizer.built else optimizer
 
 
 def _checked_start(x0):
@@ -226,10 +234,22 @@ def _checked_start(x0):
     return x0
 
 
-def _check_start_values(f, g, x0):
-    """Fail here, before a compiled loop would only say which step failed."""
+def _first_values(objective, x0):
+    """f and g at x0. What is wrong with them fails here, before a loop would only say which step failed.
+
+    Compiled: what is evaluated eagerly leaves its memory in another pool than the one the loop takes from.
+    """
+    try:
+        f, g = _compiled(objective.value_and_grad, x0)(x0)
+    except tf.errors.InvalidArgumentError as error:
+        raise ValueError(
+            f"fun must return f of shape [] and g of shape {x0.shape}, received other shapes: {error.message}"
+        ) from error
     for name, value, shape in (("f", f, []), ("g", g, x0.shape)):
         if not value.shape.is_compatible_with(shape):
             raise ValueError(f"{name} must have shape {list(shape)}, received {list(value.shape)}")
+        if value.dtype != x0.dtype:
+            raise ValueError(f"{name} must have the dtype of x, {x0.dtype.name}, received {value.dtype.name}")
         if not bool(tf.reduce_all(tf.math.is_finite(value))):
             raise ValueError(f"{name} is not finite at x0; start where the function and its gradient are finite")
+    return f, g

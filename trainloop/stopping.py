@@ -46,16 +46,8 @@ class StoppingRule:
         info = np.finfo(tf.as_dtype(dtype).as_numpy_dtype)
         gtol = float(info.eps) ** (1 / 3) if gtol is None else checks.real("gtol", gtol, at_least=0)
         if 0 < gtol < info.tiny:
-            raise ValueError(
-                f"gtol={gtol:g} is below {info.tiny:.2g}, the smallest {info.dtype}; pass 0, or use float64"
-            )
-        relative = {"ftol": ftol, "xtol": xtol}
-        for name, value in relative.items():
-            if value is not None and checks.real(name, value, at_least=0) < info.eps:
-                raise ValueError(
-                    f"{name} must be at least {info.eps:.2g}, the relative precision of {info.dtype}; received "
-                    f"{value!r}; raise it, leave it out, or use float64"
-                )
+            raise ValueError(f"gtol={gtol:g} is below {info.tiny:.2g}, the smallest {info.dtype}; pass 0{_wider(info)}")
+        ftol, xtol = (_relative(name, value, info) for name, value in (("ftol", ftol), ("xtol", xtol)))
         if f_target is not None:
             f_target = checks.real("f_target", f_target)
         if max_evaluations is not None:
@@ -93,3 +85,20 @@ class StoppingRule:
         if self.max_evaluations is not None:
             conditions.append((evaluations >= self.max_evaluations, Status.EVALUATIONS_SPENT))
         return tf.where(status == Status.RUNNING, first_failure(*conditions), status)
+
+
+def _relative(name, value, info):
+    """A relative tolerance as a float, None where none is wanted."""
+    if value is None:
+        return None
+    number = checks.real(name, value, at_least=0)
+    if number < info.eps:
+        raise ValueError(
+            f"{name} must be at least {info.eps:.2g}, the relative precision of {info.dtype}; received {value!r}; "
+            f"raise it, or leave it out{_wider(info)}"
+        )
+    return number
+
+
+def _wider(info):
+    return ", or use float64" if info.bits < 64 else ""

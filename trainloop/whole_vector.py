@@ -52,7 +52,7 @@ class WholeVectorOptimizer(keras.optimizers.Optimizer, abc.ABC):
         if global_clipnorm is not None:
             global_clipnorm = checks.real("global_clipnorm", global_clipnorm, above=0)
         super().__init__(_keras_rate(learning_rate), global_clipnorm=global_clipnorm, name=name)
-        self._has_rate = learning_rate is not None
+        self._given_rate, self._has_rate = learning_rate, learning_rate is not None
         is_schedule = isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule)
         self._schedule = learning_rate if is_schedule else None
         self._outer = ()  # the method this one works inside of; a tuple, so that Keras does not take it for a part
@@ -234,6 +234,13 @@ class WholeVectorOptimizer(keras.optimizers.Optimizer, abc.ABC):
     @abc.abstractmethod
     def _call_update(self, x, f, g, state, objective):
         """`update` with the arguments that its contract has."""
+
+    def fresh(self):
+        """A new, unbuilt method with the same settings."""
+        config = self.get_config()
+        if callable(self._given_rate):  # as it is: not every function can be serialised and found again
+            config["learning_rate"] = self._given_rate
+        return type(self).from_config(config)
 
     def serve(self, outer):
         """Work inside another method from now on: on its vector, with its count of steps.

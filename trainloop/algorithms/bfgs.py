@@ -57,13 +57,13 @@ class BFGS(GlobalObjectiveOptimizer):
         first = 1 / tf.maximum(linalg.norm(g), 1)
         search = linesearch.SEARCHES[self.line_search]
         found = search(objective, x, f, g, d, tf.where(fresh, first, 1), max_evaluations=self.max_evaluations)
-        H, useful = _updated(H, found.x - x, found.g - g, fresh, found.success)
-        stalled = fresh & ~found.success & tf.reduce_any(tf.not_equal(g, 0))
+        H, useful = _updated(H, found.x - x, found.g - g, fresh, found.t > 0)
+        stalled = fresh & ~(found.t > 0) & tf.reduce_any(tf.not_equal(g, 0))
         return (
             found.x,
             {
                 "H": H,
-                "updates": tf.where(found.success, state["updates"] + tf.cast(useful, tf.int32), 0),
+                "updates": tf.where(found.t > 0, state["updates"] + tf.cast(useful, tf.int32), 0),
                 "step_length": found.t,
                 "status": tf.where(stalled, tf.constant(Status.STALLED, tf.int32), Status.RUNNING),
             },

@@ -76,8 +76,8 @@ class LBFGS(GlobalObjectiveOptimizer):
         search = linesearch.SEARCHES[self.line_search]
         found = search(objective, x, f, g, d, tf.where(fresh, first, 1), max_evaluations=self.max_evaluations)
         s, y = found.x - x, found.g - g
-        new = self._remembered(s, y, found.success, state)
-        stalled = fresh & ~found.success & tf.reduce_any(tf.not_equal(g, 0))
+        new = self._remembered(s, y, found.t > 0, state)
+        stalled = fresh & ~(found.t > 0) & tf.reduce_any(tf.not_equal(g, 0))
         new["step_length"] = found.t
         new["status"] = tf.where(stalled, tf.constant(Status.STALLED, tf.int32), Status.RUNNING)
         return found.x, new, (found.f, found.g)

@@ -95,9 +95,10 @@ class LevenbergMarquardt(GlobalObjectiveOptimizer):
 
 def _by_cholesky(G, g, damping, tau):
     # A matrix with NaN would end the process of solving in an exception; the step it gives is not taken anyway.
-    G = tf.where(tf.reduce_all(tf.math.is_finite(G)), G, tf.eye(G.shape[0], dtype=G.dtype))
+    n = g.shape[0]
+    G = tf.where(tf.reduce_all(tf.math.is_finite(G)), tf.ensure_shape(G, [n, n]), tf.eye(n, dtype=G.dtype))
     largest = tf.reduce_max(tf.linalg.diag_part(G))
-    mu = _positive(tf.where(tf.equal(damping, 0), tau * largest, damping), largest * G.shape[0])
+    mu = _positive(tf.where(tf.equal(damping, 0), tau * largest, damping), largest * n)
     factor = tf.linalg.cholesky(tf.linalg.set_diag(G, tf.linalg.diag_part(G) + mu))
     return -tf.linalg.cholesky_solve(factor, g[:, None])[:, 0], mu
 

@@ -71,14 +71,14 @@ class NonlinearCG(GlobalObjectiveOptimizer):
             curvature=_CURVATURE[self.line_search],
             max_evaluations=self.max_evaluations,
         )
-        stalled = steepest & ~found.success & tf.reduce_any(tf.not_equal(g, 0))
+        stalled = steepest & ~(found.t > 0) & tf.reduce_any(tf.not_equal(g, 0))
         zero = tf.zeros_like(f)
         return (
             found.x,
             {
                 "direction": d,
-                "beta": tf.where(found.success, self._next_beta(g, found.g, d), zero),
-                "decrease": tf.where(found.success, f - found.f, zero),
+                "beta": tf.where(found.t > 0, self._next_beta(g, found.g, d), zero),
+                "decrease": tf.where(found.t > 0, f - found.f, zero),
                 "step_length": found.t,
                 "status": tf.where(stalled, tf.constant(Status.STALLED, tf.int32), Status.RUNNING),
             },

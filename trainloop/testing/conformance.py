@@ -7,6 +7,7 @@ goes through the list below in float32 and float64 on a small least-squares prob
 
     config        get_config holds JSON values, and makes the same method again
     purity        update called twice gives the same bits and writes nothing
+    values        f and g that update returns belong to the x that it returns
     one trace     many steps, one trace
     blocks        6 x 1, 2 x 3 and 1 x 6 steps end in the same bits
     restore       a saved state goes on as the original does
@@ -14,6 +15,8 @@ goes through the list below in float32 and float64 on a small least-squares prob
     fit           a GlobalVectorOptimizer trains in model.fit as in TrainLoop; others refuse and name TrainLoop
 """
 
+import copy
+import inspect
 import json
 import warnings
 
@@ -25,6 +28,7 @@ from trainloop.function_objective import LeastSquares
 from trainloop.layout import VariableVector
 from trainloop.loop import TrainLoop
 from trainloop.optimizer import GlobalVectorOptimizer
+from trainloop.whole_vector import WholeVectorOptimizer
 
 
 class ConformanceError(AssertionError):
@@ -43,9 +47,13 @@ def check_optimizer(make):
     """
     _check_config(make)
     for dtype in ("float32", "float64"):
-        bench = _Bench(make(), dtype)
-        _check_purity(bench)
-        _check_steps(bench)
+        try:
+            bench = _Bench(make(), dtype)
+            _check_purity(bench)
+            _check_steps(bench)
+        except (TypeError, tf.errors.InvalidArgumentError) as error:
+            # What TensorFlow raises for mixed dtypes, and for decisions in Python on what is a tensor.
+            raise ConformanceError(f"{type(make()).__name__} in {dtype}: {' '.join(str(error).split())}") from error
     _check_fit(make)
 
 
@@ -94,14 +102,23 @@ class _Bench:
 
 def _check_config(make):
     optimizer = make()
-    if type(optimizer) is type(make()) and optimizer is make():
-        raise ConformanceError("make must return a new optimizer at each call")
+    if not isinstance(optimizer, WholeVectorOptimizer):
+        raise ConformanceError(
+            "make must return a new optimizer at each call, a GlobalVectorOptimizer or GlobalObjectiveOptimizer; "
+            f"received {optimizer!r}"
+        )
+    if optimizer is make():
+        raise ConformanceError("make must return a new optimizer at each call, received the same one twice")
     config = optimizer.get_config()
+    arguments = inspect.signature(type(optimizer)).parameters.values()
+    missing = [p.name for p in arguments if p.kind is not p.VAR_KEYWORD and p.name not in config]
+    if missing:
+        raise ConformanceError(f"config: get_config lacks the constructor's {', '.join(missing)}")
     try:
         json.dumps(config)
     except TypeError as error:
         raise ConformanceError(f"config: get_config must hold JSON values: {error}") from error
-    again = type(optimizer).from_config(config).get_config()
+    again = type(optimizer).from_config(copy.deepcopy(config)).get_config()  # Keras writes into what it reads
     if again != config:
         differing = [key for key in config if again.get(key) != config[key]]
         raise ConformanceError(f"config: from_config(get_config()) changes {', '.join(differing)}")
@@ -110,12 +127,34 @@ def _check_config(make):
 def _check_purity(bench):
     x, before = bench.vector.read(), bench.snapshot()
     f, g = bench.objective.value_and_grad(x)
+    own = _variables_of(bench.optimizer)
     first, second = (bench.optimizer.updated(x, f, g, bench.optimizer.state, bench.objective) for _ in range(2))
+    if first[2] is not None:
+        _compare_values(bench, first[0], first[2])
     tensors = [(first[0], second[0]), *((first[1][path], second[1][path]) for path in first[1])]
     for one, other in tensors:
         if isinstance(one, tf.Tensor) and not np.array_equal(one, other, equal_nan=True):
             raise ConformanceError(f"purity: {bench.where}: update gives another result when it is called again")
     _compare("purity: update wrote to variables", bench, before, bench.snapshot())
+    for name, value in _variables_of(bench.optimizer).items():
+        if not np.array_equal(value, own.get(name), equal_nan=True):
+            raise ConformanceError(f"purity: {bench.where}: update writes to its variable {name}; keep it in the state")
+
+
+def _variables_of(optimizer):
+    """Values of the variables that a subclass has among its attributes, by name."""
+    kinds = (tf.Variable, keras.Variable)
+    return {
+        name: tf.convert_to_tensor(value).numpy() for name, value in vars(optimizer).items() if isinstance(value, kinds)
+    }
+
+
+def _compare_values(bench, x_new, claimed):
+    """f and g that update returns must be those of the point that it returns."""
+    for name, known, given in zip("fg", bench.objective.value_and_grad(x_new), claimed, strict=True):
+        scale = 1e-4 * max(1.0, float(tf.reduce_max(tf.abs(known))))
+        if not np.allclose(known, given, rtol=0, atol=scale):
+            raise ConformanceError(f"values: {bench.where}: {name} is {known} at x_new, update returned {given}")
 
 
 def _check_steps(bench):
