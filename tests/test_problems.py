@@ -563,8 +563,9 @@ def test_a_start_cannot_be_overwritten():
 
 def test_x0_is_copied():
     start = np.ones(3)
-    Problem("sphere", lambda x: tf.reduce_sum(x * x), start, 0.0, smooth=True, convex=True)
+    problem = Problem("sphere", lambda x: tf.reduce_sum(x * x), start, 0.0, smooth=True, convex=True)
     start[0] = 2  # still ours to write
+    np.testing.assert_array_equal(problem.x0, [1, 1, 1])
 
 
 @pytest.mark.parametrize("make", [extended_rosenbrock, chained_rosenbrock])

@@ -33,7 +33,8 @@ class MinimizeResult:
         status: a `Status`; negative ones are failures.
         message: its sentence.
         steps: how many were taken.
-        evaluations: dict of "f", "gradient", "Hv", "Gv": how many of each.
+        evaluations: dict of "f", "gradient", "Hv", "Gv": how many of each, one for the gradient at a best point that
+            was kept (`BestSoFar`) included.
         history: one array entry per step under "step", "f", "grad_norm", every scalar of the method's state, and
             "evaluations/f" and so on. f and gradient belong to the point *before* the step, evaluations include it.
     """
@@ -84,7 +85,8 @@ def minimize(
             Python per step.
 
     Returns:
-        `MinimizeResult`. A failure on the way is a negative status, with the last point that was finite.
+        `MinimizeResult`. A failure on the way is a negative status. x is finite then too; f is NaN or infinite where
+        a step led to a point at which it is, as a method without a line search may do.
 
     Raises:
         ValueError: an argument of the wrong kind; x0 with NaN, of another shape than [n], or of an integer dtype;

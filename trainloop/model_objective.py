@@ -128,7 +128,6 @@ class ModelObjective(Objective):
                 "choose curvature='hessian'"
             )
         model = derivatives.Linearised(run.predictions_and_own, x)
-
         loss = derivatives.hessian(run.compare, model.z)
         if model.extra is None:
             return lambda v: model.vjp(loss(model.jvp(v)))

@@ -44,7 +44,7 @@ _SENTENCES = {
     Status.RUNNING: "the method goes on",
     Status.CONVERGED: "the step no longer changes the point: converged to the resolution of the dtype",
     Status.FINISHED: "the requested number of epochs or steps is done",
-    Status.STOPPED: "a hook asked the run to stop",
+    Status.STOPPED: "a hook or a callback asked the run to stop",
     Status.STALLED: "no smaller f was found, not even along the negative gradient: f cannot be resolved better in this "
     "dtype, or its gradient is wrong",
     Status.GRADIENT_TOLERANCE: "the largest entry of the gradient is at most gtol",
