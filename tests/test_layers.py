@@ -16,7 +16,7 @@ LAYERS = [
     {"matrix_storage", "shared_matrix", "vector_ring", "feeds"},
     {"batch_loss", "objective", "function_objective", "model_objective", "evaluations"},
     {"line", "interpolation", "backtracking", "more_thuente", "secant2", "linesearch", "trust_region"},
-    {"state", "refusals", "whole_vector", "optimizer", "wrapper", "metrics"},
+    {"state", "refusals", "whole_vector", "optimizer", "wrapper", "metrics", "memory"},
     {"algorithms"},
     {"history", "hooks", "pace", "engine", "bookkeeping", "loop", "writers", "display", "report", "run_directory"}
     | {"minimize", "stopping"},
@@ -26,7 +26,16 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 METHODS = LEVEL["algorithms"]
 
 # The only places that write variables.
-WRITERS = {"layout", "matrix_storage", "shared_matrix", "vector_ring", "whole_vector", "evaluations", "checkpoint"}
+WRITERS = {
+    "layout",
+    "matrix_storage",
+    "shared_matrix",
+    "vector_ring",
+    "memory",
+    "whole_vector",
+    "evaluations",
+    "checkpoint",
+}
 WRITERS |= {"testing"}  # resets what it puts to the test
 
 SOURCES = sorted(PACKAGE.rglob("*.py"))

@@ -21,8 +21,8 @@ import tensorflow as tf
 from trainloop import checks, linalg, refusals
 from trainloop import state as states
 from trainloop.layout import VariableVector
+from trainloop.memory import Memory, restore
 from trainloop.status import Status, first_failure
-from trainloop.stored import StoredValue
 
 
 class StepResult(typing.NamedTuple):
@@ -57,7 +57,7 @@ class WholeVectorOptimizer(keras.optimizers.Optimizer, abc.ABC):
         self._schedule = learning_rate if is_schedule else None
         self._outer = ()  # the method this one works inside of; a tuple, so that Keras does not take it for a part
         self._vector = None
-        self._memory = _Memory()
+        self._memory = Memory()
         self._restore_when_built = None
 
     @abc.abstractmethod
@@ -128,7 +128,7 @@ class WholeVectorOptimizer(keras.optimizers.Optimizer, abc.ABC):
     @property
     def grows(self):
         """True when a part of the state has no fixed shape, as the history of a factored `SharedMatrix`."""
-        return any(None in variable.shape for variable in self._memory.variables.values())
+        return self._memory.grows
 
     def log_dtypes(self):
         """Names of what `step` logs, with NumPy dtypes: "loss", "grad_norm", and the scalars of the state."""
@@ -157,8 +157,7 @@ class WholeVectorOptimizer(keras.optimizers.Optimizer, abc.ABC):
             self._vector = VariableVector(variables)
             x = self._vector.read()
             leaves = states.as_tensors(states.flatten(self.init_state(x)), like=x)
-            for path, leaf in leaves.items():
-                self._memory.leaves[path] = self._make_leaf(path, leaf)
+            self._memory.create(leaves, self.add_variable)
             self._skipped_steps = self.add_variable((), "zeros", "int64", name="skipped_steps")
             self._last_failure = self.add_variable((), "zeros", "int32", name="last_failure")
             super().build(variables)
@@ -261,21 +260,11 @@ class WholeVectorOptimizer(keras.optimizers.Optimizer, abc.ABC):
         return self._outer[0]._outermost() if self._outer else self
 
     def _commit(self, status, points, old, new):
-        """Write the new point and state, or the old ones again after a failure.
-
-        Selecting between the two is cheaper than a branch for all but stored values, where it would cost memory.
-        """
+        """Write the new point and state, or the old ones again after a failure."""
         taken = status >= 0
         x, x_new = points
         self._vector.assign(linalg.choose(taken, x_new, x))
-        stored = [leaf for leaf in new.values() if isinstance(leaf, StoredValue)]
-        for path, leaf in new.items():
-            if not isinstance(leaf, StoredValue):
-                self._memory.leaves[path].assign(tf.where(taken, leaf, old[path]))
-        if stored:
-            # Whatever still reads a stored value comes first: a buffer in use is copied instead of written in place.
-            with tf.control_dependencies([leaf for leaf in new.values() if not isinstance(leaf, StoredValue)]):
-                tf.cond(taken, lambda: _commit_all(stored), lambda: tf.no_op())
+        self._memory.commit(taken, old, new)
         self.iterations.assign_add(tf.cast(taken, self.iterations.dtype))
         self._skipped_steps.assign_add(tf.cast(~taken, "int64"))
         self._last_failure.assign(tf.where(taken, self._last_failure, status))
@@ -293,24 +282,7 @@ class WholeVectorOptimizer(keras.optimizers.Optimizer, abc.ABC):
             raise ValueError(
                 f"{type(self).__name__} is not built and has no state; call build(model.trainable_variables)"
             )
-        leaves = self._memory.leaves.items()
-        return {path: leaf if isinstance(leaf, StoredValue) else tf.convert_to_tensor(leaf) for path, leaf in leaves}
-
-    def _make_leaf(self, path, leaf):
-        if isinstance(leaf, StoredValue):
-            return leaf.as_variables(lambda name, value, grows: self._make_variable(f"{path}/{name}", value, grows))
-        return self._make_variable(path, leaf, grows=False)
-
-    def _make_variable(self, path, value, grows):
-        name = path.replace("/", "_")
-        if grows:  # Keras variables have a fixed shape
-            variable = tf.Variable(value, shape=[None, *value.shape[1:]], trainable=False, name=name)
-        else:
-            variable = self.add_variable(
-                value.shape, lambda shape, dtype: value, dtype=value.dtype.name, name=name
-            ).value
-        self._memory.variables[f"state/{path}"] = variable
-        return variable
+        return self._memory.read()
 
     def _saved_variables(self):
         """Everything a saved optimizer consists of, by name."""
@@ -336,36 +308,12 @@ class WholeVectorOptimizer(keras.optimizers.Optimizer, abc.ABC):
             self._restore_when_built = functools.partial(self._restore, saved)
 
     def _restore(self, saved):
-        variables = self._saved_variables()
-        if saved.keys() != variables.keys():
-            raise ValueError(
-                f"the saved state is another optimizer's: {type(self).__name__} has {sorted(variables)}, "
-                f"the file has {sorted(saved)}"
-            )
-        for name, variable in variables.items():
-            if not tf.TensorShape(variable.shape).is_compatible_with(saved[name].shape):
-                raise ValueError(f"saved {name} has shape {saved[name].shape}, this optimizer needs {variable.shape}")
-        for name, variable in variables.items():
-            variable.assign(saved[name])
+        restore(type(self).__name__, self._saved_variables(), saved)
 
     def get_config(self):
         """The constructor arguments, as JSON-able values. Subclasses add their own."""
         config = {"name": self.name, "global_clipnorm": self.global_clipnorm}
         return config | ({"learning_rate": super().get_config()["learning_rate"]} if self._has_rate else {})
-
-
-def _commit_all(values):
-    for value in values:
-        value.commit()
-    return tf.no_op()
-
-
-class _Memory:
-    """State of a built optimizer, in a class so that neither Keras nor TensorFlow adopts the containers."""
-
-    def __init__(self):
-        self.leaves = {}  # path -> variable or SharedMatrix of variables
-        self.variables = {}  # name in a saved file -> variable
 
 
 def _keras_rate(learning_rate):

@@ -1,0 +1,104 @@
+"""The state of a built method, kept in variables: made, read, written, saved and restored in one place.
+
+A state is a nested dict of tensors and stored values; here it is flat, by path (see `state`). Tensors are replaced as a
+whole at each step, stored values carry out the change that they describe.
+"""
+
+import tensorflow as tf
+
+from trainloop.stored import StoredValue
+
+
+class Memory:
+    """Variables for the leaves of a state.
+
+    A class of its own also because Keras and TensorFlow would adopt containers of variables that they find among the
+    attributes of an optimizer.
+
+    Attributes:
+        variables: the variables by the name under which they are saved, "state/" and the path.
+    """
+
+    def __init__(self):
+        self.variables = {}
+        self._leaves = {}  # path -> variable, or stored value of variables
+
+    def create(self, leaves, add_variable):
+        """Make variables.
+
+        Args:
+            leaves: dict of first values by path.
+            add_variable: of a Keras optimizer.
+        """
+        for path, leaf in leaves.items():
+            if isinstance(leaf, StoredValue):
+                self._leaves[path] = leaf.as_variables(
+                    lambda name, value, grows, path=path: self._make(f"{path}/{name}", value, grows, add_variable)
+                )
+            else:
+                self._leaves[path] = self._make(path, leaf, False, add_variable)
+
+    def _make(self, path, value, grows, add_variable):
+        name = path.replace("/", "_")
+        if grows:  # Keras variables have a fixed shape
+            variable = tf.Variable(value, shape=[None, *value.shape[1:]], trainable=False, name=name)
+        else:
+            variable = add_variable(value.shape, lambda shape, dtype: value, dtype=value.dtype.name, name=name).value
+        self.variables[f"state/{path}"] = variable
+        return variable
+
+    @property
+    def grows(self):
+        """True when a variable has no fixed shape."""
+        return any(None in variable.shape for variable in self.variables.values())
+
+    def read(self):
+        """The leaves as they are now: tensors and stored values by path."""
+        leaves = self._leaves.items()
+        return {path: leaf if isinstance(leaf, StoredValue) else tf.convert_to_tensor(leaf) for path, leaf in leaves}
+
+    def commit(self, taken, old, new):
+        """Write the new leaves, or the old ones again where the step is not taken.
+
+        Selecting between the two is cheaper than a branch for all but stored values, where it would cost memory.
+
+        Args:
+            taken: bool [].
+            old, new: leaves by path.
+        """
+        tensors = {path: leaf for path, leaf in new.items() if not isinstance(leaf, StoredValue)}
+        for path, leaf in tensors.items():
+            self._leaves[path].assign(tf.where(taken, leaf, old[path]))
+        stored = [leaf for leaf in new.values() if isinstance(leaf, StoredValue)]
+        if stored:
+            # Whatever still reads a stored value comes first: a buffer in use is copied instead of written in place.
+            with tf.control_dependencies(list(tensors.values())):
+                tf.cond(taken, lambda: _commit_all(stored), lambda: tf.no_op())
+
+
+def restore(owner, variables, saved):
+    """Assign saved values to variables, all of them or none.
+
+    Args:
+        owner: name of the optimizer's class, for messages.
+        variables: dict by name.
+        saved: dict of arrays by name.
+
+    Raises:
+        ValueError: other names, or another shape.
+    """
+    if saved.keys() != variables.keys():
+        raise ValueError(
+            f"the saved state is another optimizer's: {owner} has {sorted(variables)}, the file has {sorted(saved)}"
+        )
+    for name, variable in variables.items():
+        if not tf.TensorShape(variable.shape).is_compatible_with(saved[name].shape):
+            raise ValueError(f"saved {name} has shape {saved[name].shape}, this optimizer needs {variable.shape}")
+    for name, variable in variables.items():
+        variable.assign(saved[name])
+
+
+def _commit_all(values):
+    for value in values:
+        value.commit()
+    return tf.no_op()
