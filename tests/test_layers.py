@@ -11,7 +11,7 @@ PACKAGE = ROOT / "trainloop"
 
 # Who may import whom: modules only from lower layers, or from their own where no circle arises.
 LAYERS = [
-    {"status", "checks", "array_checks"},
+    {"status", "storage_choice", "checks", "array_checks"},
     {"layout", "linalg", "data", "datasets", "data_files", "models", "derivatives", "stored"},
     {"matrix_storage", "shared_matrix", "vector_ring", "feeds"},
     {"batch_loss", "objective", "function_objective", "model_objective", "evaluations"},

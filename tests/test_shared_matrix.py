@@ -17,7 +17,7 @@ every_symmetry = pytest.mark.parametrize("symmetric", [False, True])
 
 
 def identity(n=5, storage="dense", dtype="float64", symmetric=False) -> SharedMatrix:
-    return SharedMatrix.identity(n, storage=storage, dtype=dtype, symmetric=symmetric)
+    return SharedMatrix.identity(n, storage=storage, dtype=dtype, updates="symmetric" if symmetric else "any")
 
 
 class Draw:
@@ -250,9 +250,9 @@ def test_coefficients_that_are_no_scalars_are_refused(operation, wrong):
 @every_storage
 def test_a_symmetric_matrix_refuses_what_would_break_the_symmetry(storage):
     B, u = identity(3, storage, symmetric=True), np.ones(3)
-    with pytest.raises(ValueError, match="symmetric=True; use add_symmetric"):
+    with pytest.raises(ValueError, match="updates='symmetric'; use add_symmetric"):
         B.add_outer(u, np.arange(3.0))
-    with pytest.raises(ValueError, match="symmetric=True"):
+    with pytest.raises(ValueError, match="updates='symmetric'"):
         B.dilate(u / np.sqrt(3), 2.0)
     np.testing.assert_allclose(B.add_outer(u, u).to_dense(), np.eye(3) + 1)
 

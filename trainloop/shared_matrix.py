@@ -23,9 +23,11 @@ import tensorflow as tf
 
 from trainloop import checks
 from trainloop.matrix_storage import Dense, Factored
+from trainloop.storage_choice import StorageChoice
 from trainloop.stored import StoredValue
 
-STORAGES = ("dense", "factored", "auto")
+# Which changes B will see. Knowing it saves memory, and digits.
+UPDATES = ("any", "symmetric", "dilations")
 
 # `auto` is dense up to this many bytes: a step over the full matrix then takes milliseconds.
 _AUTO_DENSE_BYTES = 64 * 2**20
@@ -51,23 +53,24 @@ class SharedMatrix(StoredValue):
         self._terms = tuple(terms)  # of (u [n], v [n], c []); v is u for a symmetric term
 
     @classmethod
-    def identity(cls, n, *, dtype="float32", storage="auto", symmetric=False):
+    def identity(cls, n, *, dtype="float32", storage="auto", updates="any"):
         """The n x n identity.
 
         Args:
             n: number of parameters.
             dtype: a floating dtype.
             storage: "dense", "factored", or "auto": dense while the matrix takes at most 64 MiB, else
-                factored.
-            symmetric: B will only be changed by `add_symmetric` and `scale`. Then B' = B, and `factored`
-                keeps one vector per update instead of two.
+                factored. See `storage_choice` for capacities.
+            updates: which operations will change B. "symmetric": only `add_symmetric`, `scale` and `shift`, so that
+                B' = B. "dilations": only `dilate` and `scale`. "any": all of them.
 
         Raises:
             ValueError: n < 1, an unknown storage, or a dense matrix that does not fit into the free memory.
         """
         n = checks.integer("n", n, at_least=1)
         dtype = tf.as_dtype(dtype)
-        checks.choice("storage", storage, STORAGES)
+        storage = StorageChoice.parse(storage).kind
+        symmetric = checks.choice("updates", updates, UPDATES) == "symmetric"
         nbytes = n * n * dtype.size
         if storage == "auto":
             storage = "dense" if nbytes <= _AUTO_DENSE_BYTES else "factored"
@@ -135,7 +138,7 @@ class SharedMatrix(StoredValue):
             ValueError: B was declared symmetric, or a vector does not have shape [n].
         """
         if self._stored.symmetric and v is not u:
-            raise ValueError("this matrix was built with symmetric=True; use add_symmetric, or build it without")
+            raise ValueError("this matrix was built with updates='symmetric'; use add_symmetric, or build it without")
         return self._with_term(self._vector(u), self._vector(v), c)
 
     def add_symmetric(self, u, c=1.0):

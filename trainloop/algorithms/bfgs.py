@@ -16,8 +16,9 @@ import tensorflow as tf
 
 from trainloop import checks, linalg, linesearch
 from trainloop.optimizer import GlobalObjectiveOptimizer
-from trainloop.shared_matrix import STORAGES, SharedMatrix
+from trainloop.shared_matrix import SharedMatrix
 from trainloop.status import Status
+from trainloop.storage_choice import check_storage
 
 
 @keras.saving.register_keras_serializable("trainloop")
@@ -41,11 +42,11 @@ class BFGS(GlobalObjectiveOptimizer):
         super().__init__(None, name=name, **kwargs)
         self.line_search = checks.choice("line_search", line_search, linesearch.SEARCHES)
         self.max_evaluations = checks.integer("max_evaluations", max_evaluations, at_least=2)
-        self.storage = checks.choice("storage", storage, STORAGES)
+        self.storage = check_storage(storage)
 
     def init_state(self, x):
         return {
-            "H": SharedMatrix.identity(x.shape[0], dtype=x.dtype, storage=self.storage, symmetric=True),
+            "H": SharedMatrix.identity(x.shape[0], dtype=x.dtype, storage=self.storage, updates="symmetric"),
             "updates": tf.constant(0, tf.int32),
             "step_length": tf.zeros([], x.dtype),
             "status": tf.constant(Status.RUNNING, tf.int32),

@@ -29,8 +29,9 @@ import tensorflow as tf
 
 from trainloop import checks, linalg
 from trainloop.optimizer import GlobalVectorOptimizer
-from trainloop.shared_matrix import STORAGES, SharedMatrix
+from trainloop.shared_matrix import SharedMatrix
 from trainloop.status import Status, first_failure
+from trainloop.storage_choice import check_storage
 
 _FIRST_STEP = 0.05
 
@@ -62,12 +63,12 @@ class TestGD(GlobalVectorOptimizer):
     def __init__(self, rad=None, storage="auto", name="test_gd", **kwargs):
         super().__init__(None, name=name, **kwargs)
         self.rad = rad if rad is None else checks.real("rad", rad, above=0)
-        self.storage = checks.choice("storage", storage, STORAGES)
+        self.storage = check_storage(storage)
 
     def init_state(self, x):
         n = x.shape[0]
         return {
-            "B": SharedMatrix.identity(n, dtype=x.dtype, storage=self.storage, symmetric=True),
+            "B": SharedMatrix.identity(n, dtype=x.dtype, storage=self.storage, updates="symmetric"),
             "radius": tf.constant((n + 1) * _FIRST_STEP if self.rad is None else self.rad, x.dtype),
             "status": tf.constant(Status.RUNNING, tf.int32),
         }

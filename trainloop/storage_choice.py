@@ -1,0 +1,72 @@
+"""What a user may ask of the storage of a shared matrix, in one short word.
+
+    "auto"                       dense while the matrix is small, else factored
+    "dense"                      n x n numbers; a few changes wait beside the matrix and are folded in together
+    "dense:0"                    every change goes into the matrix at once; "dense:4": four may wait
+    "factored"                   the history of changes, growing
+    "factored:1000:restart"      at most 1000 changes; then B is the identity again
+    "factored:1000:subspace"     at most 1000; then the half that matters most is kept
+    "factored:1000:dense"        at most 1000; then n x n numbers
+    "factored:1000:error"        at most 1000; then the run ends with `Status.HISTORY_FULL`
+
+One word, because it passes unchanged through constructors, saved configurations and command lines.
+"""
+
+import dataclasses
+
+STORAGES = ("auto", "dense", "factored")
+WHEN_FULL = ("restart", "subspace", "dense", "error")
+
+
+@dataclasses.dataclass(frozen=True)
+class StorageChoice:
+    """A parsed storage word.
+
+    `kind` is one of `STORAGES`; `capacity` the number of changes kept beside or instead of the matrix, None for the
+    default; `when_full` one of `WHEN_FULL`, or None: dense folds them in, factored grows.
+    """
+
+    kind: str
+    capacity: int | None = None
+    when_full: str | None = None
+
+    @classmethod
+    def parse(cls, word):
+        """Read a word as in this file's first lines.
+
+        Raises:
+            ValueError: anything else.
+        """
+        choice = _parts(word)
+        if choice is None:
+            raise ValueError(
+                f"storage must be one of {', '.join(STORAGES)}, or with a capacity 'dense:8', or with a capacity and "
+                f"what happens when it is full 'factored:1000:{'|'.join(WHEN_FULL)}'; received {word!r}"
+            )
+        return cls(*choice)
+
+
+def check_storage(word):
+    """The word itself, if `StorageChoice.parse` can read it: for constructors.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    StorageChoice.parse(word)
+    return word
+
+
+def _parts(word):
+    """(kind, capacity, when_full), or None where the word means nothing."""
+    if not isinstance(word, str):
+        return None
+    kind, *rest = word.split(":")
+    if kind not in STORAGES or not all(part.isdecimal() for part in rest[:1]):
+        return None
+    if not rest:
+        return (kind,)
+    if kind == "dense" and len(rest) == 1:
+        return kind, int(rest[0])
+    if kind == "factored" and len(rest) == 2 and int(rest[0]) > 0 and rest[1] in WHEN_FULL:
+        return kind, int(rest[0]), rest[1]
+    return None
