@@ -12,8 +12,9 @@ PACKAGE = ROOT / "trainloop"
 # Who may import whom: modules only from lower layers, or from their own where no circle arises.
 LAYERS = [
     {"status", "storage_choice", "checks", "array_checks"},
-    {"layout", "linalg", "data", "datasets", "data_files", "models", "derivatives", "stored"},
-    {"matrix_storage", "shared_matrix", "vector_ring", "feeds"},
+    {"layout", "linalg", "data", "datasets", "data_files", "models", "derivatives", "stored", "unmade"},
+    {"row_writing", "panels", "rank_one_sum", "dilation_product", "matrix_change", "matrix_storage", "shared_matrix"}
+    | {"vector_ring", "feeds"},
     {"batch_loss", "objective", "function_objective", "model_objective", "evaluations"},
     {"line", "interpolation", "backtracking", "more_thuente", "secant2", "linesearch", "trust_region"},
     {"state", "refusals", "whole_vector", "optimizer", "wrapper", "metrics", "memory"},
@@ -28,8 +29,11 @@ METHODS = LEVEL["algorithms"]
 # The only places that write variables.
 WRITERS = {
     "layout",
+    "row_writing",
+    "panels",
+    "rank_one_sum",
+    "dilation_product",
     "matrix_storage",
-    "shared_matrix",
     "vector_ring",
     "memory",
     "whole_vector",

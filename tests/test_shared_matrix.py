@@ -90,15 +90,17 @@ def test_identity_refuses_a_size(n):
         SharedMatrix.identity(n)
 
 
-@pytest.mark.parametrize(("storage", "hint"), [("dens", "dense"), ("Factored", "factored"), ("factorised", "factored")])
-def test_identity_refuses_a_storage_and_names_the_nearest(storage, hint):
-    with pytest.raises(ValueError, match=rf"dense, factored, auto; received '{storage}' \(did you mean '{hint}'\?\)"):
+@pytest.mark.parametrize("storage", ["dens", "Factored", "", "dense:8:restart", "factored:0:restart", "factored:9", 3])
+def test_identity_refuses_a_storage_and_says_which_there_are(storage):
+    with pytest.raises(
+        ValueError, match=rf"one of auto, dense, factored, .* 'factored:1000:restart.*; received {storage!r}"
+    ):
         SharedMatrix.identity(3, storage=storage)
 
 
-def test_identity_refuses_a_dense_matrix_that_does_not_fit_and_names_the_alternative():
-    with pytest.raises(ValueError, match=r"a dense \[10000000, 10000000\] matrix takes .* GiB.*storage='factored'"):
-        SharedMatrix.identity(10_000_000, storage="dense")
+def test_a_matrix_takes_no_memory_before_it_becomes_variables():
+    B = SharedMatrix.identity(10_000_000, storage="dense", updates="symmetric")
+    assert B.nbytes > 2 * 10**14
 
 
 @pytest.mark.parametrize(
@@ -115,7 +117,6 @@ def test_identity_refuses_a_dense_matrix_that_does_not_fit_and_names_the_alterna
 def test_auto_is_dense_up_to_64_mebibytes(n, dtype, storage):
     B = SharedMatrix.identity(n, dtype=dtype)
     assert B.storage == storage
-    assert B.nbytes <= 64 * 2**20
 
 
 @every_storage
@@ -193,10 +194,10 @@ def test_describes_change_of_knows_what_was_derived():
     assert not derived.describes_change_of(other)
 
 
-def test_repr_tells_what_is_pending():
+def test_repr_tells_whether_something_is_pending():
     B = identity(3, "factored")
     assert repr(B) == "SharedMatrix(n=3, dtype=float64, storage='factored')"
-    assert repr(B.add_symmetric(np.ones(3))) == "SharedMatrix(n=3, dtype=float64, storage='factored', 1 pending)"
+    assert repr(B.add_symmetric(np.ones(3))) == "SharedMatrix(n=3, dtype=float64, storage='factored', changed)"
 
 
 # --- refusals -------------------------------------------------------------------------------------------
@@ -250,7 +251,7 @@ def test_coefficients_that_are_no_scalars_are_refused(operation, wrong):
 @every_storage
 def test_a_symmetric_matrix_refuses_what_would_break_the_symmetry(storage):
     B, u = identity(3, storage, symmetric=True), np.ones(3)
-    with pytest.raises(ValueError, match="updates='symmetric'; use add_symmetric"):
+    with pytest.raises(ValueError, match="updates='symmetric' and cannot add_outer; use add_symmetric, scale"):
         B.add_outer(u, np.arange(3.0))
     with pytest.raises(ValueError, match="updates='symmetric'"):
         B.dilate(u / np.sqrt(3), 2.0)
@@ -297,18 +298,12 @@ def run_updates(B, counts, symmetric, seed=0, way=tf.function) -> np.ndarray:
     return M
 
 
-def rows_of(B, symmetric) -> float:
-    """How many rows a factored B keeps, from the bytes it takes."""
-    numbers = B.nbytes / B.dtype.size
-    return (numbers - 1) / (1 + B.n * (1 if symmetric else 2))
-
-
 @every_storage
 @every_dtype
 @every_symmetry
 def test_hundreds_of_committed_updates_equal_numpy(storage, dtype, symmetric):
     B, _ = with_variables(identity(5, storage, dtype, symmetric))
-    M = run_updates(B, [1] * 300, symmetric)  # rows pass through blocks of 16 and of 256
+    M = run_updates(B, [1] * 300, symmetric)
     assert_equals(B, M)
 
 
@@ -327,20 +322,16 @@ def test_several_terms_per_commit_equal_numpy(storage, symmetric, counts):
 
 @every_symmetry
 @pytest.mark.parametrize("counts", [[], [1], [1] * 16, [1] * 17, [29] * 10], ids=sum)
-def test_factored_keeps_one_row_per_committed_term(symmetric, counts):
+def test_factored_keeps_one_row_per_committed_term_and_tells_how_many(symmetric, counts):
     B, _ = with_variables(identity(3, "factored", symmetric=symmetric))
     run_updates(B, counts, symmetric, way=eagerly)
-    assert rows_of(B, symmetric) == sum(counts)
+    assert {name: int(value) for name, value in B.scalars().items()} == {"rank": sum(counts)}
 
 
-def test_what_is_written_at_every_step_stays_small():
-    """Rows of a long history wait in the last of three blocks, which is written rarely."""
+def test_a_growing_history_has_at_most_a_quarter_more_room_than_it_needs():
     B, variables = with_variables(identity(3, "factored"))
-    run_updates(B, [1] * 300, symmetric=False)
-    rows = [len(variables[f"block_{i}/coefficients"].numpy()) for i in range(3)]
-    assert sum(rows) == 300
-    assert rows[0] <= 16
-    assert rows[1] <= 256
+    run_updates(B, [1] * 1000, symmetric=False)
+    assert 1000 <= len(variables["coefficients"].numpy()) <= 1250
 
 
 @every_dtype
@@ -360,11 +351,10 @@ def test_nbytes_counts_the_stored_numbers_and_not_the_pending(storage):
 
 
 def test_nbytes_of_factored_is_known_to_compiled_code():
-    B, _ = with_variables(identity(3, "factored"))
+    B, variables = with_variables(identity(3, "factored"))
     nbytes = tf.function(lambda: B.nbytes)
-    assert int(nbytes()) == B.nbytes == 8
-    run_updates(B, [2], symmetric=False, way=eagerly)
-    assert int(nbytes()) == B.nbytes == 8 * (1 + 2 * 7)
+    run_updates(B, [200], symmetric=False, way=eagerly)
+    assert int(nbytes()) == B.nbytes == sum(variable.numpy().nbytes for variable in variables.values())
     assert nbytes().dtype == tf.int64
 
 
@@ -458,8 +448,8 @@ def test_a_symmetric_factored_matrix_keeps_one_vector_per_update():
     one, two = (with_variables(identity(1000, "factored", symmetric=symmetric)) for symmetric in (True, False))
     run_updates(one[0], [3], symmetric=True, way=eagerly)
     run_updates(two[0], [3], symmetric=False, way=eagerly)
-    numbers = [sum(v.numpy().size for v in variables.values()) for _, variables in (one, two)]
-    assert numbers == [1 + 3 * (1 + 1000), 1 + 3 * (1 + 2000)]
+    names = [{name for name, v in variables.items() if v.shape.rank == 2} for _, variables in (one, two)]
+    assert names == [{"left"}, {"left", "right"}]
 
 
 @pytest.mark.parametrize("change", [lambda B: B.scale(2.0), lambda B: B.add_symmetric(np.ones(3))])

@@ -1,189 +1,357 @@
 """Where the numbers of a `SharedMatrix` are kept, and how a described change is carried out in place.
 
-A storage multiplies columns [n, k] from the left, turns into variables, and commits
+    Dense             M                              every change goes into the n x n numbers at once
+    StoredSum         B = a M + d I + U' diag(c) V   changes are kept as terms beside M, or instead of it
+    StoredProduct     B = a M D_1 D_2 ... D_k        dilations are kept as factors beside M, or instead of it
 
-    B <- factor B + shift I + sum_j c_j u_j v_j'
+Without M a sum begins with d = 1, and a product with M = I. What is kept beside or instead of M has a capacity. When it
+is full,
 
-for a factor [] (None for 1), a shift [] (None for 0) and terms (u_j [n], v_j [n], c_j []). It is a
-value too: two storages are the same only if they are one object.
+    fold        it goes into M, all at once: M is then read and written once for many changes
+    grow        it gets more room
+    restart     B is the identity again
+    subspace    the half of the terms that matters most is kept
+    dense       M comes into being, takes everything in, and from then on it is `fold`
+    error       the change is not made and the step has the status HISTORY_FULL
 """
 
+import abc
 import dataclasses
 
 import tensorflow as tf
 
-# A row is written into the smallest block; a full block moves into the next. See Factored.
-_BLOCK_ROWS = 16
+from trainloop import rank_one_sum
+from trainloop.dilation_product import GROUP, DilationProduct
+from trainloop.matrix_change import ProductChange, SumChange
+from trainloop.panels import SMALL, Panels
+from trainloop.rank_one_sum import RankOneSum
+
+# So many changes wait beside a large dense matrix: folding them in one pass is still bound by memory.
+_WAITING = 8
+
+
+def build(choice, n, dtype, updates):
+    """The identity in a storage.
+
+    Args:
+        choice: `StorageChoice` of kind "dense" or "factored".
+        n: number of rows.
+        dtype: of the entries.
+        updates: "any", "symmetric" or "dilations".
+    """
+    symmetric, dilations = updates == "symmetric", updates == "dilations"
+    dense = choice.kind == "dense"
+    capacity = choice.capacity
+    if dense and capacity is None:
+        capacity = _WAITING if n > SMALL else 0
+    if dense and not capacity:
+        return Dense(Panels.identity(n, dtype, symmetric))
+    if choice.when_full == "subspace" and dilations:
+        raise ValueError(
+            "a product of dilations has no dominant subspace that dilations could keep; use restart, dense or error"
+        )
+    when_full = "fold" if dense else choice.when_full or "grow"
+    panels = None
+    if dense:
+        panels = Panels.identity(n, dtype, symmetric)
+    elif when_full == "dense":
+        panels = Panels.absent(n, dtype, symmetric)
+    one, none = tf.ones([], dtype), tf.constant(0)
+    if dilations:
+        return StoredProduct(n, panels, when_full, none, one, DilationProduct.empty(n, capacity, dtype))
+    diagonal = tf.zeros([], dtype) if dense else one
+    return StoredSum(n, panels, when_full, none, one, diagonal, RankOneSum.empty(n, capacity, dtype, symmetric))
+
+
+class MatrixStorage(abc.ABC):
+    """What `SharedMatrix` asks of a storage; it is a value too: two are the same only if they are one object."""
+
+    @property
+    @abc.abstractmethod
+    def arrays(self):
+        """All numbers: tensors or variables."""
+
+    @abc.abstractmethod
+    def product(self, columns):
+        """B columns for columns [n, k]."""
+
+    @abc.abstractmethod
+    def transposed_product(self, columns):
+        """B' columns."""
+
+    @abc.abstractmethod
+    def as_variables(self, make_variable):
+        """The same storage with variables for its arrays."""
+
+    @abc.abstractmethod
+    def commit(self, change):
+        """Carry out a change in the variables."""
+
+    def is_full_for(self, change):
+        """bool []: the change cannot be committed; None where that cannot happen."""
+        return
+
+    def scalars(self):
+        """What is worth logging: dict of tensors []."""
+        return {}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Dense:
-    """All n x n numbers."""
+class Dense(MatrixStorage):
+    """M alone."""
 
-    matrix: object  # [n, n] tensor or variable
-    symmetric: bool
+    panels: Panels
+    no_change = SumChange()
     storage = "dense"
-
-    @classmethod
-    def identity(cls, n, dtype, symmetric):
-        return cls(tf.eye(n, dtype=dtype), symmetric)
 
     @property
     def n(self):
-        return self.matrix.shape[0]
+        return self.panels.n
 
     @property
     def dtype(self):
-        return tf.as_dtype(self.matrix.dtype)
+        return self.panels.dtype
 
     @property
-    def nbytes(self):
-        return self.n * self.n * self.dtype.size
+    def arrays(self):
+        return self.panels.parts
+
+    @property
+    def workspace(self):
+        return self.panels.workspace
 
     def product(self, columns):
-        return tf.linalg.matmul(self.matrix, columns)
+        return self.panels.product(columns)
 
     def transposed_product(self, columns):
-        return tf.linalg.matmul(self.matrix, columns, transpose_a=not self.symmetric)
+        return self.panels.transposed_product(columns)
 
     def as_variables(self, make_variable):
-        return Dense(make_variable("matrix", self.matrix, False), self.symmetric)
+        return Dense(self.panels.as_variables(make_variable))
 
-    def commit(self, factor, terms, shift=None):
-        new = self.matrix if factor is None else factor * self.matrix
-        if terms:
-            left, right = zip(*(_balanced(*term) for term in terms), strict=True)
-            new = new + tf.linalg.matmul(tf.stack(left), tf.stack(right), transpose_a=True)
-        if shift is not None:
-            new = tf.linalg.set_diag(new, tf.linalg.diag_part(new) + shift)
-        if new is not self.matrix:
-            self.matrix.assign(new)
-
-
-def _balanced(u, v, c):
-    """The two factors of c u v'. For c u u' they give (i, j) and (j, i) the same bits.
-
-    With c on one side the two would differ by a rounding, and a matrix that is off symmetry by one rounding per step
-    soon is no longer positive definite.
-    """
-    if u is not v:
-        return c * u, v
-    half = tf.sqrt(tf.abs(c)) * u
-    return tf.sign(c) * half, half
+    def commit(self, change):
+        if change.nothing:
+            return
+        nothing = tf.zeros([0, self.n], self.dtype)
+        left, right = rank_one_sum.weighted(change.terms) if change.terms else (nothing, nothing)
+        factor = tf.ones([], self.dtype) if change.factor is None else change.factor
+        self.panels.fold(factor, left, right, change.shift)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Factored:
-    """B = a I + sum over blocks of U' diag(c) V: the history of all updates, one row of U and V each.
+class _WithHistory(MatrixStorage):
+    """M, or nothing, and a `history` of changes: a `RankOneSum` or a `DilationProduct`."""
 
-    Rows enter block 0. When it is full its rows move to the end of block 1, and so on; the last block has no limit.
-    The reason is the cost of writing: TensorFlow can only replace a variable as a whole without slowing down every
-    later read of it, so a long history must be written rarely. With 16 and 256 rows in the two small blocks, the
-    long one is copied once in 256 steps.
-    """
-
-    diagonal: object  # a, []
-    blocks: tuple  # of _Block
     n: int
-    symmetric: bool
-    storage = "factored"
+    panels: Panels | None
+    when_full: str
+    times_full: object  # int32 []
+    scale: object  # a []
 
-    @classmethod
-    def identity(cls, n, dtype, symmetric):
-        blocks = tuple(_Block.empty(n, dtype, symmetric) for _ in range(3))
-        return cls(tf.ones([], dtype), blocks, n, symmetric)
+    @property
+    def storage(self):
+        return "dense" if self.when_full == "fold" else "factored"
 
     @property
     def dtype(self):
-        return tf.as_dtype(self.diagonal.dtype)
+        return tf.as_dtype(self.scale.dtype)
 
     @property
-    def rank(self):
-        """Number of rows kept, int32 []."""
-        return tf.add_n([block.rows for block in self.blocks])
+    def arrays(self):
+        parts = () if self.panels is None else self.panels.parts
+        return (*parts, *self.history.arrays, *self._scalars())
 
     @property
-    def nbytes(self):
-        numbers = 1 + tf.cast(self.rank, tf.int64) * (1 + self.n * (1 if self.symmetric else 2))
-        nbytes = numbers * self.dtype.size
-        return int(nbytes) if tf.executing_eagerly() else nbytes
+    def workspace(self):
+        """Bytes taken for a moment when the history is full."""
+        rows = sum(tf.TensorShape(array.shape).num_elements() for array in self.history.arrays) * self.dtype.size
+        dense = 3 * self.n**2 // 16 * self.dtype.size
+        return {"dense": dense, "grow": rows, "subspace": rows}.get(self.when_full, 0)
 
-    def product(self, columns):
-        return self.diagonal * columns + tf.add_n([block.product(columns) for block in self.blocks])
+    def is_full_for(self, change):
+        return None if self.when_full != "error" else ~self.history.has_room_for(self._size(change))
 
-    def transposed_product(self, columns):
-        return self.diagonal * columns + tf.add_n([block.flipped().product(columns) for block in self.blocks])
+    def scalars(self):
+        if self.when_full == "fold":
+            return {}
+        rank = {"rank": tf.convert_to_tensor(self.history.rank)}
+        return rank if self.when_full == "grow" else rank | {"times_full": tf.convert_to_tensor(self.times_full)}
 
-    def as_variables(self, make_variable):
-        blocks = [block.as_variables(f"block_{i}", make_variable) for i, block in enumerate(self.blocks)]
-        return Factored(make_variable("diagonal", self.diagonal, False), tuple(blocks), self.n, self.symmetric)
+    def _take(self, changes):
+        """Keep changes, after making room for them where the history is full."""
+        r, capacity = len(changes), self.history.arrays[0].shape[0]
+        if self.when_full != "grow" and r > capacity:
+            raise ValueError(
+                f"an update changes the matrix {r} times, but its storage has a capacity of {capacity}; "
+                f"ask for at least {r}"
+            )
+        room = self.history.has_room_for(r)
+        if self.when_full in ("restart", "error"):  # instead of the change
+            tf.cond(room, lambda: self._append(changes), lambda: self._make_room(r))
+        else:
+            tf.cond(room, lambda: tf.no_op(), lambda: self._make_room(r))
+            self._append(changes)
 
-    def commit(self, factor, terms, shift=None):
-        if factor is not None:
-            self.diagonal.assign(factor * self.diagonal)
-            for block in self.blocks:
-                block.scale(factor)
-        if shift is not None:
-            self.diagonal.assign_add(shift)
-        if terms:
-            self.blocks[0].append(_Block.of(terms, self.symmetric))
-            self._move_full_blocks(len(terms))
+    def _append(self, changes):
+        self.history.append(changes)
+        return tf.no_op()
 
-    def _move_full_blocks(self, new_rows):
-        """Empty every block that has no room for another update of this size into the next one."""
-        for i, (block, larger) in enumerate(zip(self.blocks, self.blocks[1:], strict=False)):
-            full = block.rows + new_rows > _BLOCK_ROWS ** (i + 1)
-            tf.cond(full, lambda block=block, larger=larger: block.move_to(larger), lambda: tf.no_op())
+    def _make_room(self, r):
+        policies = {
+            "fold": self._fold,
+            "grow": lambda: self.history.grow(r),
+            "restart": self._restart,
+            "subspace": self._keep_subspace,
+            "dense": lambda: tf.cond(self.panels.present, self._fold, self._fill),
+            "error": lambda: None,
+        }
+        policies[self.when_full]()
+        self.times_full.assign_add(1)
+        return tf.no_op()
+
+    def _fill(self):
+        self.panels.fill(self._beside_transposed)
+        self._forget()
+        return tf.no_op()
+
+    def _matrix_product(self, multiply, otherwise):
+        """`multiply(M)`, where there is M; `otherwise()` else."""
+        if self.panels is None:
+            return otherwise()
+        if self.when_full != "dense":
+            return multiply(self.panels)
+        return tf.cond(self.panels.present, lambda: multiply(self.panels), otherwise)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Block:
-    """U' diag(c) V for k rows. Its variables are always replaced as a whole."""
+class StoredSum(_WithHistory):
+    """B = a M + d I + U' diag(c) V, with rounding of about eps / s along directions that B has shrunk by s."""
 
-    left: object  # U [k, n]
-    right: object  # V [k, n]; the same object as U for symmetric updates
-    coefficients: object  # c [k]
-
-    @classmethod
-    def empty(cls, n, dtype, symmetric):
-        left = tf.zeros([0, n], dtype)
-        return cls(left, left if symmetric else tf.zeros([0, n], dtype), tf.zeros([0], dtype))
-
-    @classmethod
-    def of(cls, terms, symmetric):
-        left = tf.stack([u for u, _, _ in terms])
-        right = left if symmetric else tf.stack([v for _, v, _ in terms])
-        return cls(left, right, tf.stack([c for _, _, c in terms]))
-
-    @property
-    def rows(self):
-        return tf.shape(self.coefficients)[0]
+    diagonal: object  # d []
+    history: RankOneSum
+    no_change = SumChange()
 
     def product(self, columns):
-        weights = tf.linalg.matmul(self.right, columns)  # V x [k, columns]
-        return tf.linalg.matmul(self.left, tf.convert_to_tensor(self.coefficients)[:, None] * weights, transpose_a=True)
+        beside = self.diagonal * columns + self.history.product(columns)
+        return self._matrix_product(lambda M: self.scale * M.product(columns) + beside, lambda: beside)
 
-    def flipped(self):
-        return _Block(self.right, self.left, self.coefficients)
+    def transposed_product(self, columns):
+        beside = self._beside_transposed(columns)
+        return self._matrix_product(lambda M: self.scale * M.transposed_product(columns) + beside, lambda: beside)
 
-    def as_variables(self, name, make_variable):
-        left = make_variable(f"{name}/left", self.left, True)
-        right = left if self.right is self.left else make_variable(f"{name}/right", self.right, True)
-        return _Block(left, right, make_variable(f"{name}/coefficients", self.coefficients, True))
+    def _beside_transposed(self, columns):
+        return self.diagonal * columns + self.history.transposed_product(columns)
 
-    def scale(self, factor):
-        self.coefficients.assign(factor * self.coefficients)
+    def as_variables(self, make_variable):
+        later = self.when_full == "dense"
+        return StoredSum(
+            self.n,
+            self.panels and self.panels.as_variables(make_variable, later=later),
+            self.when_full,
+            make_variable("times_full", self.times_full, False),
+            make_variable("scale", self.scale, False),
+            make_variable("diagonal", self.diagonal, False),
+            self.history.as_variables(make_variable),
+        )
 
-    def append(self, other):
-        self.left.assign(tf.concat([self.left, other.left], 0))
-        if self.right is not self.left:
-            self.right.assign(tf.concat([self.right, other.right], 0))
-        self.coefficients.assign(tf.concat([self.coefficients, other.coefficients], 0))
+    def commit(self, change):
+        if change.factor is not None:
+            self.history.scale(change.factor)
+            for number in (self.scale, self.diagonal):
+                number.assign(tf.math.multiply_no_nan(number, change.factor))
+        if change.shift is not None:
+            self.diagonal.assign_add(change.shift)
+        if change.terms:
+            self._take(change.terms)
 
-    def move_to(self, larger):
-        larger.append(self)
-        self.left.assign(self.left[:0])
-        if self.right is not self.left:
-            self.right.assign(self.right[:0])
-        self.coefficients.assign(self.coefficients[:0])
+    def _size(self, change):
+        return len(change.terms)
+
+    def _scalars(self):
+        return self.scale, self.diagonal, self.times_full
+
+    def _fold(self):
+        left, right = self.history.weighted()
+        self.panels.fold(tf.convert_to_tensor(self.scale), left, right, tf.convert_to_tensor(self.diagonal))
+        self._forget()
         return tf.no_op()
+
+    def _forget(self):
+        """M has everything."""
+        self.history.clear()
+        self.scale.assign(1)
+        self.diagonal.assign(0)
+
+    def _restart(self):
+        self.history.clear()
+        self.diagonal.assign(1)
+
+    def _keep_subspace(self):
+        self.history.keep_largest(self.history.left.shape[0] // 2)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class StoredProduct(_WithHistory):
+    """B = a M D_1 ... D_k, as accurate as n x n numbers."""
+
+    history: DilationProduct
+    no_change = ProductChange()
+
+    def product(self, columns):
+        dilated = self.history.product(columns)
+        return self.scale * self._matrix_product(lambda M: M.product(dilated), lambda: dilated)
+
+    def transposed_product(self, columns):
+        outer = self._matrix_product(lambda M: M.transposed_product(columns), lambda: columns)
+        return self.scale * self._beside_transposed(outer)
+
+    def _beside_transposed(self, columns):
+        return self.history.transposed_product(columns)
+
+    def as_variables(self, make_variable):
+        later = self.when_full == "dense"
+        return StoredProduct(
+            self.n,
+            self.panels and self.panels.as_variables(make_variable, later=later),
+            self.when_full,
+            make_variable("times_full", self.times_full, False),
+            make_variable("scale", self.scale, False),
+            self.history.as_variables(make_variable),
+        )
+
+    def commit(self, change):
+        if change.keep is not None:
+            tf.cond(change.keep > 0, lambda: tf.no_op(), self._restarted)
+        if change.factor is not None:
+            self.scale.assign(change.factor * self.scale)
+        if change.dilations:
+            self._take(change.dilations)
+
+    def _size(self, change):
+        return len(change.dilations)
+
+    def _scalars(self):
+        return self.scale, self.times_full
+
+    def _restarted(self):
+        self._restart()
+        return tf.no_op()
+
+    def _restart(self):
+        self.history.clear()
+        self.scale.assign(1)
+        if self.panels is not None:
+            self.panels.make_identity()
+
+    def _fold(self):
+        """M <- a M + (a M Xi' T) Xi, group after group."""
+        for i in range(self.history.directions.shape[0] // GROUP):
+            Xi, T = self.history.group(i)
+            left = tf.transpose(self.panels.product(tf.linalg.matmul(Xi, T, transpose_a=True)))
+            self.panels.fold(tf.ones([], self.dtype), left, Xi)
+        self._forget()
+        return tf.no_op()
+
+    def _forget(self):
+        """M has everything but the factor."""
+        self.history.clear()

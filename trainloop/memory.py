@@ -40,10 +40,14 @@ class Memory:
 
     def _make(self, path, value, grows, add_variable):
         name = path.replace("/", "_")
+        # What is made only when it is called for exists once.
+        initial = value if callable(value) else lambda: value
         if grows:  # Keras variables have a fixed shape
-            variable = tf.Variable(value, shape=[None, *value.shape[1:]], trainable=False, name=name)
+            variable = tf.Variable(initial(), shape=[None, *value.shape[1:]], trainable=False, name=name)
         else:
-            variable = add_variable(value.shape, lambda shape, dtype: value, dtype=value.dtype.name, name=name).value
+            variable = add_variable(
+                value.shape, lambda shape, dtype: initial(), dtype=tf.as_dtype(value.dtype).name, name=name
+            ).value
         self.variables[f"state/{path}"] = variable
         return variable
 

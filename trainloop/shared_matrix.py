@@ -1,33 +1,27 @@
 """One matrix B that couples all n parameters, as a value that algorithms compute with.
 
 An algorithm writes what its source has, `B @ g` and `B.add_symmetric(d, c)`, and does not know how B is
-stored:
+stored: as n x n numbers, or as the history of its changes (see `storage_choice` for the words that ask for one, and
+`matrix_storage` for the forms).
 
-    dense       n x n numbers
-    factored    B = a I + sum_j c_j u_j v_j',  one row u_j (and v_j) per update made so far, O(n k) numbers;
-                exact in exact arithmetic
-
-Operations return a new value that only *describes* the change: the stored numbers of the old one, times a
-factor, plus a few rank-one terms and a multiple of the identity. The new value can be multiplied at once.
-Carrying the change out is `commit`, which the optimizer base calls when a step is accepted; a rejected step is one
-whose value is dropped, and costs nothing.
-
-Rounding: `factored` represents B as a multiple of the identity plus a sum, so directions that B has shrunk by
-a factor c carry a relative error of about eps / c. That is as good as dense for the gentle factors (n - 1) /
-(n + 1) of the ellipsoid method on many parameters.
+Operations return a new value that only *describes* the change, see `matrix_change`. The new value can be
+multiplied at once. Carrying the change out is `commit`, which the optimizer base calls when a step is accepted; a
+rejected step is one whose value is dropped, and costs nothing.
 """
-
-import pathlib
 
 import tensorflow as tf
 
-from trainloop import checks
-from trainloop.matrix_storage import Dense, Factored
+from trainloop import checks, matrix_storage
+from trainloop.status import Status
 from trainloop.storage_choice import StorageChoice
 from trainloop.stored import StoredValue
 
-# Which changes B will see. Knowing it saves memory, and digits.
-UPDATES = ("any", "symmetric", "dilations")
+# Which operations will change B. Knowing it saves memory, and digits.
+UPDATES = {
+    "any": ("add_outer", "add_symmetric", "dilate", "scale", "shift", "reset"),
+    "symmetric": ("add_symmetric", "scale", "shift", "reset"),
+    "dilations": ("dilate", "scale", "reset"),
+}
 
 # `auto` is dense up to this many bytes: a step over the full matrix then takes milliseconds.
 _AUTO_DENSE_BYTES = 64 * 2**20
@@ -46,11 +40,10 @@ class SharedMatrix(StoredValue):
         array([ 1.8, -0.4,  0. ])
     """
 
-    def __init__(self, stored, factor=None, terms=(), shift=None):
+    def __init__(self, stored, updates, change=None):
         self._stored = stored
-        self._factor = factor  # [] or None for 1
-        self._shift = shift  # [] or None for 0
-        self._terms = tuple(terms)  # of (u [n], v [n], c []); v is u for a symmetric term
+        self._updates = updates
+        self._change = stored.no_change if change is None else change
 
     @classmethod
     def identity(cls, n, *, dtype="float32", storage="auto", updates="any"):
@@ -59,25 +52,22 @@ class SharedMatrix(StoredValue):
         Args:
             n: number of parameters.
             dtype: a floating dtype.
-            storage: "dense", "factored", or "auto": dense while the matrix takes at most 64 MiB, else
+            storage: "dense", "factored", or "auto": dense while n x n numbers take at most 64 MiB, else
                 factored. See `storage_choice` for capacities.
             updates: which operations will change B. "symmetric": only `add_symmetric`, `scale` and `shift`, so that
-                B' = B. "dilations": only `dilate` and `scale`. "any": all of them.
+                B' = B and half of the numbers suffice. "dilations": only `dilate` and `scale`; then no digits are lost
+                where B becomes small. "any": all of them.
 
         Raises:
-            ValueError: n < 1, an unknown storage, or a dense matrix that does not fit into the free memory.
+            ValueError: n < 1, an unknown storage, or unknown updates.
         """
         n = checks.integer("n", n, at_least=1)
         dtype = tf.as_dtype(dtype)
-        storage = StorageChoice.parse(storage).kind
-        symmetric = checks.choice("updates", updates, UPDATES) == "symmetric"
-        nbytes = n * n * dtype.size
-        if storage == "auto":
-            storage = "dense" if nbytes <= _AUTO_DENSE_BYTES else "factored"
-        if storage == "factored":
-            return cls(Factored.identity(n, dtype, symmetric))
-        _refuse_what_does_not_fit(n, nbytes)
-        return cls(Dense.identity(n, dtype, symmetric))
+        choice = StorageChoice.parse(storage)
+        checks.choice("updates", updates, UPDATES)
+        if choice.kind == "auto":
+            choice = StorageChoice("dense" if n * n * dtype.size <= _AUTO_DENSE_BYTES else "factored")
+        return cls(matrix_storage.build(choice, n, dtype, updates), updates)
 
     @property
     def n(self):
@@ -96,8 +86,15 @@ class SharedMatrix(StoredValue):
 
     @property
     def nbytes(self):
-        """Bytes of the stored numbers, without pending terms; inside a compiled function a tensor."""
-        return self._stored.nbytes
+        """Bytes of the stored numbers, without pending changes; inside a compiled function it may be a tensor."""
+        sizes = [_size(array) * tf.as_dtype(array.dtype).size for array in self._stored.arrays]
+        nbytes = sum(sizes)
+        return int(nbytes) if tf.executing_eagerly() else nbytes
+
+    @property
+    def workspace(self):
+        """Bytes that a commit may take for a moment, beyond vectors."""
+        return self._stored.workspace
 
     @property
     def T(self):
@@ -106,26 +103,20 @@ class SharedMatrix(StoredValue):
 
     def __matmul__(self, x):
         """B x for x of shape [n] or [n, k]."""
-        return self._product(x, self._stored.product, [(u, v, c) for u, v, c in self._terms])
+        return self._product(x, lambda columns: self._change.product(self._stored.product, columns))
 
     def _transposed_product(self, x):
-        return self._product(x, self._stored.transposed_product, [(v, u, c) for u, v, c in self._terms])
+        return self._product(
+            x, lambda columns: self._change.transposed_product(self._stored.transposed_product, columns)
+        )
 
-    def _product(self, x, stored_product, terms):
+    def _product(self, x, product):
         x = tf.convert_to_tensor(x, self.dtype)
         if x.shape.rank not in (1, 2) or x.shape[0] not in (self.n, None):
             raise ValueError(
                 f"B is [{self.n}, {self.n}] and multiplies [{self.n}] or [{self.n}, k], received {x.shape}"
             )
-        columns = x if x.shape.rank == 2 else x[:, None]
-        result = stored_product(columns)
-        if self._factor is not None:
-            result = self._factor * result
-        if self._shift is not None:
-            result = result + self._shift * columns
-        for left, right, c in terms:
-            result += c * left[:, None] * tf.linalg.matmul(right[None], columns)
-        return result if x.shape.rank == 2 else result[:, 0]
+        return product(x) if x.shape.rank == 2 else product(x[:, None])[:, 0]
 
     def add_outer(self, u, v, c=1.0):
         """B + c u v'.
@@ -135,36 +126,37 @@ class SharedMatrix(StoredValue):
             c: [].
 
         Raises:
-            ValueError: B was declared symmetric, or a vector does not have shape [n].
+            ValueError: B was built for other updates, or a vector does not have shape [n].
         """
-        if self._stored.symmetric and v is not u:
-            raise ValueError("this matrix was built with updates='symmetric'; use add_symmetric, or build it without")
-        return self._with_term(self._vector(u), self._vector(v), c)
+        self._allow("add_symmetric" if v is u else "add_outer")
+        u, v = (self._vector(u),) * 2 if v is u else (self._vector(u), self._vector(v))
+        return self._changed(self._change.plus(u, v, self._number(c)))
 
     def add_symmetric(self, u, c=1.0):
         """B + c u u' with u [n] and c []."""
-        u = self._vector(u)
-        return self._with_term(u, u, c)
+        return self.add_outer(u, u, c)
 
     def scale(self, s):
         """s B with s []."""
-        s = self._number(s)
-        factor = s if self._factor is None else s * self._factor
-        shift = None if self._shift is None else s * self._shift
-        return SharedMatrix(self._stored, factor, [(u, v, s * c) for u, v, c in self._terms], shift)
+        return self._changed(self._change.scaled(self._number(s)))
 
     def shift(self, c):
-        """B + c I with c []. `B.scale(0).shift(1)` is the identity again."""
-        c = self._number(c)
-        return SharedMatrix(self._stored, self._factor, self._terms, c if self._shift is None else self._shift + c)
+        """B + c I with c []."""
+        self._allow("shift")
+        return self._changed(self._change.shifted(self._number(c)))
 
     def dilate(self, xi, beta):
         """B (I + (beta - 1) xi xi'): dilation along the unit vector xi [n] by beta [].   Shor (1985), section 2.1."""
-        xi = self._vector(xi)
-        return self.add_outer(self @ xi, xi, self._number(beta) - 1.0)
+        self._allow("dilate")
+        return self._changed(self._change.dilated(self, self._vector(xi), self._number(beta) - 1.0))
+
+    def reset(self, when=True):
+        """The identity again, where `when` (bool []) holds; B elsewhere."""
+        keep = 1 - tf.cast(tf.convert_to_tensor(when), self.dtype)
+        return self._changed(self._change.reset(keep))
 
     def to_dense(self):
-        """All n x n numbers, pending terms included, as a tensor [n, n]."""
+        """All n x n numbers, pending changes included, as a tensor [n, n]."""
         return self @ tf.eye(self.n, dtype=self.dtype)
 
     def _vector(self, u):
@@ -179,23 +171,43 @@ class SharedMatrix(StoredValue):
             raise ValueError(f"a coefficient must be a scalar of shape [], received shape {c.shape}")
         return c
 
-    def _with_term(self, u, v, c):
-        return SharedMatrix(self._stored, self._factor, [*self._terms, (u, v, self._number(c))], self._shift)
+    def _allow(self, operation):
+        allowed = UPDATES[self._updates]
+        if operation not in allowed:
+            raise ValueError(
+                f"this matrix was built with updates={self._updates!r} and cannot {operation}; use "
+                f"{', '.join(allowed[:-1])} or {allowed[-1]}, or build it with updates='any'"
+            )
+
+    def _changed(self, change):
+        return SharedMatrix(self._stored, self._updates, change)
 
     def as_variables(self, make_variable):
-        if self._terms or self._factor is not None or self._shift is not None:
+        if not self._change.nothing:
             raise ValueError("init_state must return a SharedMatrix as built, without changes; make them in update")
-        return SharedMatrix(self._stored.as_variables(make_variable))
+        return SharedMatrix(self._stored.as_variables(make_variable), self._updates)
 
     def describes_change_of(self, other):
         return self._stored is other._stored
 
+    def failure(self):
+        full = self._stored.is_full_for(self._change)
+        return None if full is None else (full, Status.HISTORY_FULL)
+
+    def scalars(self):
+        return self._stored.scalars()
+
     def commit(self):
-        self._stored.commit(self._factor, self._terms, self._shift)
+        self._stored.commit(self._change)
 
     def __repr__(self):
-        pending = f", {len(self._terms)} pending" if self._terms else ""
-        return f"SharedMatrix(n={self.n}, dtype={self.dtype.name}, storage={self.storage!r}{pending})"
+        changed = "" if self._change.nothing else ", changed"
+        return f"SharedMatrix(n={self.n}, dtype={self.dtype.name}, storage={self.storage!r}{changed})"
+
+
+def _size(array):
+    shape = tf.TensorShape(array.shape)
+    return shape.num_elements() if shape.is_fully_defined() else tf.size(array, tf.int64)
 
 
 class _Transposed:
@@ -206,25 +218,3 @@ class _Transposed:
 
     def __matmul__(self, x):
         return self.T._transposed_product(x)
-
-
-def _refuse_what_does_not_fit(n, nbytes):
-    """Say that memory will not do while building; later the system ends the process without a word."""
-    # The matrix, its scaled copy and the product that is added, and some room for everything else.
-    peak = int(3.2 * nbytes)
-    free = _available_memory()
-    if free is not None and peak > free:
-        raise ValueError(
-            f"a dense [{n}, {n}] matrix takes {nbytes / 2**30:.1f} GiB, during a step up to {peak / 2**30:.1f} GiB, "
-            f"but {free / 2**30:.1f} GiB are free; use storage='factored', or a smaller model"
-        )
-
-
-def _available_memory():
-    """Bytes that can be had without swapping, or None where the system does not tell."""
-    try:
-        lines = pathlib.Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    kilobytes = {line.split(":")[0]: line.split()[1] for line in lines if ":" in line}
-    return int(kilobytes["MemAvailable"]) * 1024 if "MemAvailable" in kilobytes else None

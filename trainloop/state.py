@@ -125,5 +125,17 @@ def _kind(tensor):
 
 
 def scalars(leaves):
-    """The leaves that are logged at every step: tensors of rank 0."""
-    return {path: leaf for path, leaf in leaves.items() if isinstance(leaf, tf.Tensor) and leaf.shape.rank == 0}
+    """What is logged at every step: the leaves that are tensors of rank 0, and what stored values tell."""
+    logged = {}
+    for path, leaf in leaves.items():
+        if isinstance(leaf, StoredValue):
+            logged |= {f"{path}/{name}": tensor for name, tensor in leaf.scalars().items()}
+        elif leaf.shape.rank == 0:
+            logged[path] = leaf
+    return logged
+
+
+def failures(leaves):
+    """(condition [], `Status`) of the stored values whose change may not be possible."""
+    found = [leaf.failure() for leaf in leaves.values() if isinstance(leaf, StoredValue)]
+    return [failure for failure in found if failure is not None]

@@ -28,6 +28,7 @@ class Status(enum.IntEnum):
     NONFINITE_GRADIENT = -2
     NONFINITE_STEP = -3
     MATRIX_NOT_POSITIVE = -4
+    HISTORY_FULL = -5
 
     @property
     def failed(self):
@@ -58,6 +59,8 @@ _SENTENCES = {
     Status.NONFINITE_STEP: "the method proposed weights that are NaN or infinite; take smaller steps",
     Status.MATRIX_NOT_POSITIVE: "rounding has made the shared matrix B indefinite (g'Bg <= 0); use float64, "
     "or restart the method from the weights reached",
+    Status.HISTORY_FULL: "the history of a factored matrix has reached its capacity; ask for more, or for another "
+    "policy, as in storage='factored:1000:restart'",
 }
 
 

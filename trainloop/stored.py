@@ -26,3 +26,11 @@ class StoredValue(abc.ABC):
     @abc.abstractmethod
     def commit(self):
         """Carry the described change out in the stored variables, in place."""
+
+    def failure(self):
+        """(bool [], `Status`) under which the change cannot be committed; None where it always can."""
+        return
+
+    def scalars(self):
+        """What is worth logging about this value: dict of tensors []."""
+        return {}

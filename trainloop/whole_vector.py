@@ -189,6 +189,7 @@ class WholeVectorOptimizer(keras.optimizers.Optimizer, abc.ABC):
             (~tf.math.is_finite(f), Status.NONFINITE_LOSS),
             (~tf.math.is_finite(grad_norm), Status.NONFINITE_GRADIENT),
             (~tf.reduce_all(tf.math.is_finite(x_new)), Status.NONFINITE_STEP),
+            *states.failures(new),
         )
         if "status" in new:
             status = tf.where(status == Status.RUNNING, tf.cast(new["status"], tf.int32), status)

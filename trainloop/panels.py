@@ -1,0 +1,169 @@
+"""The n x n numbers of a dense matrix M, kept in panels of rows, and changed in place.
+
+    panel i    rows e_i .. e_{i+1} of M; where M is symmetric, only their columns up to e_{i+1}
+
+    any M    +----------+        symmetric    +--+
+             |   P_0    |                     |P0|
+             +----------+                     +--+--+
+             |   P_1    |                     | P_1 |
+             +----------+                     +-----+--+
+             |   P_2    |                     |  P_2   |
+             +----------+                     +--------+
+
+    M x      rows e_i .. e_{i+1}:  P_i x[:width];   symmetric: and rows :e_i get  P_i[:, :e_i]' x[e_i : e_{i+1}]
+
+So a symmetric matrix takes half of the memory, and changing it half of the time. With 16 panels the squares on the
+diagonal, which are kept whole, add a sixteenth to that half.
+
+A change of rank k reads and writes every number once: XLA compiles it, with its assignment, into one pass that takes no
+memory. Up to k = 8 or so that pass is bound by memory, so that eight changes at a time cost little more than one.
+"""
+
+import dataclasses
+import functools
+import itertools
+
+import tensorflow as tf
+
+from trainloop import unmade
+from trainloop.unmade import Unmade
+
+_PANELS = 16
+
+# Up to this n there is one panel, changed by plain operations: calls are what costs there, not memory.
+SMALL = 2048
+
+# Changes of a higher rank are matrix products, which take the memory of a panel.
+_LARGEST_PASS = 16
+
+
+def _unit_rows(first, shape, dtype):
+    rows, width = shape
+    return tf.cast(tf.equal(first + tf.range(rows)[:, None], tf.range(width)), dtype)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Panels:
+    """M, built from tensors or variables."""
+
+    parts: tuple
+    n: int
+    symmetric: bool
+
+    @classmethod
+    def identity(cls, n, dtype, symmetric):
+        parts = [
+            Unmade(tf.TensorShape(shape), dtype, functools.partial(_unit_rows, first, shape, dtype))
+            for first, shape in _places(n, symmetric)
+        ]
+        return cls(tuple(parts), n, symmetric)
+
+    @classmethod
+    def absent(cls, n, dtype, symmetric):
+        """Panels without rows, which `fill` may give them later."""
+        parts = [unmade.zeros([0, width], dtype) for _, (_, width) in _places(n, symmetric)]
+        return cls(tuple(parts), n, symmetric)
+
+    @property
+    def present(self):
+        """bool []: the panels have rows."""
+        return tf.shape(self.parts[0])[0] > 0
+
+    @property
+    def dtype(self):
+        return tf.as_dtype(self.parts[0].dtype)
+
+    @property
+    def workspace(self):
+        """Bytes that a change takes for a moment."""
+        return (2 if self.n <= SMALL else 0) * self.n**2 * self.dtype.size
+
+    def as_variables(self, make_variable, *, later=False):
+        names = [f"panel_{i:02d}" for i in range(len(self.parts))]
+        parts = [make_variable(name, part, later) for name, part in zip(names, self.parts, strict=True)]
+        return Panels(tuple(parts), self.n, self.symmetric)
+
+    def product(self, columns):
+        """M columns, for columns [n, k]."""
+        below = [tf.linalg.matmul(part, columns[:width]) for part, _, (_, width) in self._placed()]
+        result = tf.concat(below, 0)
+        if not self.symmetric:
+            return result
+        above = [
+            tf.pad(_transposed(part, columns[first : first + rows])[:first], [[0, self.n - first], [0, 0]])
+            for part, first, (rows, _) in self._placed()
+            if first
+        ]
+        return tf.add_n([result, *above])
+
+    def transposed_product(self, columns):
+        """M' columns."""
+        if self.symmetric:
+            return self.product(columns)
+        return tf.add_n([_transposed(part, columns[first : first + rows]) for part, first, (rows, _) in self._placed()])
+
+    def fold(self, scale, left, right, shift=None):
+        """M <- scale M + left' right + shift I, in place.
+
+        Args:
+            scale: [].
+            left, right: [k, n], k a Python number.
+            shift: [], or None for 0.
+        """
+        change = _replace if self.n <= SMALL or left.shape[0] > _LARGEST_PASS else _replace_in_one_pass
+        for part, first, (rows, width) in self._placed():
+            change(part, first, scale, left[:, first : first + rows], right[:, :width], shift)
+
+    def fill(self, transposed_product):
+        """M <- the matrix with this product with its transposed, a panel at a time.
+
+        Args:
+            transposed_product: function from [n, k] to [n, k].
+        """
+        for part, first, (rows, width) in self._placed():
+            units = tf.transpose(_unit_rows(first, (rows, self.n), self.dtype))
+            part.assign(tf.transpose(transposed_product(units))[:, :width])
+
+    def make_identity(self):
+        """M <- I."""
+        for part, first, shape in self._placed():
+            part.assign(_unit_rows(first, shape, self.dtype))
+
+    def _placed(self):
+        """(part, first row, (rows, width)) of every panel."""
+        places = _places(self.n, self.symmetric)
+        return [(part, first, shape) for part, (first, shape) in zip(self.parts, places, strict=True)]
+
+
+def _places(n, symmetric):
+    """(first row, (rows, width)) of every panel."""
+    panels = 1 if n <= SMALL else _PANELS
+    edges = [n * i // panels for i in range(panels + 1)]
+    return [(first, (last - first, last if symmetric else n)) for first, last in itertools.pairwise(edges)]
+
+
+def _transposed(part, columns):
+    return tf.linalg.matmul(part, columns, transpose_a=True)
+
+
+def _replace(part, first, scale, u, v, shift):
+    new = tf.math.multiply_no_nan(tf.convert_to_tensor(part), scale)  # a factor of zero forgets everything
+    if u.shape[0]:
+        new = new + tf.linalg.matmul(u, v, transpose_a=True)
+    part.assign(_shifted(new, first, shift))
+
+
+def _replace_in_one_pass(part, first, *change):
+    """The same, compiled so that every number is read and written once and nothing is allocated."""
+
+    def replace(scale, u, v, shift=None):
+        new = tf.math.multiply_no_nan(tf.convert_to_tensor(part), scale)
+        for left, right in zip(tf.unstack(u), tf.unstack(v), strict=True):
+            new = new + left[:, None] * right
+        part.assign(_shifted(new, first, shift))
+
+    tf.function(replace, jit_compile=True, autograph=False)(*change)
+
+
+def _shifted(matrix, first, shift):
+    return matrix if shift is None else matrix + shift * _unit_rows(first, matrix.shape, matrix.dtype)

@@ -1,0 +1,158 @@
+"""A sum of rank-one matrices, U' diag(c) V, one row of U [k, n] and V [k, n] for each.
+
+The rows have room for k terms, of which `rank` are in use; the coefficients of the others are zero. Where the number of
+rows is open, they grow by a quarter when they are full, and products take the used ones only.
+"""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from trainloop import unmade
+from trainloop.row_writing import write_rows
+
+
+def first_rows(n):
+    """How many rows of n numbers a growing history begins with: 64, or fewer where they are long."""
+    return max(8, min(64, 2**24 // n))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RankOneSum:
+    """U' diag(c) V as tensors or variables."""
+
+    left: object  # U [k, n]
+    right: object  # V [k, n]; the same object as U for symmetric terms
+    coefficients: object  # c [k]
+    rank: object  # int32 []
+    grows: bool
+
+    @classmethod
+    def empty(cls, n, capacity, dtype, symmetric):
+        """No terms.
+
+        Args:
+            n: length of the vectors.
+            capacity: k, or None for one that grows.
+            dtype: of everything.
+            symmetric: every v_j is u_j.
+        """
+        rows = capacity or first_rows(n)
+        left = unmade.zeros([rows, n], dtype)
+        right = left if symmetric else unmade.zeros([rows, n], dtype)
+        return cls(left, right, tf.zeros([rows], dtype), tf.constant(0), capacity is None)
+
+    @property
+    def arrays(self):
+        rows = (self.left,) if self.right is self.left else (self.left, self.right)
+        return (*rows, self.coefficients, self.rank)
+
+    def as_variables(self, make_variable):
+        left = make_variable("left", self.left, self.grows)
+        right = left if self.right is self.left else make_variable("right", self.right, self.grows)
+        coefficients = make_variable("coefficients", self.coefficients, self.grows)
+        return RankOneSum(left, right, coefficients, make_variable("rank", self.rank, False), self.grows)
+
+    def has_room_for(self, r):
+        """bool []: r more terms fit in."""
+        return self.rank + r <= tf.shape(self.coefficients)[0]
+
+    def weighted(self):
+        """(diag(c) U, V), the terms in use with the coefficients on one side."""
+        left, right, c = self._used()
+        return (c[:, None] * left, right) if self.right is not self.left else _balanced(left, c)
+
+    def product(self, columns):
+        left, right, c = self._used()
+        return tf.linalg.matmul(left, c[:, None] * tf.linalg.matmul(right, columns), transpose_a=True)
+
+    def transposed_product(self, columns):
+        return dataclasses.replace(self, left=self.right, right=self.left).product(columns)
+
+    def _used(self):
+        arrays = [tf.convert_to_tensor(array) for array in (self.left, self.right, self.coefficients)]
+        return [array[: self.rank] for array in arrays] if self.grows else arrays
+
+    def scale(self, factor):
+        self.coefficients.assign(tf.math.multiply_no_nan(self.coefficients, factor))
+
+    def append(self, terms):
+        """Write terms (u_j, v_j, c_j) behind those in use; there must be room."""
+        first = tf.convert_to_tensor(self.rank)
+        us, vs, cs = zip(*terms, strict=True)
+        write_rows(self.left, first, us)
+        if self.right is not self.left:
+            write_rows(self.right, first, vs)
+        places = first + tf.range(len(cs))
+        self.coefficients.assign(tf.tensor_scatter_nd_update(self.coefficients, places[:, None], tf.stack(cs)))
+        self.rank.assign_add(len(cs))
+
+    def clear(self):
+        self.coefficients.assign(tf.zeros_like(self.coefficients))
+        self.rank.assign(0)
+
+    def grow(self, r):
+        """Make room for at least r more terms."""
+        more = tf.maximum(max(first_rows(self.left.shape[1]), r), tf.shape(self.coefficients)[0] // 4)
+        for array in self.arrays[:-1]:
+            array.assign(tf.pad(array, [[0, more]] + [[0, 0]] * (array.shape.rank - 1)))
+
+    def keep_largest(self, r):
+        """Replace the sum by its best approximation of rank r: the r largest of its singular values.
+
+        With U = R_u' E_u and V = R_v' E_v, the rows of E orthonormal, the sum is E_u' (R_u diag(c) R_v') E_v, and the
+        matrix in the middle is k x k.
+        """
+        left, right, c = (tf.convert_to_tensor(array) for array in (self.left, self.right, self.coefficients))
+        root_u, basis_u = _orthonormal(left)
+        root_v, basis_v = (root_u, basis_u) if self.right is self.left else _orthonormal(right)
+        middle = tf.linalg.matmul(root_u * tf.cast(c, tf.float64), root_v, transpose_b=True)
+        if self.right is self.left:
+            values, vectors = tf.linalg.eigh((middle + tf.transpose(middle)) / 2)
+            largest = tf.argsort(-tf.abs(values))[:r]
+            values, turn_u = tf.gather(values, largest), tf.gather(vectors, largest, axis=1)
+        else:
+            values, turn_u, turn_v = tf.linalg.svd(middle)
+            values, turn_u, turn_v = values[:r], turn_u[:, :r], turn_v[:, :r]
+            self.right.assign(_kept(turn_v, basis_v, right))
+        self.left.assign(_kept(turn_u, basis_u, left))
+        self.coefficients.assign(tf.pad(tf.cast(values, c.dtype), [[0, c.shape[0] - r]]))
+        self.rank.assign(r)
+
+
+def _balanced(u, c):
+    """The factors of sum_j c_j u_j u_j'. They give (i, j) and (j, i) the same bits.
+
+    With c on one side the two would differ by a rounding, and a matrix that is off symmetry by one rounding per step
+    soon is no longer positive definite.
+    """
+    half = tf.sqrt(tf.abs(c))[:, None] * u
+    return tf.sign(c)[:, None] * half, half
+
+
+def weighted(terms):
+    """(left [r, n], right [r, n]) with left' right = sum_j c_j u_j v_j', for terms (u_j, v_j, c_j)."""
+    us, vs, cs = zip(*terms, strict=True)
+    left, right, c = tf.stack(us), tf.stack(vs), tf.stack(cs)
+    if all(u is v for u, v in zip(us, vs, strict=True)):
+        return _balanced(left, c)
+    return c[:, None] * left, right
+
+
+def _orthonormal(rows):
+    """(R [k, k], W [k, k]) in float64 with rows = R' E and E = W rows, whose rows are orthonormal or zero.
+
+    From the eigenvalues of rows rows'. Directions below the rounding of the largest are left out.
+    """
+    values, vectors = tf.linalg.eigh(tf.cast(tf.linalg.matmul(rows, rows, transpose_b=True), tf.float64))
+    rounding = rows.shape[0] * float(np.finfo(rows.dtype.as_numpy_dtype).eps)
+    usable = values > rounding * tf.reduce_max(values)
+    roots, directions = tf.sqrt(tf.where(usable, values, 1))[:, None], tf.transpose(vectors)
+    return tf.where(usable[:, None], roots * directions, 0), tf.where(usable[:, None], directions / roots, 0)
+
+
+def _kept(turn, basis, rows):
+    """The rows of turn' E, E = basis rows, with zeros below: [k, n] again."""
+    kept = tf.linalg.matmul(tf.cast(tf.linalg.matmul(turn, basis, transpose_a=True), rows.dtype), rows)
+    return tf.pad(kept, [[0, rows.shape[0] - kept.shape[0]], [0, 0]])
