@@ -34,7 +34,6 @@ WRITERS = {
     "rank_one_sum",
     "dilation_product",
     "matrix_storage",
-    "vector_ring",
     "memory",
     "whole_vector",
     "evaluations",

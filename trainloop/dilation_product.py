@@ -24,7 +24,7 @@ GROUP = 8
 class DilationProduct:
     """The product as tensors or variables; factors that are not in use have zeros in their T."""
 
-    directions: object  # Xi, [k, n], k a multiple of GROUP
+    directions: object  # Xi, [k / GROUP, GROUP, n]
     triangles: object  # T, [k / GROUP, GROUP, GROUP]
     rank: object  # number of factors, int32 []
     grows: bool
@@ -39,7 +39,7 @@ class DilationProduct:
             dtype: of everything.
         """
         groups = -(-(capacity or first_rows(n)) // GROUP)
-        directions = unmade.zeros([groups * GROUP, n], dtype)
+        directions = unmade.zeros([groups, GROUP, n], dtype)
         return cls(directions, tf.zeros([groups, GROUP, GROUP], dtype), tf.constant(0), capacity is None)
 
     @property
@@ -54,9 +54,14 @@ class DilationProduct:
             self.grows,
         )
 
+    @property
+    def capacity(self):
+        """How many factors fit in; None for a growing number."""
+        return None if self.grows else GROUP * self.directions.shape[0]
+
     def has_room_for(self, r):
         """bool []: r more factors fit in."""
-        return self.rank + r <= tf.shape(self.directions)[0]
+        return self.rank + r <= GROUP * tf.shape(self.triangles)[0]
 
     def product(self, columns):
         """D_1 ... D_k columns."""
@@ -69,7 +74,7 @@ class DilationProduct:
 
     def group(self, i):
         """(Xi [GROUP, n], T) of one group."""
-        return tf.convert_to_tensor(self.directions)[i * GROUP : (i + 1) * GROUP], self.triangles[i]
+        return self.directions[i], self.triangles[i]
 
     def _groups_in_use(self):
         return (self.rank + GROUP - 1) // GROUP
@@ -102,7 +107,7 @@ class DilationProduct:
 
     def grow(self, r):
         """Make room for at least r more factors."""
-        least = -(-max(first_rows(self.directions.shape[1]), r) // GROUP)
+        least = -(-max(first_rows(self.directions.shape[2]), r) // GROUP)
         more = tf.maximum(least, tf.shape(self.triangles)[0] // 4)
         self.triangles.assign(tf.pad(self.triangles, [[0, more], [0, 0], [0, 0]]))
-        self.directions.assign(tf.pad(self.directions, [[0, GROUP * more], [0, 0]]))
+        self.directions.assign(tf.pad(self.directions, [[0, more], [0, 0], [0, 0]]))

@@ -21,7 +21,7 @@ import dataclasses
 import tensorflow as tf
 
 from trainloop import rank_one_sum
-from trainloop.dilation_product import GROUP, DilationProduct
+from trainloop.dilation_product import DilationProduct
 from trainloop.matrix_change import ProductChange, SumChange
 from trainloop.panels import SMALL, Panels
 from trainloop.rank_one_sum import RankOneSum
@@ -179,8 +179,8 @@ class _WithHistory(MatrixStorage):
 
     def _take(self, changes):
         """Keep changes, after making room for them where the history is full."""
-        r, capacity = len(changes), self.history.arrays[0].shape[0]
-        if self.when_full != "grow" and r > capacity:
+        r, capacity = len(changes), self.history.capacity
+        if capacity is not None and r > capacity:
             raise ValueError(
                 f"an update changes the matrix {r} times, but its storage has a capacity of {capacity}; "
                 f"ask for at least {r}"
@@ -287,7 +287,7 @@ class StoredSum(_WithHistory):
         self.diagonal.assign(1)
 
     def _keep_subspace(self):
-        self.history.keep_largest(self.history.left.shape[0] // 2)
+        self.history.keep_largest(self.history.capacity // 2)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -345,7 +345,7 @@ class StoredProduct(_WithHistory):
 
     def _fold(self):
         """M <- a M + (a M Xi' T) Xi, group after group."""
-        for i in range(self.history.directions.shape[0] // GROUP):
+        for i in range(self.history.directions.shape[0]):
             Xi, T = self.history.group(i)
             left = tf.transpose(self.panels.product(tf.linalg.matmul(Xi, T, transpose_a=True)))
             self.panels.fold(tf.ones([], self.dtype), left, Xi)

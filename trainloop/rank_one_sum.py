@@ -1,7 +1,7 @@
 """A sum of rank-one matrices, U' diag(c) V, one row of U [k, n] and V [k, n] for each.
 
-The rows have room for k terms, of which `rank` are in use; the coefficients of the others are zero. Where the number of
-rows is open, they grow by a quarter when they are full, and products take the used ones only.
+The rows have room for k terms, of which `rank` are in use; the coefficients of the others are zero, and products take
+all rows, because a slice would be a copy. Where the number of rows is open, they grow by a quarter when they are full.
 """
 
 import dataclasses
@@ -54,25 +54,26 @@ class RankOneSum:
         coefficients = make_variable("coefficients", self.coefficients, self.grows)
         return RankOneSum(left, right, coefficients, make_variable("rank", self.rank, False), self.grows)
 
+    @property
+    def capacity(self):
+        """How many terms fit in; None for a growing number."""
+        return None if self.grows else self.coefficients.shape[0]
+
     def has_room_for(self, r):
         """bool []: r more terms fit in."""
         return self.rank + r <= tf.shape(self.coefficients)[0]
 
     def weighted(self):
-        """(diag(c) U, V), the terms in use with the coefficients on one side."""
-        left, right, c = self._used()
+        """(left, right) [k, n] with left' right = the sum."""
+        left, right, c = (tf.convert_to_tensor(array) for array in (self.left, self.right, self.coefficients))
         return (c[:, None] * left, right) if self.right is not self.left else _balanced(left, c)
 
     def product(self, columns):
-        left, right, c = self._used()
-        return tf.linalg.matmul(left, c[:, None] * tf.linalg.matmul(right, columns), transpose_a=True)
+        weights = tf.convert_to_tensor(self.coefficients)[:, None] * tf.linalg.matmul(self.right, columns)
+        return tf.linalg.matmul(self.left, weights, transpose_a=True)
 
     def transposed_product(self, columns):
         return dataclasses.replace(self, left=self.right, right=self.left).product(columns)
-
-    def _used(self):
-        arrays = [tf.convert_to_tensor(array) for array in (self.left, self.right, self.coefficients)]
-        return [array[: self.rank] for array in arrays] if self.grows else arrays
 
     def scale(self, factor):
         self.coefficients.assign(tf.math.multiply_no_nan(self.coefficients, factor))

@@ -13,24 +13,37 @@ import tensorflow as tf
 _LONG = 2**10
 
 
-def write_rows(matrix, first, rows):
+def write_rows(matrix, first, rows, when=True):
     """matrix[first : first + r] <- rows.
 
     Args:
-        matrix: variable [m, n]; m may be open.
+        matrix: variable [m, n], or rows in groups [m / k, k, n]; the first dimension may be open.
         first: int32 [].
         rows: r tensors [n], r a Python number.
+        when: bool []; where it is false nothing changes.
     """
-    if matrix.shape[1] < _LONG:
-        places = first + tf.range(len(rows))
-        matrix.assign(tf.tensor_scatter_nd_update(matrix, places[:, None], tf.stack(rows)))
-    else:
-        tf.function(lambda *args: _in_place(matrix, *args), jit_compile=True, autograph=False)(first, *rows)
+    write = _by_copy if matrix.shape[-1] < _LONG else tf.function(_in_place, jit_compile=True, autograph=False)
+    write(matrix, first, tf.convert_to_tensor(when), *rows)
 
 
-def _in_place(matrix, first, *rows):
+def _by_copy(matrix, first, when, *rows):
+    whole, places = _rows(matrix), first + tf.range(len(rows))
+    rows = tf.where(when, tf.stack(rows), tf.gather(whole, places))
+    _assign(matrix, tf.tensor_scatter_nd_update(whole, places[:, None], rows))
+
+
+def _in_place(matrix, first, when, *rows):
+    whole = _rows(matrix)
     # A TensorArray is what XLA updates in place both inside of a loop and outside.
-    array = tf.TensorArray(matrix.dtype, size=tf.shape(matrix)[0], element_shape=matrix.shape[1:]).unstack(matrix)
+    array = tf.TensorArray(matrix.dtype, size=tf.shape(whole)[0], element_shape=whole.shape[1:]).unstack(whole)
     for i, row in enumerate(rows):
-        array = array.write(first + i, row)
-    matrix.assign(array.stack())
+        array = array.write(first + i, tf.where(when, row, array.read(first + i)))
+    _assign(matrix, array.stack())
+
+
+def _rows(matrix):
+    return tf.reshape(matrix, [-1, matrix.shape[-1]])
+
+
+def _assign(matrix, rows):
+    matrix.assign(tf.reshape(rows, tf.shape(matrix)))

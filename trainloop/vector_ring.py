@@ -5,14 +5,13 @@
 
 Reading does not care for the order of rows: products with all of them come as [m], and sums take m coefficients.
 
-A queue would move every vector at every step. Writing a row with a sliced assignment is no better: TensorFlow then
-copies the whole matrix at each later read. XLA writes the row in place if the assignment is part of what it compiles,
-so for long vectors a step moves n numbers and no memory is taken anew.
+A queue would move every vector at every step. Here a step writes n numbers where they stand, see `row_writing`.
 """
 
 import tensorflow as tf
 
 from trainloop import checks, linalg
+from trainloop.row_writing import write_rows
 from trainloop.stored import StoredValue
 
 
@@ -63,28 +62,9 @@ class VectorRing(StoredValue):
         return self._rows is other._rows
 
     def commit(self):
-        if self._pending is None:
-            return
-        n = self._rows.shape[1]
-        write = (
-            self._write_by_selection
-            if n < linalg.LONG
-            else tf.function(self._write_in_place, jit_compile=True, autograph=False)
-        )
-        write(*self._pending)
-
-    def _write_by_selection(self, row, v, when):
-        chosen = tf.equal(tf.range(self._rows.shape[0]), row) & when
-        self._rows.assign(tf.where(chosen[:, None], v, self._rows))
-
-    def _write_in_place(self, row, v, when):
-        v = tf.where(when, v, tf.gather(self._rows, row))
-        # Unlike tf.tensor_scatter_nd_update this is a slice for XLA too, which it updates where it stands.
-        self._rows.assign(
-            tf.raw_ops.TensorStridedSliceUpdate(
-                input=self._rows, begin=[row], end=[row + 1], strides=[1], value=v[None]
-            )
-        )
+        if self._pending is not None:
+            row, v, when = self._pending
+            write_rows(self._rows, row, [v], when)
 
     def _readable(self):
         if self._pending is not None:
