@@ -195,6 +195,7 @@ def do_run(settings, directory, loop, batches, test):
     title = f"{settings['model']} on {settings['dataset']} with {settings['optimizer']}"
     n = loop.optimizer.layout.size
     click.echo(f"{title}: n = {n:,} parameters, {batches.size:,} training images, files in {directory.path}")
+    click.echo(loop.optimizer.memory_plan(n, loop.optimizer.layout.dtype))
     try:
         result, failure = (
             loop.run(batches, epochs=settings["epochs"], steps=settings["steps"], validation_data=test),

@@ -17,7 +17,7 @@ LAYERS = [
     | {"vector_ring", "feeds"},
     {"batch_loss", "objective", "function_objective", "model_objective", "evaluations"},
     {"line", "interpolation", "backtracking", "more_thuente", "secant2", "linesearch", "trust_region"},
-    {"state", "refusals", "whole_vector", "optimizer", "wrapper", "metrics", "memory"},
+    {"state", "refusals", "whole_vector", "optimizer", "wrapper", "metrics", "memory", "memory_plan"},
     {"algorithms"},
     {"history", "hooks", "pace", "engine", "bookkeeping", "loop", "writers", "display", "report", "run_directory"}
     | {"minimize", "stopping"},

@@ -33,7 +33,9 @@ def lines(path):
 
 def test_plain_lines_and_nothing_else(run):
     done = run[1]
-    first, epoch, last = done.stdout.splitlines()
+    first, *plan, epoch, last = done.stdout.splitlines()
+    assert plan[0] == "state for n = 44,426 parameters"
+    assert "factored" in plan[-1]
     assert first.startswith("lenet5 on digits with testgd: n = 44,426 parameters")
     assert epoch.startswith("epoch 1  step 23")
     assert last.startswith("test loss")
@@ -46,7 +48,7 @@ def test_metrics_file_has_every_step_and_every_epoch(run):
     epochs = [r for r in records if r["kind"] == "epoch"]
     assert [r["step"] for r in steps] == list(range(1, 41))
     assert [r["epoch"] for r in steps] == [1] * 23 + [2] * 17
-    assert set(steps[0]) == {"kind", "step", "epoch", "samples", "loss", "grad_norm", "radius", "status"}
+    assert set(steps[0]) == {"kind", "step", "epoch", "samples", "loss", "grad_norm", "radius", "status", "B/rank"}
     (epoch,) = epochs
     assert epoch["loss"] == pytest.approx(
         np.average([r["loss"] for r in steps[:23]], weights=[r["samples"] for r in steps[:23]])

@@ -46,6 +46,9 @@ class DilationProduct:
     def arrays(self):
         return self.directions, self.triangles, self.rank
 
+    def in_words(self):
+        return "a vector"
+
     def as_variables(self, make_variable):
         return DilationProduct(
             make_variable("directions", self.directions, self.grows),

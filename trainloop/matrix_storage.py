@@ -95,6 +95,10 @@ class MatrixStorage(abc.ABC):
         """What is worth logging: dict of tensors []."""
         return {}
 
+    @abc.abstractmethod
+    def in_words(self):
+        """How B is stored."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dense(MatrixStorage):
@@ -119,6 +123,9 @@ class Dense(MatrixStorage):
     @property
     def workspace(self):
         return self.panels.workspace
+
+    def in_words(self):
+        return f"dense, {self.panels.in_words()}"
 
     def product(self, columns):
         return self.panels.product(columns)
@@ -165,8 +172,14 @@ class _WithHistory(MatrixStorage):
     def workspace(self):
         """Bytes taken for a moment when the history is full."""
         rows = sum(tf.TensorShape(array.shape).num_elements() for array in self.history.arrays) * self.dtype.size
-        dense = 3 * self.n**2 // 16 * self.dtype.size
-        return {"dense": dense, "grow": rows, "subspace": rows}.get(self.when_full, 0)
+        return {"grow": rows, "subspace": rows, "dense": self.panels and self.panels.filled}.get(self.when_full, 0)
+
+    def in_words(self):
+        if self.when_full == "fold":
+            return f"dense, {self.panels.in_words()}; up to {self.history.capacity} changes wait beside it"
+        if self.when_full == "grow":
+            return f"factored, {self.history.in_words()} for every change"
+        return f"factored, {self.history.in_words()} for up to {self.history.capacity} changes, then {self.when_full}"
 
     def is_full_for(self, change):
         return None if self.when_full != "error" else ~self.history.has_room_for(self._size(change))

@@ -78,6 +78,16 @@ class Panels:
         """Bytes that a change takes for a moment."""
         return (2 if self.n <= SMALL else 0) * self.n**2 * self.dtype.size
 
+    @property
+    def filled(self):
+        """Bytes of all panels when they have rows, and what `fill` takes for a moment."""
+        places = _places(self.n, self.symmetric)
+        largest = max(rows for _, (rows, _) in places) * self.n
+        return (sum(rows * width for _, (rows, width) in places) + 3 * largest) * self.dtype.size
+
+    def in_words(self):
+        return "n x n numbers" if not self.symmetric or self.n <= SMALL else "half of n x n numbers, B being symmetric"
+
     def as_variables(self, make_variable, *, later=False):
         names = [f"panel_{i:02d}" for i in range(len(self.parts))]
         parts = [make_variable(name, part, later) for name, part in zip(names, self.parts, strict=True)]

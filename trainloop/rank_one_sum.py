@@ -48,6 +48,9 @@ class RankOneSum:
         rows = (self.left,) if self.right is self.left else (self.left, self.right)
         return (*rows, self.coefficients, self.rank)
 
+    def in_words(self):
+        return "a vector" if self.right is self.left else "two vectors"
+
     def as_variables(self, make_variable):
         left = make_variable("left", self.left, self.grows)
         right = left if self.right is self.left else make_variable("right", self.right, self.grows)

@@ -40,9 +40,10 @@ class SharedMatrix(StoredValue):
         array([ 1.8, -0.4,  0. ])
     """
 
-    def __init__(self, stored, updates, change=None):
+    def __init__(self, stored, updates, change=None, reason=None):
         self._stored = stored
         self._updates = updates
+        self._reason = reason  # why `auto` chose this storage
         self._change = stored.no_change if change is None else change
 
     @classmethod
@@ -65,9 +66,12 @@ class SharedMatrix(StoredValue):
         dtype = tf.as_dtype(dtype)
         choice = StorageChoice.parse(storage)
         checks.choice("updates", updates, UPDATES)
+        reason = None
         if choice.kind == "auto":
-            choice = StorageChoice("dense" if n * n * dtype.size <= _AUTO_DENSE_BYTES else "factored")
-        return cls(matrix_storage.build(choice, n, dtype, updates), updates)
+            small = n * n * dtype.size <= _AUTO_DENSE_BYTES
+            choice = StorageChoice("dense" if small else "factored")
+            reason = f"n x n numbers take {'at most' if small else 'more than'} {_AUTO_DENSE_BYTES // 2**20} MiB"
+        return cls(matrix_storage.build(choice, n, dtype, updates), updates, reason=reason)
 
     @property
     def n(self):
@@ -87,14 +91,8 @@ class SharedMatrix(StoredValue):
     @property
     def nbytes(self):
         """Bytes of the stored numbers, without pending changes; inside a compiled function it may be a tensor."""
-        sizes = [_size(array) * tf.as_dtype(array.dtype).size for array in self._stored.arrays]
-        nbytes = sum(sizes)
+        nbytes = sum(_size(array) * tf.as_dtype(array.dtype).size for array in self._stored.arrays)
         return int(nbytes) if tf.executing_eagerly() else nbytes
-
-    @property
-    def workspace(self):
-        """Bytes that a commit may take for a moment, beyond vectors."""
-        return self._stored.workspace
 
     @property
     def T(self):
@@ -180,12 +178,12 @@ class SharedMatrix(StoredValue):
             )
 
     def _changed(self, change):
-        return SharedMatrix(self._stored, self._updates, change)
+        return SharedMatrix(self._stored, self._updates, change, self._reason)
 
     def as_variables(self, make_variable):
         if not self._change.nothing:
             raise ValueError("init_state must return a SharedMatrix as built, without changes; make them in update")
-        return SharedMatrix(self._stored.as_variables(make_variable), self._updates)
+        return SharedMatrix(self._stored.as_variables(make_variable), self._updates, reason=self._reason)
 
     def describes_change_of(self, other):
         return self._stored is other._stored
@@ -196,6 +194,22 @@ class SharedMatrix(StoredValue):
 
     def scalars(self):
         return self._stored.scalars()
+
+    @property
+    def workspace(self):
+        return self._stored.workspace
+
+    def notes(self):
+        how = self._stored.in_words()
+        return (f"{how}, because {self._reason}" if self._reason else how,)
+
+    def alternatives(self):
+        words = ("dense", "factored:1000:restart", "factored:100:restart")
+        others = {
+            word: matrix_storage.build(StorageChoice.parse(word), self.n, self.dtype, self._updates) for word in words
+        }
+        sizes = {word: SharedMatrix(stored, self._updates).nbytes for word, stored in others.items()}
+        return [(word, nbytes) for word, nbytes in sizes.items() if nbytes < self.nbytes]
 
     def commit(self):
         self._stored.commit(self._change)

@@ -34,3 +34,16 @@ class StoredValue(abc.ABC):
     def scalars(self):
         """What is worth logging about this value: dict of tensors []."""
         return {}
+
+    @property
+    def workspace(self):
+        """Bytes that `commit` may take for a moment, beyond a few vectors."""
+        return 0
+
+    def notes(self):
+        """Sentences for the memory plan: how the value is stored, and why."""
+        return ()
+
+    def alternatives(self):
+        """Pairs (storage word, bytes) of other ways to store the value."""
+        return ()

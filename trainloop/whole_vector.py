@@ -11,6 +11,7 @@ a rejected step is one that is not committed. What `update` looks like is the co
 
 import abc
 import functools
+import logging
 import typing
 import warnings
 
@@ -18,11 +19,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainloop import checks, linalg, refusals
+from trainloop import checks, linalg, memory_plan, refusals
 from trainloop import state as states
 from trainloop.layout import VariableVector
 from trainloop.memory import Memory, restore
 from trainloop.status import Status, first_failure
+
+_LOG = logging.getLogger("trainloop")
 
 
 class StepResult(typing.NamedTuple):
@@ -130,6 +133,26 @@ class WholeVectorOptimizer(keras.optimizers.Optimizer, abc.ABC):
         """True when a part of the state has no fixed shape, as the history of a factored `SharedMatrix`."""
         return self._memory.grows
 
+    def memory_plan(self, n, dtype="float32"):
+        """What the state takes for n parameters, without taking it.
+
+        Args:
+            n: number of parameters.
+            dtype: of x.
+
+        Returns:
+            `MemoryPlan`; `print` shows it as a table.
+        """
+        n, dtype = checks.integer("n", n, at_least=1), tf.as_dtype(dtype)
+        method, found = self.fresh(), {}
+
+        def first_state(x):
+            found.update(states.as_tensors(states.flatten(method.init_state(x)), like=x))
+
+        # Tracing makes symbols, not numbers.
+        tf.function(first_state, autograph=False).get_concrete_function(tf.TensorSpec([n], dtype))
+        return memory_plan.plan(found, n, dtype)
+
     def log_dtypes(self):
         """Names of what `step` logs, with NumPy dtypes: "loss", "grad_norm", and the scalars of the state."""
         own = dict.fromkeys(("loss", "grad_norm"), self._vector.layout.dtype)
@@ -157,6 +180,9 @@ class WholeVectorOptimizer(keras.optimizers.Optimizer, abc.ABC):
             self._vector = VariableVector(variables)
             x = self._vector.read()
             leaves = states.as_tensors(states.flatten(self.init_state(x)), like=x)
+            needed = memory_plan.plan(leaves, x.shape[0], x.dtype)
+            needed.refuse_what_does_not_fit(type(self).__name__)
+            _LOG.info("%s: %s", type(self).__name__, needed)
             self._memory.create(leaves, self.add_variable)
             self._skipped_steps = self.add_variable((), "zeros", "int64", name="skipped_steps")
             self._last_failure = self.add_variable((), "zeros", "int32", name="last_failure")

@@ -1,0 +1,158 @@
+"""What the state of a method takes, said before it is spent.
+
+A matrix over all parameters of a network is easily larger than the machine. TensorFlow finds out by being ended by the
+system, without a word; a table that costs nothing comes first.
+"""
+
+import dataclasses
+import itertools
+import pathlib
+import re
+
+import tensorflow as tf
+
+from trainloop.stored import StoredValue
+
+# Vectors that are alive during a step: x, g, x_new and two of the method's own.
+_VECTORS = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One array of a state: `shape` with None where it grows, and the bytes it takes at first."""
+
+    name: str
+    shape: tuple
+    dtype: str
+    nbytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes of a state, array by array, and during a step.
+
+    Attributes:
+        n: number of parameters.
+        entries: tuple of `Entry`.
+        nbytes: of the whole state.
+        peak: bytes during a step, the model's own work not counted.
+        notes: sentences about matrices: how they are stored, and why.
+        alternatives: (storage word, bytes) of other ways to store the largest matrix.
+    """
+
+    n: int
+    entries: tuple
+    nbytes: int
+    peak: int
+    notes: tuple = ()
+    alternatives: tuple = ()
+
+    def __str__(self):
+        lines = [(e.name, _shape(e.shape), e.dtype, in_words(e.nbytes)) for e in _joined(self.entries)]
+        lines.append(("together", "", "", in_words(self.nbytes)))
+        lines.append(("during a step", "", "", in_words(self.peak)))
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        table = ["  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)) for line in lines]
+        title = f"state for n = {self.n:,} parameters" if self.entries else f"no state, n = {self.n:,} parameters"
+        return "\n".join([title, *(f"  {line}".rstrip() for line in table), *(f"  {note}" for note in self.notes)])
+
+    def refuse_what_does_not_fit(self, method):
+        """Compare with the memory that is free now.
+
+        Args:
+            method: its name, for the message.
+
+        Raises:
+            ValueError: a step would take more; the message has the alternatives with their sizes.
+        """
+        free = free_memory()
+        if free is None or self.peak <= free:
+            return
+        ways = "; ".join(f"storage={word!r} takes {in_words(nbytes)}" for word, nbytes in self.alternatives)
+        advice = ways or "use a smaller model, or a method that remembers less"
+        raise ValueError(
+            f"{method} needs {in_words(self.peak)} during a step for n = {self.n:,} parameters, "
+            f"and {in_words(free)} are free; {advice}\n{self}"
+        )
+
+
+def plan(leaves, n, dtype):
+    """The plan of a state.
+
+    Args:
+        leaves: first values by path, tensors (symbolic ones too) and stored values.
+        n: number of parameters.
+        dtype: of x.
+    """
+    entries, notes, matrices = [], [], []
+
+    def record(path, value, grows):
+        shape = tf.TensorShape(value.shape)
+        nbytes = shape.num_elements() * tf.as_dtype(value.dtype).size
+        entries.append(
+            Entry(path, (None, *shape[1:]) if grows else tuple(shape), tf.as_dtype(value.dtype).name, nbytes)
+        )
+        return value
+
+    for path, leaf in leaves.items():
+        if not isinstance(leaf, StoredValue):
+            record(path, leaf, False)
+            continue
+        leaf.as_variables(lambda name, value, grows, path=path: record(f"{path}/{name}", value, grows))
+        notes += [f"{path}: {note}" for note in leaf.notes()]
+        matrices.append(leaf)
+    nbytes = sum(entry.nbytes for entry in entries)
+    peak = nbytes + _VECTORS * n * tf.as_dtype(dtype).size + max((leaf.workspace for leaf in matrices), default=0)
+    largest = max(matrices, key=lambda leaf: leaf.workspace, default=None)
+    alternatives = () if largest is None else tuple(largest.alternatives())
+    return MemoryPlan(n, tuple(entries), nbytes, peak, tuple(notes), alternatives)
+
+
+def free_memory():
+    """Bytes that can be had without swapping, in this container; None where the system does not tell."""
+    limits = [_of_machine(), _of_container()]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _of_machine():
+    text = _read("/proc/meminfo")
+    found = text and re.search(r"MemAvailable:\s+(\d+)", text)
+    return int(found[1]) * 1024 if found else None
+
+
+def _of_container():
+    limit, used = _read("/sys/fs/cgroup/memory.max"), _read("/sys/fs/cgroup/memory.current")
+    known = limit and used and limit.strip().isdecimal()
+    return int(limit) - int(used) if known else None
+
+
+def _read(path):
+    try:
+        return pathlib.Path(path).read_text(encoding="ascii")
+    except OSError:
+        return None
+
+
+def in_words(nbytes):
+    """Bytes for people: '4 B', '12.5 MiB'."""
+    if nbytes < 1000:
+        return f"{nbytes:.0f} B"
+    size, unit = nbytes / 2**10, "KiB"
+    for larger in ("MiB", "GiB"):
+        if size >= 1000:
+            size, unit = size / 2**10, larger
+    return f"{size:,.1f} {unit}"
+
+
+def _shape(shape):
+    return shape if isinstance(shape, str) else "[" + ", ".join("grows" if d is None else f"{d:,}" for d in shape) + "]"
+
+
+def _joined(entries):
+    """Arrays that are numbered parts of one thing as one line."""
+    for name, group in itertools.groupby(entries, lambda entry: re.sub(r"_\d+$", "", entry.name)):
+        parts = list(group)
+        if len(parts) == 1:
+            yield parts[0]
+        else:
+            yield Entry(name, f"{len(parts)} arrays", parts[0].dtype, sum(part.nbytes for part in parts))
