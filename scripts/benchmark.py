@@ -2,6 +2,7 @@
 
 python scripts/benchmark.py loop --dataset mnist
 python scripts/benchmark.py minimize
+python scripts/benchmark.py shared-matrix
 """
 
 import importlib.util
@@ -102,16 +103,56 @@ def minimize(n, dtype, iterations, repeats):
         click.echo(f"not installed: {', '.join(missing)}")
 
 
+# (name, storage, largest n): NumPy has temporaries as large as the matrix, so that the largest does not fit.
+MATRICES = (
+    ("dense, every change folded", "dense:0", None),
+    ("dense, eight at a time", "dense", None),
+    ("factored, rank 1,000", "factored:1000:restart", None),
+    ("NumPy", "numpy", 20_000),
+)
+
+
+@benchmark.command("shared-matrix")
+@click.option("--n", "sizes", type=click.IntRange(min=3000), multiple=True, help="Parameters; may be given repeatedly.")
+@click.option("--steps", type=click.IntRange(min=1), default=8, show_default=True, metavar="N", help="Per measurement.")
+@click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True, metavar="N", help="Runs of each.")
+def shared_matrix(sizes, steps, repeats):
+    """TestGD with one matrix over all n parameters, 20,000 and 44,426 (LeNet-5) of them, against NumPy.
+
+    A step is compared with reading n x n float32 numbers once from memory, measured in the same process. Extra is
+    by how much the process grew at its peak, after TensorFlow was loaded.
+    """
+    for n in sizes or (20_000, 44_426):
+        reports = {name: [] for name, _, largest in MATRICES if largest is None or n <= largest}
+        for _ in range(repeats):
+            for name, storage, _ in MATRICES:
+                if name in reports:
+                    reports[name].append(run_program("benchmark_matrix.py", storage, n, steps))
+        click.echo(f"TestGD, n = {n:,}, float32, n x n numbers are {4e-9 * n * n:.1f} GB: medians of {repeats}")
+        click.echo(f"{'':<28} {'ms/step':>8} {'step/read':>10} {'step/folded each':>17} {'extra/matrix':>13}")
+        immediate = statistics.median(r["seconds"] for r in reports[MATRICES[0][0]])
+        for name, runs in reports.items():
+            seconds, extra = (statistics.median(r[key] for r in runs) for key in ("seconds", "extra"))
+            ratio = statistics.median(r["seconds"] / r["reading"] for r in runs)
+            click.echo(
+                f"{name:<28} {seconds * 1e3:8.1f} {ratio:10.2f} {seconds / immediate:17.3f} {extra / (4 * n * n):13.2f}"
+            )
+
+
 def run_minimizer(name, n, dtype, iterations, environment):
     """The report of one process, see `benchmark_minimize.py`."""
-    program = pathlib.Path(__file__).with_name("benchmark_minimize.py")
-    command = [sys.executable, str(program), name, str(n), dtype, str(iterations)]
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment}
     if name == "tfp":
-        environment["TF_USE_LEGACY_KERAS"] = "1"
+        environment = {**environment, "TF_USE_LEGACY_KERAS": "1"}
+    return run_program("benchmark_minimize.py", name, n, dtype, iterations, **environment)
+
+
+def run_program(program, *arguments, **environment):
+    """The last line that a program of this folder prints, as JSON."""
+    command = [sys.executable, str(pathlib.Path(__file__).with_name(program)), *map(str, arguments)]
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
-        raise click.ClickException(f"{name} failed: {done.stderr.strip().splitlines()[-1]}")
+        raise click.ClickException(f"{' '.join(command[1:])} failed: {done.stderr.strip().splitlines()[-1]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
