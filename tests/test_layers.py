@@ -13,7 +13,16 @@ PACKAGE = ROOT / "trainloop"
 LAYERS = [
     {"status", "storage_choice", "checks", "array_checks"},
     {"layout", "linalg", "data", "datasets", "data_files", "models", "derivatives", "stored", "unmade"},
-    {"row_writing", "panels", "rank_one_sum", "dilation_product", "matrix_change", "matrix_storage", "shared_matrix"}
+    {
+        "row_writing",
+        "panels",
+        "rank_one_sum",
+        "dilation_product",
+        "matrix_change",
+        "matrix_storage",
+        "matrix_conversion",
+        "shared_matrix",
+    }
     | {"vector_ring", "feeds"},
     {"batch_loss", "objective", "function_objective", "model_objective", "evaluations"},
     {"line", "interpolation", "backtracking", "more_thuente", "secant2", "linesearch", "trust_region"},

@@ -214,7 +214,7 @@ class _WithHistory(MatrixStorage):
             "fold": self._fold,
             "grow": lambda: self.history.grow(r),
             "restart": self._restart,
-            "subspace": self._keep_subspace,
+            "subspace": lambda: self.history.keep_largest(self.history.capacity // 2),
             "dense": lambda: tf.cond(self.panels.present, self._fold, self._fill),
             "error": lambda: None,
         }
@@ -298,9 +298,6 @@ class StoredSum(_WithHistory):
     def _restart(self):
         self.history.clear()
         self.diagonal.assign(1)
-
-    def _keep_subspace(self):
-        self.history.keep_largest(self.history.capacity // 2)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -61,6 +61,22 @@ class Memory:
         leaves = self._leaves.items()
         return {path: leaf if isinstance(leaf, StoredValue) else tf.convert_to_tensor(leaf) for path, leaf in leaves}
 
+    def converted(self, saved):
+        """Saved arrays by name, where stored values that were saved in another form are in the form they have here.
+
+        Raises:
+            ValueError: a stored value cannot be written in its form here.
+        """
+        for path, leaf in self._leaves.items():
+            if isinstance(leaf, StoredValue):
+                prefix = f"state/{path}/"
+                there = {name.removeprefix(prefix): saved[name] for name in saved if name.startswith(prefix)}
+                here = {name: v for name, v in self.variables.items() if name.startswith(prefix)}
+                if there and not _fits({prefix + name: array for name, array in there.items()}, here):
+                    rest = {name: array for name, array in saved.items() if not name.startswith(prefix)}
+                    saved = rest | {prefix + name: array for name, array in leaf.converted(there).items()}
+        return saved
+
     def commit(self, taken, old, new):
         """Write the new leaves, or the old ones again where the step is not taken.
 
@@ -100,6 +116,12 @@ def restore(owner, variables, saved):
             raise ValueError(f"saved {name} has shape {saved[name].shape}, this optimizer needs {variable.shape}")
     for name, variable in variables.items():
         variable.assign(saved[name])
+
+
+def _fits(saved, variables):
+    return saved.keys() == variables.keys() and all(
+        tf.TensorShape(variable.shape).is_compatible_with(saved[name].shape) for name, variable in variables.items()
+    )
 
 
 def _commit_all(values):

@@ -89,8 +89,7 @@ class Panels:
         return "n x n numbers" if not self.symmetric or self.n <= SMALL else "half of n x n numbers, B being symmetric"
 
     def as_variables(self, make_variable, *, later=False):
-        names = [f"panel_{i:02d}" for i in range(len(self.parts))]
-        parts = [make_variable(name, part, later) for name, part in zip(names, self.parts, strict=True)]
+        parts = [make_variable(name, part, later) for name, part in zip(self.widths(), self.parts, strict=True)]
         return Panels(tuple(parts), self.n, self.symmetric)
 
     def product(self, columns):
@@ -125,14 +124,25 @@ class Panels:
             change(part, first, scale, left[:, first : first + rows], right[:, :width], shift)
 
     def fill(self, transposed_product):
-        """M <- the matrix with this product with its transposed, a panel at a time.
+        """M <- the matrix with this product with its transposed, a panel at a time."""
+        for part, (_, rows) in zip(self.parts, self.filled_with(transposed_product), strict=True):
+            part.assign(rows)
+
+    def filled_with(self, transposed_product):
+        """(name, rows) of every panel, one after the other, of the matrix with this product with its transposed.
 
         Args:
             transposed_product: function from [n, k] to [n, k].
         """
-        for part, first, (rows, width) in self._placed():
+        for (name, width), (first, (rows, _)) in zip(
+            self.widths().items(), _places(self.n, self.symmetric), strict=True
+        ):
             units = tf.transpose(_unit_rows(first, (rows, self.n), self.dtype))
-            part.assign(tf.transpose(transposed_product(units))[:, :width])
+            yield name, tf.transpose(transposed_product(units))[:, :width]
+
+    def widths(self):
+        """Columns of every panel by name."""
+        return {f"panel_{i:02d}": width for i, (_, (_, width)) in enumerate(_places(self.n, self.symmetric))}
 
     def make_identity(self):
         """M <- I."""

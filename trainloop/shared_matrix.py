@@ -11,7 +11,7 @@ rejected step is one whose value is dropped, and costs nothing.
 
 import tensorflow as tf
 
-from trainloop import checks, matrix_storage
+from trainloop import checks, matrix_conversion, matrix_storage
 from trainloop.status import Status
 from trainloop.storage_choice import StorageChoice
 from trainloop.stored import StoredValue
@@ -194,6 +194,9 @@ class SharedMatrix(StoredValue):
 
     def scalars(self):
         return self._stored.scalars()
+
+    def converted(self, arrays):
+        return matrix_conversion.convert(arrays, self._stored, self._updates == "symmetric")
 
     @property
     def workspace(self):

@@ -27,6 +27,17 @@ class StoredValue(abc.ABC):
     def commit(self):
         """Carry the described change out in the stored variables, in place."""
 
+    def converted(self, arrays):
+        """Saved arrays of such a value in another form, as arrays by this one's names.
+
+        Args:
+            arrays: dict of arrays, by the names that `as_variables` gave when they were saved.
+
+        Raises:
+            ValueError: they cannot be this value's.
+        """
+        raise ValueError(f"a {type(self).__name__} cannot be made of {', '.join(sorted(arrays))}")
+
     def failure(self):
         """(bool [], `Status`) under which the change cannot be committed; None where it always can."""
         return

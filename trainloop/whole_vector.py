@@ -335,6 +335,10 @@ class WholeVectorOptimizer(keras.optimizers.Optimizer, abc.ABC):
             self._restore_when_built = functools.partial(self._restore, saved)
 
     def _restore(self, saved):
+        ours = {name: array for name, array in saved.items() if name.startswith("state.")}
+        ours = self._memory.converted({name.replace(".", "/"): array for name, array in ours.items()})
+        saved = {name: array for name, array in saved.items() if not name.startswith("state.")}
+        saved |= {name.replace("/", "."): array for name, array in ours.items()}
         restore(type(self).__name__, self._saved_variables(), saved)
 
     def get_config(self):
