@@ -27,7 +27,7 @@ class DilationProduct:
     directions: object  # Xi, [k / GROUP, GROUP, n]
     triangles: object  # T, [k / GROUP, GROUP, GROUP]
     rank: object  # number of factors, int32 []
-    grows: bool
+    room: object  # k: int32 [] where it grows, else a number
 
     @classmethod
     def empty(cls, n, capacity, dtype):
@@ -40,11 +40,16 @@ class DilationProduct:
         """
         groups = -(-(capacity or first_rows(n)) // GROUP)
         directions = unmade.zeros([groups, GROUP, n], dtype)
-        return cls(directions, tf.zeros([groups, GROUP, GROUP], dtype), tf.constant(0), capacity is None)
+        room = GROUP * groups if capacity else tf.constant(GROUP * groups)
+        return cls(directions, tf.zeros([groups, GROUP, GROUP], dtype), tf.constant(0), room)
+
+    @property
+    def grows(self):
+        return not isinstance(self.room, int)
 
     @property
     def arrays(self):
-        return self.directions, self.triangles, self.rank
+        return (self.directions, self.triangles, self.rank, *([self.room] if self.grows else []))
 
     def in_words(self):
         return "a vector"
@@ -54,17 +59,17 @@ class DilationProduct:
             make_variable("directions", self.directions, self.grows),
             make_variable("triangles", self.triangles, self.grows),
             make_variable("rank", self.rank, False),
-            self.grows,
+            make_variable("room", self.room, False) if self.grows else self.room,
         )
 
     @property
     def capacity(self):
         """How many factors fit in; None for a growing number."""
-        return None if self.grows else GROUP * self.directions.shape[0]
+        return None if self.grows else self.room
 
     def has_room_for(self, r):
         """bool []: r more factors fit in."""
-        return self.rank + r <= GROUP * tf.shape(self.triangles)[0]
+        return self.rank + r <= self.room
 
     def product(self, columns):
         """D_1 ... D_k columns."""
@@ -111,6 +116,7 @@ class DilationProduct:
     def grow(self, r):
         """Make room for at least r more factors."""
         least = -(-max(first_rows(self.directions.shape[2]), r) // GROUP)
-        more = tf.maximum(least, tf.shape(self.triangles)[0] // 4)
+        more = tf.maximum(least, self.room // GROUP // 4)
         self.triangles.assign(tf.pad(self.triangles, [[0, more], [0, 0], [0, 0]]))
         self.directions.assign(tf.pad(self.directions, [[0, more], [0, 0], [0, 0]]))
+        self.room.assign_add(GROUP * more)

@@ -91,7 +91,7 @@ class TrainLoop:
         if self._jit_compile and optimizer.grows:
             raise ValueError(
                 f"{type(optimizer).__name__} keeps a history that grows (a SharedMatrix with storage='factored'), "
-                "which XLA cannot compile; use storage='dense', or jit_compile=False"
+                "which XLA cannot compile; use storage='dense' or 'factored:1000:restart', or jit_compile=False"
             )
         self._evaluations = Evaluations() if isinstance(optimizer, GlobalObjectiveOptimizer) else None
         self._columns = {"samples": np.dtype("int64"), **optimizer.log_dtypes()}

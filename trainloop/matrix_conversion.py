@@ -40,7 +40,7 @@ def convert(arrays, target, symmetric):
     if target.panels is None:
         numbers = history(target, source)
     elif target.when_full == "fold" or not _is_short_history(source, target):
-        numbers = _panels(source, target.panels) | history(target, None)
+        numbers = {"times_full": 1} | _panels(source, target.panels) | history(target, None)
     else:
         absent = {name: np.zeros([0, width]) for name, width in target.panels.widths().items()}
         numbers = absent | history(target, source)
@@ -72,11 +72,13 @@ def _storage_of(arrays, n, symmetric):
     when_full = "fold" if present else "restart"
     common = (n, panels, when_full, tf.constant(0), arrays["scale"])
     if "triangles" in arrays:
-        product = DilationProduct(arrays["directions"], arrays["triangles"], arrays["rank"], grows=False)
+        product = DilationProduct(
+            arrays["directions"], arrays["triangles"], arrays["rank"], len(arrays["triangles"]) * GROUP
+        )
         return StoredProduct(*common, product)
     left = arrays["left"]
     right = arrays.get("right", left)
-    terms = RankOneSum(left, right, arrays["coefficients"], arrays["rank"], grows=False)
+    terms = RankOneSum(left, right, arrays["coefficients"], arrays["rank"], len(arrays["coefficients"]))
     return StoredSum(*common, arrays["diagonal"], terms)
 
 
@@ -103,6 +105,8 @@ def _sum_history(target, source):
         )
     pad = room - len(c)
     arrays = {"left": _padded(left, pad), "coefficients": _padded(c, pad), "rank": len(c)}
+    if target.history.grows:
+        arrays["room"] = room
     return arrays | {"diagonal": diagonal} | ({} if one_side else {"right": _padded(right, pad)})
 
 
@@ -124,6 +128,8 @@ def _product_history(target, source):
         )
     pad = max(groups, used) - used
     arrays = {"directions": _padded(directions[:used], pad), "triangles": _padded(triangles[:used], pad)}
+    if target.history.grows:
+        arrays["room"] = GROUP * (used + pad)
     return arrays | {"rank": rank} | ({} if source is None else {"scale": float(source.scale)})
 
 

@@ -215,7 +215,7 @@ class _WithHistory(MatrixStorage):
             "grow": lambda: self.history.grow(r),
             "restart": self._restart,
             "subspace": lambda: self.history.keep_largest(self.history.capacity // 2),
-            "dense": lambda: tf.cond(self.panels.present, self._fold, self._fill),
+            "dense": lambda: tf.cond(self._has_matrix(), self._fold, self._fill),
             "error": lambda: None,
         }
         policies[self.when_full]()
@@ -233,7 +233,11 @@ class _WithHistory(MatrixStorage):
             return otherwise()
         if self.when_full != "dense":
             return multiply(self.panels)
-        return tf.cond(self.panels.present, lambda: multiply(self.panels), otherwise)
+        return tf.cond(self._has_matrix(), lambda: multiply(self.panels), otherwise)
+
+    def _has_matrix(self):
+        """bool []. Not read off the shape of M: TensorFlow orders that by no other use of the variable."""
+        return self.times_full > 0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -350,8 +354,14 @@ class StoredProduct(_WithHistory):
     def _restart(self):
         self.history.clear()
         self.scale.assign(1)
-        if self.panels is not None:
+        if self.when_full == "fold":
             self.panels.make_identity()
+        elif self.panels is not None:
+            tf.cond(self._has_matrix(), self._identity_again, tf.no_op)
+
+    def _identity_again(self):
+        self.panels.make_identity()
+        return tf.no_op()
 
     def _fold(self):
         """M <- a M + (a M Xi' T) Xi, group after group."""

@@ -12,8 +12,8 @@
 
     M x      rows e_i .. e_{i+1}:  P_i x[:width];   symmetric: and rows :e_i get  P_i[:, :e_i]' x[e_i : e_{i+1}]
 
-So a symmetric matrix takes half of the memory, and changing it half of the time. With 16 panels the squares on the
-diagonal, which are kept whole, add a sixteenth to that half.
+So a symmetric matrix takes half of the memory, and changing it half of the time. The squares on the diagonal are kept
+whole; with 16 panels they add a sixteenth to that half.
 
 A change of rank k reads and writes every number once: XLA compiles it, with its assignment, into one pass that takes no
 memory. Up to k = 8 or so that pass is bound by memory, so that eight changes at a time cost little more than one.
@@ -28,10 +28,10 @@ import tensorflow as tf
 from trainloop import unmade
 from trainloop.unmade import Unmade
 
-_PANELS = 16
-
-# Up to this n there is one panel, changed by plain operations: calls are what costs there, not memory.
+# Up to this n there is one panel, changed by plain operations: calls are what costs there, not memory. Beyond, panels
+# have about as many rows, but there are no more than sixteen: each is a piece of code to compile.
 SMALL = 2048
+_PANELS = 16
 
 # Changes of a higher rank are matrix products, which take the memory of a panel.
 _LARGEST_PASS = 16
@@ -65,11 +65,6 @@ class Panels:
         return cls(tuple(parts), n, symmetric)
 
     @property
-    def present(self):
-        """bool []: the panels have rows."""
-        return tf.shape(self.parts[0])[0] > 0
-
-    @property
     def dtype(self):
         return tf.as_dtype(self.parts[0].dtype)
 
@@ -86,7 +81,11 @@ class Panels:
         return (sum(rows * width for _, (rows, width) in places) + 3 * largest) * self.dtype.size
 
     def in_words(self):
-        return "n x n numbers" if not self.symmetric or self.n <= SMALL else "half of n x n numbers, B being symmetric"
+        return (
+            "n x n numbers"
+            if not self.symmetric or len(self.parts) == 1
+            else "half of n x n numbers, B being symmetric"
+        )
 
     def as_variables(self, make_variable, *, later=False):
         parts = [make_variable(name, part, later) for name, part in zip(self.widths(), self.parts, strict=True)]
@@ -157,7 +156,7 @@ class Panels:
 
 def _places(n, symmetric):
     """(first row, (rows, width)) of every panel."""
-    panels = 1 if n <= SMALL else _PANELS
+    panels = min(_PANELS, max(1, n // SMALL))
     edges = [n * i // panels for i in range(panels + 1)]
     return [(first, (last - first, last if symmetric else n)) for first, last in itertools.pairwise(edges)]
 

@@ -26,7 +26,7 @@ class RankOneSum:
     right: object  # V [k, n]; the same object as U for symmetric terms
     coefficients: object  # c [k]
     rank: object  # int32 []
-    grows: bool
+    room: object  # k: int32 [] where it grows, else a number
 
     @classmethod
     def empty(cls, n, capacity, dtype, symmetric):
@@ -41,12 +41,20 @@ class RankOneSum:
         rows = capacity or first_rows(n)
         left = unmade.zeros([rows, n], dtype)
         right = left if symmetric else unmade.zeros([rows, n], dtype)
-        return cls(left, right, tf.zeros([rows], dtype), tf.constant(0), capacity is None)
+        return cls(left, right, tf.zeros([rows], dtype), tf.constant(0), capacity or tf.constant(rows))
+
+    @property
+    def grows(self):
+        return not isinstance(self.room, int)
 
     @property
     def arrays(self):
+        return (*self._growing, self.rank, self.room) if self.grows else (*self._growing, self.rank)
+
+    @property
+    def _growing(self):
         rows = (self.left,) if self.right is self.left else (self.left, self.right)
-        return (*rows, self.coefficients, self.rank)
+        return (*rows, self.coefficients)
 
     def in_words(self):
         return "a vector" if self.right is self.left else "two vectors"
@@ -55,16 +63,19 @@ class RankOneSum:
         left = make_variable("left", self.left, self.grows)
         right = left if self.right is self.left else make_variable("right", self.right, self.grows)
         coefficients = make_variable("coefficients", self.coefficients, self.grows)
-        return RankOneSum(left, right, coefficients, make_variable("rank", self.rank, False), self.grows)
+        rank = make_variable("rank", self.rank, False)
+        room = make_variable("room", self.room, False) if self.grows else self.room
+        return RankOneSum(left, right, coefficients, rank, room)
 
     @property
     def capacity(self):
         """How many terms fit in; None for a growing number."""
-        return None if self.grows else self.coefficients.shape[0]
+        return None if self.grows else self.room
 
     def has_room_for(self, r):
         """bool []: r more terms fit in."""
-        return self.rank + r <= tf.shape(self.coefficients)[0]
+        # Not read off the shape of a variable: TensorFlow orders that by no other use of the variable.
+        return self.rank + r <= self.room
 
     def weighted(self):
         """(left, right) [k, n] with left' right = the sum."""
@@ -98,9 +109,10 @@ class RankOneSum:
 
     def grow(self, r):
         """Make room for at least r more terms."""
-        more = tf.maximum(max(first_rows(self.left.shape[1]), r), tf.shape(self.coefficients)[0] // 4)
-        for array in self.arrays[:-1]:
+        more = tf.maximum(max(first_rows(self.left.shape[1]), r), self.room // 4)
+        for array in self._growing:
             array.assign(tf.pad(array, [[0, more]] + [[0, 0]] * (array.shape.rank - 1)))
+        self.room.assign_add(more)
 
     def keep_largest(self, r):
         """Replace the sum by its best approximation of rank r: the r largest of its singular values.
