@@ -10,9 +10,11 @@ import numpy as np
 import tensorflow as tf
 
 from trainloop.dilation_product import GROUP, DilationProduct
-from trainloop.matrix_storage import Dense, StoredProduct, StoredSum
+from trainloop.matrix_storage import Dense
 from trainloop.panels import Panels
 from trainloop.rank_one_sum import RankOneSum
+from trainloop.stored_product import StoredProduct
+from trainloop.stored_sum import StoredSum
 
 _LARGEST_DECOMPOSITION = 5000
 

@@ -147,6 +147,7 @@ class Panels:
         """M <- I."""
         for part, first, shape in self._placed():
             part.assign(_unit_rows(first, shape, self.dtype))
+        return tf.no_op()
 
     def _placed(self):
         """(part, first row, (rows, width)) of every panel."""

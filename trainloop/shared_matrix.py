@@ -11,10 +11,16 @@ rejected step is one whose value is dropped, and costs nothing.
 
 import tensorflow as tf
 
-from trainloop import checks, matrix_conversion, matrix_storage
+from trainloop import checks, matrix_conversion
+from trainloop.dilation_product import DilationProduct
+from trainloop.matrix_storage import Dense
+from trainloop.panels import SMALL, Panels
+from trainloop.rank_one_sum import RankOneSum
 from trainloop.status import Status
 from trainloop.storage_choice import StorageChoice
 from trainloop.stored import StoredValue
+from trainloop.stored_product import StoredProduct
+from trainloop.stored_sum import StoredSum
 
 # Which operations will change B. Knowing it saves memory, and digits.
 UPDATES = {
@@ -22,6 +28,9 @@ UPDATES = {
     "symmetric": ("add_symmetric", "scale", "shift", "reset"),
     "dilations": ("dilate", "scale", "reset"),
 }
+
+# So many changes wait beside a large dense matrix: folding them in one pass is still bound by memory.
+_WAITING = 8
 
 # `auto` is dense up to this many bytes: a step over the full matrix then takes milliseconds.
 _AUTO_DENSE_BYTES = 64 * 2**20
@@ -71,7 +80,7 @@ class SharedMatrix(StoredValue):
             small = n * n * dtype.size <= _AUTO_DENSE_BYTES
             choice = StorageChoice("dense" if small else "factored")
             reason = f"n x n numbers take {'at most' if small else 'more than'} {_AUTO_DENSE_BYTES // 2**20} MiB"
-        return cls(matrix_storage.build(choice, n, dtype, updates), updates, reason=reason)
+        return cls(_build(choice, n, dtype, updates), updates, reason=reason)
 
     @property
     def n(self):
@@ -208,9 +217,7 @@ class SharedMatrix(StoredValue):
 
     def alternatives(self):
         words = ("dense", "factored:1000:restart", "factored:100:restart")
-        others = {
-            word: matrix_storage.build(StorageChoice.parse(word), self.n, self.dtype, self._updates) for word in words
-        }
+        others = {word: _build(StorageChoice.parse(word), self.n, self.dtype, self._updates) for word in words}
         sizes = {word: SharedMatrix(stored, self._updates).nbytes for word, stored in others.items()}
         return [(word, nbytes) for word, nbytes in sizes.items() if nbytes < self.nbytes]
 
@@ -235,3 +242,36 @@ class _Transposed:
 
     def __matmul__(self, x):
         return self.T._transposed_product(x)
+
+
+def _build(choice, n, dtype, updates):
+    """The identity in a storage.
+
+    Args:
+        choice: `StorageChoice` of kind "dense" or "factored".
+        n: number of rows.
+        dtype: of the entries.
+        updates: "any", "symmetric" or "dilations".
+    """
+    symmetric, dilations = updates == "symmetric", updates == "dilations"
+    dense = choice.kind == "dense"
+    capacity = choice.capacity
+    if dense and capacity is None:
+        capacity = _WAITING if n > SMALL else 0
+    if dense and not capacity:
+        return Dense(Panels.identity(n, dtype, symmetric))
+    if choice.when_full == "subspace" and dilations:
+        raise ValueError(
+            "a product of dilations has no dominant subspace that dilations could keep; use restart, dense or error"
+        )
+    when_full = "fold" if dense else choice.when_full or "grow"
+    panels = None
+    if dense:
+        panels = Panels.identity(n, dtype, symmetric)
+    elif when_full == "dense":
+        panels = Panels.absent(n, dtype, symmetric)
+    one, none = tf.ones([], dtype), tf.constant(0)
+    if dilations:
+        return StoredProduct(n, panels, when_full, none, one, DilationProduct.empty(n, capacity, dtype))
+    diagonal = tf.zeros([], dtype) if dense else one
+    return StoredSum(n, panels, when_full, none, one, diagonal, RankOneSum.empty(n, capacity, dtype, symmetric))

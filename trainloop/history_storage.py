@@ -1,0 +1,136 @@
+"""A matrix and the changes it has seen, kept beside it or instead of it, up to a capacity. When that is reached,
+
+fold        they go into M, all at once: M is then read and written once for many changes
+grow        they get more room
+restart     B is the identity again, instead of the change
+subspace    the half of the terms that matters most is kept
+dense       M comes into being, takes everything in, and from then on it is `fold`
+error       the change is not made and the step has the status HISTORY_FULL
+"""
+
+import abc
+import dataclasses
+
+import tensorflow as tf
+
+from trainloop.matrix_storage import MatrixStorage
+from trainloop.panels import Panels
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class HistoryStorage(MatrixStorage):
+    """M, or nothing, and a `history` of changes: a `RankOneSum` or a `DilationProduct`."""
+
+    n: int
+    panels: Panels | None
+    when_full: str
+    times_full: object  # int32 []
+    scale: object  # a []
+
+    @property
+    def storage(self):
+        return "dense" if self.when_full == "fold" else "factored"
+
+    @property
+    def dtype(self):
+        return tf.as_dtype(self.scale.dtype)
+
+    @property
+    def arrays(self):
+        parts = () if self.panels is None else self.panels.parts
+        return (*parts, *self.history.arrays, *self._scalars())
+
+    @property
+    def workspace(self):
+        """Bytes taken for a moment when the history is full."""
+        rows = sum(tf.TensorShape(array.shape).num_elements() for array in self.history.arrays) * self.dtype.size
+        return {"grow": rows, "subspace": rows, "dense": self.panels and self.panels.filled}.get(self.when_full, 0)
+
+    def in_words(self):
+        if self.when_full == "fold":
+            return f"dense, {self.panels.in_words()}; up to {self.history.capacity} changes wait beside it"
+        if self.when_full == "grow":
+            return f"factored, {self.history.in_words()} for every change"
+        return f"factored, {self.history.in_words()} for up to {self.history.capacity} changes, then {self.when_full}"
+
+    def is_full_for(self, change):
+        return None if self.when_full != "error" else ~self.history.has_room_for(self._size(change))
+
+    def scalars(self):
+        if self.when_full == "fold":
+            return {}
+        rank = {"rank": tf.convert_to_tensor(self.history.rank)}
+        return rank if self.when_full == "grow" else rank | {"times_full": tf.convert_to_tensor(self.times_full)}
+
+    def _take(self, changes):
+        """Keep changes, after making room for them where the history is full."""
+        r, capacity = len(changes), self.history.capacity
+        if capacity is not None and r > capacity:
+            raise ValueError(
+                f"an update changes the matrix {r} times, but its storage has a capacity of {capacity}; "
+                f"ask for at least {r}"
+            )
+        room = self.history.has_room_for(r)
+        if self.when_full in ("restart", "error"):  # instead of the change
+            tf.cond(room, lambda: self._append(changes), lambda: self._make_room(r))
+        else:
+            tf.cond(room, lambda: tf.no_op(), lambda: self._make_room(r))
+            self._append(changes)
+
+    def _append(self, changes):
+        self.history.append(changes)
+        return tf.no_op()
+
+    def _make_room(self, r):
+        policies = {
+            "fold": self._fold,
+            "grow": lambda: self.history.grow(r),
+            "restart": self._restart,
+            "subspace": lambda: self.history.keep_largest(self.history.capacity // 2),
+            "dense": lambda: tf.cond(self._has_matrix(), self._fold, self._fill),
+            "error": lambda: None,
+        }
+        policies[self.when_full]()
+        self.times_full.assign_add(1)
+        return tf.no_op()
+
+    def _fill(self):
+        self.panels.fill(self._beside_transposed)
+        self._forget()
+        return tf.no_op()
+
+    def _matrix_product(self, multiply, otherwise):
+        """`multiply(M)`, where there is M; `otherwise()` else."""
+        if self.panels is None:
+            return otherwise()
+        if self.when_full != "dense":
+            return multiply(self.panels)
+        return tf.cond(self._has_matrix(), lambda: multiply(self.panels), otherwise)
+
+    def _has_matrix(self):
+        """bool []. Not read off the shape of M: TensorFlow orders that by no other use of the variable."""
+        return self.times_full > 0
+
+    @abc.abstractmethod
+    def _size(self, change):
+        """How many terms or factors a change has."""
+
+    @abc.abstractmethod
+    def _scalars(self):
+        """The arrays that are single numbers."""
+
+    @abc.abstractmethod
+    def _beside_transposed(self, columns):
+        """The transposed product with all but M and its factor."""
+
+    @abc.abstractmethod
+    def _fold(self):
+        """M takes everything in."""
+
+    @abc.abstractmethod
+    def _forget(self):
+        """Nothing is left beside M, which has it."""
+
+    @abc.abstractmethod
+    def _restart(self):
+        """B <- I."""
