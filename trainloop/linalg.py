@@ -47,6 +47,19 @@ def _is_long(tensor):
     return tensor.shape.rank == 1 and (tensor.shape[0] or 0) >= LONG
 
 
+def fails(comparison):
+    """True where a comparison does not hold, as it never does with NaN.
+
+    TensorFlow's graph optimiser takes ~(a < b) for a >= b, and that does not hold with NaN either.
+    """
+    return tf.where(comparison, False, True)
+
+
+def lower(best, candidate):
+    """The one of two points (x [n], f []) with the smaller f; the first where f of the second is NaN."""
+    return tuple(choose(candidate[1] < best[1], new, old) for new, old in zip(candidate, best, strict=True))
+
+
 def largest(v):
     """max_i |v_i| [], NaN if an entry is."""
     return tf.maximum(tf.reduce_max(v), -tf.reduce_min(v))

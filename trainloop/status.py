@@ -24,11 +24,13 @@ class Status(enum.IntEnum):
     X_TOLERANCE = 7
     TARGET_REACHED = 8
     EVALUATIONS_SPENT = 9
+    CERTIFIED = 10
     NONFINITE_LOSS = -1
     NONFINITE_GRADIENT = -2
     NONFINITE_STEP = -3
     MATRIX_NOT_POSITIVE = -4
     HISTORY_FULL = -5
+    CONTRADICTION = -6
 
     @property
     def failed(self):
@@ -53,6 +55,8 @@ _SENTENCES = {
     Status.X_TOLERANCE: "x changed by at most xtol",
     Status.TARGET_REACHED: "f is at most f_target",
     Status.EVALUATIONS_SPENT: "max_evaluations evaluations of f are done",
+    Status.CERTIFIED: "the lower bound proves the best f to be the minimum to within gap, provided that f is convex "
+    "and the first ball holds a minimiser",
     Status.NONFINITE_LOSS: "the loss is NaN or infinite; check the batch, or take smaller steps",
     Status.NONFINITE_GRADIENT: "the loss is finite but its gradient is NaN or infinite; look for a square root "
     "or a logarithm at zero in the model, or take smaller steps",
@@ -61,6 +65,8 @@ _SENTENCES = {
     "or restart the method from the weights reached",
     Status.HISTORY_FULL: "the history of a factored matrix has reached its capacity; ask for more, or for another "
     "policy, as in storage='factored:1000:restart'",
+    Status.CONTRADICTION: "the lower bound has passed the best f: f is not convex, or the first ball holds no "
+    "minimiser; take a larger rad, or a method that asks for neither",
 }
 
 

@@ -7,6 +7,8 @@ import tensorflow as tf
 
 from trainloop import linalg
 
+_LEAST_AGREEMENT = 1e-4
+
 
 class TrustRegionStep(typing.NamedTuple):
     """p [n], the decrease -m(p) [] that the model promises, whether |p| = radius, and products with B, int32 []."""
@@ -49,7 +51,7 @@ def steihaug(product, g, radius, max_products, accuracy=0.5):
         curvature = tf.tensordot(d, Bd, 1)
         inside = rr / tf.where(curvature > 0, curvature, tf.ones_like(curvature))
         edge = tf.constant(np.inf, g.dtype) if radius is None else _to_edge(p, d, radius)
-        at_edge = ~(curvature > 0) | (inside >= edge)
+        at_edge = linalg.fails(curvature > 0) | (inside >= edge)
         a = tf.where(at_edge, edge, inside)
         # m falls by a r'd + a^2 d'B d / 2, and r'd = -r'r.
         promised += a * rr - a * a * curvature / 2
@@ -61,6 +63,68 @@ def steihaug(product, g, radius, max_products, accuracy=0.5):
     start = tf.constant(0), tf.zeros_like(g), g, -g, tf.square(length), zero, tf.constant(False)
     k, p, _, _, _, promised, at_edge = tf.while_loop(wanted, iteration, start, parallel_iterations=1)
     return TrustRegionStep(p, promised, at_edge, k)
+
+
+class TrustedTrial(typing.NamedTuple):
+    """A trial in a trust region, and what became of it.
+
+    Attributes:
+        x, f, g: [n], [], [n] the trial where it was taken, else the old point.
+        taken: bool [].
+        p, y: [n], [n] step to the trial, and change of the gradient on it, taken or not; y may be infinite or NaN.
+        rho: [] actual over predicted decrease of f.
+        radius: [] of the next region.
+        products: int32 [] with B.
+        stalled: bool [] the trial was refused, and the region is too small for another one.
+    """
+
+    x: tf.Tensor
+    f: tf.Tensor
+    g: tf.Tensor
+    taken: tf.Tensor
+    p: tf.Tensor
+    y: tf.Tensor
+    rho: tf.Tensor
+    radius: tf.Tensor
+    products: tf.Tensor
+    stalled: tf.Tensor
+
+
+def trial(objective, x, f, g, product, radius, max_radius, max_products):
+    """One trial point in the region, and the next region.
+
+        rho < 1/4                           radius <- |p| / 4
+        rho > 3/4 and |p| = radius          radius <- min(2 radius, max_radius)
+        rho > 1e-4                          x <- x + p               Nocedal and Wright (2006), algorithm 4.1
+
+    Args:
+        objective: has `value_and_grad`, called once.
+        x, f, g: [n], [], [n].
+        product: function v [n] -> B v [n].
+        radius: [].
+        max_radius, max_products: numbers.
+
+    Returns:
+        `TrustedTrial`.
+    """
+    p, predicted, at_edge, products = steihaug(product, g, radius, max_products)
+    x_trial = x + p
+    f_trial, g_trial = objective.value_and_grad(x_trial)
+    rho = agreement(predicted, (f, g), (f_trial, g_trial))
+    taken = rho > _LEAST_AGREEMENT
+    length = linalg.norm(p)
+    grown = tf.where(at_edge & (rho > 0.75), tf.minimum(2 * radius, max_radius), radius)
+    smallest = float(np.finfo(x.dtype.as_numpy_dtype).eps) * tf.maximum(linalg.norm(x), 1)
+    return TrustedTrial(
+        *(tf.where(taken, new, old) for new, old in ((x_trial, x), (f_trial, f), (g_trial, g))),
+        taken,
+        p,
+        g_trial - g,
+        rho,
+        tf.where(rho < 0.25, length / 4, grown),
+        products,
+        ~taken & (length <= smallest) & tf.reduce_any(tf.not_equal(g, 0)),
+    )
 
 
 def _to_edge(p, d, radius):

@@ -8,6 +8,7 @@ The variables follow the inner method, which depends on its own trail; the best 
 import keras
 import tensorflow as tf
 
+from trainloop import linalg
 from trainloop.wrapper import Wrapper
 
 
@@ -32,16 +33,12 @@ class BestSoFar(Wrapper):
 
     def update(self, x, f, g, state, objective):
         x_new, inner, evaluated = self.inner_update(x, f, g, state, objective)
-        best = _better((state["best_x"], state["best_f"]), (x, f))
+        best = linalg.lower((state["best_x"], state["best_f"]), (x, f))
         if evaluated is not None:
-            best = _better(best, (x_new, evaluated[0]))
+            best = linalg.lower(best, (x_new, evaluated[0]))
         new = {"best_x": best[0], "best_f": best[1]} | inner
         return (x_new, new) if evaluated is None else (x_new, new, evaluated)
 
     def best_point(self):
         state = self.state
         return state["best_x"], state["best_f"]
-
-
-def _better(best, candidate):
-    return tuple(tf.where(candidate[1] < best[1], new, old) for new, old in zip(candidate, best, strict=True))

@@ -7,25 +7,20 @@ A step p minimises the model of f around x,
 approximately, by Steihaug's conjugate gradients (`trust_region`). One trial point is evaluated per step:
 
     rho = (f(x) - f(x + p)) / -m(p)
-    rho < 1/4                           radius <- |p| / 4
-    rho > 3/4 and |p| = radius          radius <- min(2 radius, max_radius)
-    rho > 1e-4                          x <- x + p               Nocedal and Wright (2006), algorithm 4.1
 
-Where the decrease is below the rounding of f, rho is noise; then the trial is taken if the gradient is shorter there.
+says whether it is taken and how large the next region is. Where the decrease is below the rounding of f, rho is noise;
+then the trial is taken if the gradient is shorter there.
 """
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from trainloop import checks, linalg
+from trainloop import checks
 from trainloop.optimizer import GlobalObjectiveOptimizer
-from trainloop.status import Status
-from trainloop.trust_region import agreement, steihaug
+from trainloop.status import Status, first_failure
+from trainloop.trust_region import trial
 
 CURVATURES = ("gauss_newton", "hessian")
-
-_LEAST_AGREEMENT = 1e-4
 
 
 @keras.saving.register_keras_serializable("trainloop")
@@ -65,25 +60,10 @@ class NewtonCG(GlobalObjectiveOptimizer):
 
     def update(self, x, f, g, state, objective):
         product = objective.ggnvp if self.curvature == "gauss_newton" else objective.hvp
-        radius = state["radius"]
-        p, predicted, at_edge, products = steihaug(lambda v: product(x, v), g, radius, self.max_products)
-        x_trial = x + p
-        f_trial, g_trial = objective.value_and_grad(x_trial)
-        rho = agreement(predicted, (f, g), (f_trial, g_trial))
-        taken = rho > _LEAST_AGREEMENT
-        grown = tf.where(at_edge & (rho > 0.75), tf.minimum(2 * radius, self.max_radius), radius)
-        smallest = float(np.finfo(x.dtype.as_numpy_dtype).eps) * tf.maximum(linalg.norm(x), 1)
-        stalled = ~taken & (linalg.norm(p) <= smallest) & tf.reduce_any(tf.not_equal(g, 0))
-        return (
-            tf.where(taken, x_trial, x),
-            {
-                "radius": tf.where(rho < 0.25, linalg.norm(p) / 4, grown),
-                "rho": rho,
-                "products": products,
-                "status": tf.where(stalled, tf.constant(Status.STALLED, tf.int32), Status.RUNNING),
-            },
-            (tf.where(taken, f_trial, f), tf.where(taken, g_trial, g)),
-        )
+        found = trial(objective, x, f, g, lambda v: product(x, v), state["radius"], self.max_radius, self.max_products)
+        new = {"radius": found.radius, "rho": found.rho, "products": found.products}
+        new["status"] = first_failure((found.stalled, Status.STALLED))
+        return found.x, new, (found.f, found.g)
 
     def get_config(self):
         own = {name: getattr(self, name) for name in ("curvature", "radius", "max_radius", "max_products")}

@@ -1,0 +1,71 @@
+"""The r-algorithm on mini-batches: no line search, one gradient per step, and a gentle dilation of space.
+
+B is a *space transformation* with determinant 1. Steps have a given length in the transformed space, and space is
+shrunk along the difference of successive gradients (`shor_r` has the algorithm for functions without noise):
+
+    x   <- x - t B B'g / |B'g|                                        t: learning rate
+    xi  <- B'(g_new - g) / |B'(g_new - g)|
+    B   <- alpha^(1/n) B (I + (1 / alpha - 1) xi xi')
+
+g and g_new belong to different batches, so that their difference has the curvature along the step and the noise of
+both: B shrinks where either is large. With noise alone, B B' tends to the inverse of the covariance of the gradients,
+up to a factor. The power of alpha keeps volumes as they are, so that t keeps its meaning.
+"""
+
+import keras
+import tensorflow as tf
+
+from trainloop import checks, linalg
+from trainloop.optimizer import GlobalVectorOptimizer
+from trainloop.shared_matrix import SharedMatrix
+from trainloop.status import Status, first_failure
+from trainloop.storage_choice import check_storage
+
+
+@keras.saving.register_keras_serializable("trainloop")
+class StochasticShorR(GlobalVectorOptimizer):
+    """Space dilation along differences of mini-batch gradients.   After Shor (1985), section 3.6.
+
+    A zero gradient changes nothing. The length of a gradient does not matter, only its direction, so the learning rate
+    is a distance; let it decay.
+
+    Args:
+        learning_rate: t, length of a step in the transformed space.
+        alpha: dilation of space, above 1. Much smaller than without noise: a single difference is mostly noise.
+        storage: of B: "dense", "factored" or "auto", see `storage_choice`.
+        name, **kwargs: see `GlobalVectorOptimizer`.
+    """
+
+    def __init__(self, learning_rate=0.05, alpha=1.1, storage="auto", name="stochastic_shor_r", **kwargs):
+        super().__init__(learning_rate, name=name, **kwargs)
+        self.alpha = checks.real("alpha", alpha, above=1)
+        self.storage = check_storage(storage)
+
+    def init_state(self, x):
+        return {
+            "B": SharedMatrix.identity(x.shape[0], dtype=x.dtype, storage=self.storage, updates="dilations"),
+            "g": tf.zeros_like(x),
+            "length": tf.zeros([], x.dtype),  # of B'g
+            "status": tf.constant(Status.RUNNING, tf.int32),
+        }
+
+    def update(self, x, g, state):
+        B, n = state["B"], x.shape[0]
+        images = B.T @ tf.stack([g, g - state["g"]], axis=1)
+        length, size = linalg.norm(images[:, 0]), linalg.norm(images[:, 1])
+        dilates = (state["length"] > 0) & (size > 0) & (length > 0)
+        alpha = tf.where(dilates, tf.constant(self.alpha, x.dtype), 1)
+        xi = images[:, 1] / tf.where(size > 0, size, 1)
+        B = B.dilate(xi, 1 / alpha).scale(alpha ** (1 / n))
+        image = images[:, 0] + (1 / alpha - 1) * tf.tensordot(xi, images[:, 0], 1) * xi
+        step = self.learning_rate * (B @ (image / tf.where(length > 0, linalg.norm(image), 1)))
+        ruined = (length > 0) & linalg.fails(tf.tensordot(step, g, 1) > 0)
+        return x - step, {
+            "B": B,
+            "g": tf.where(length > 0, g, state["g"]),
+            "length": tf.where(length > 0, length, state["length"]),
+            "status": first_failure((ruined, Status.MATRIX_NOT_POSITIVE)),
+        }
+
+    def get_config(self):
+        return {**super().get_config(), "alpha": self.alpha, "storage": self.storage}
