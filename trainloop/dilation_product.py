@@ -82,7 +82,7 @@ class DilationProduct:
 
     def group(self, i):
         """(Xi [GROUP, n], T) of one group."""
-        return self.directions[i], self.triangles[i]
+        return tf.gather(self.directions, i), tf.gather(self.triangles, i)  # XLA would compile anew for every index
 
     def _groups_in_use(self):
         return (self.rank + GROUP - 1) // GROUP

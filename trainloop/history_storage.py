@@ -3,7 +3,8 @@
 fold        they go into M, all at once: M is then read and written once for many changes
 grow        they get more room
 restart     B is the identity again, instead of the change
-subspace    the half of the terms that matters most is kept
+subspace    the half of the terms that matters most is kept, as soon as there is no room for as many as the last step
+            had
 dense       M comes into being, takes everything in, and from then on it is `fold`
 error       the change is not made and the step has the status HISTORY_FULL
 """
@@ -54,7 +55,10 @@ class HistoryStorage(MatrixStorage):
         return f"factored, {self.history.in_words()} for up to {self.history.capacity} changes, then {self.when_full}"
 
     def is_full_for(self, change):
-        return None if self.when_full != "error" else ~self.history.has_room_for(self._size(change))
+        if self.when_full != "error":
+            return None
+        full = ~self.history.has_room_for(self._size(change))
+        return full if change.keep is None else full & (change.keep > 0)
 
     def scalars(self):
         if self.when_full == "fold":
@@ -65,17 +69,26 @@ class HistoryStorage(MatrixStorage):
     def _take(self, changes):
         """Keep changes, after making room for them where the history is full."""
         r, capacity = len(changes), self.history.capacity
-        if capacity is not None and r > capacity:
+        least = 2 * r if self.when_full == "subspace" else r
+        if capacity is not None and least > capacity:
             raise ValueError(
                 f"an update changes the matrix {r} times, but its storage has a capacity of {capacity}; "
-                f"ask for at least {r}"
+                f"ask for at least {least}"
             )
+        if self.when_full == "subspace":  # after the change, which was made for the matrix as it is
+            self._append(changes)
         room = self.history.has_room_for(r)
         if self.when_full in ("restart", "error"):  # instead of the change
             tf.cond(room, lambda: self._append(changes), lambda: self._make_room(r))
         else:
             tf.cond(room, lambda: tf.no_op(), lambda: self._make_room(r))
+        if self.when_full in ("fold", "grow", "dense"):
             self._append(changes)
+
+    def _reset(self, change):
+        """B <- I where a change begins with that."""
+        if change.keep is not None:
+            tf.cond(change.keep > 0, tf.no_op, self._restart)
 
     def _append(self, changes):
         self.history.append(changes)

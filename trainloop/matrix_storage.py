@@ -95,5 +95,8 @@ class Dense(MatrixStorage):
             return
         nothing = tf.zeros([0, self.n], self.dtype)
         left, right = rank_one_sum.weighted(change.terms) if change.terms else (nothing, nothing)
-        factor = tf.ones([], self.dtype) if change.factor is None else change.factor
-        self.panels.fold(factor, left, right, change.shift)
+        factor, shift = tf.ones([], self.dtype) if change.factor is None else change.factor, change.shift
+        if change.keep is not None:  # else the factor belongs to the identity
+            forgotten = (1 - change.keep) * factor
+            factor, shift = change.keep * factor, forgotten if shift is None else shift + forgotten
+        self.panels.fold(factor, left, right, shift)

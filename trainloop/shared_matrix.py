@@ -197,9 +197,12 @@ class SharedMatrix(StoredValue):
     def describes_change_of(self, other):
         return self._stored is other._stored
 
-    def failure(self):
+    def failures(self):
+        numbers = [number for number in self._change.numbers if number is not None]
+        finite = [tf.reduce_all(tf.math.is_finite(number)) for number in numbers]
+        found = [(~tf.reduce_all(finite), Status.NONFINITE_STEP)] if finite else []
         full = self._stored.is_full_for(self._change)
-        return None if full is None else (full, Status.HISTORY_FULL)
+        return found if full is None else [*found, (full, Status.HISTORY_FULL)]
 
     def scalars(self):
         return self._stored.scalars()

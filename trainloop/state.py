@@ -137,5 +137,4 @@ def scalars(leaves):
 
 def failures(leaves):
     """(condition [], `Status`) of the stored values whose change may not be possible."""
-    found = [leaf.failure() for leaf in leaves.values() if isinstance(leaf, StoredValue)]
-    return [failure for failure in found if failure is not None]
+    return [failure for leaf in leaves.values() if isinstance(leaf, StoredValue) for failure in leaf.failures()]

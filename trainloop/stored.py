@@ -38,9 +38,9 @@ class StoredValue(abc.ABC):
         """
         raise ValueError(f"a {type(self).__name__} cannot be made of {', '.join(sorted(arrays))}")
 
-    def failure(self):
-        """(bool [], `Status`) under which the change cannot be committed; None where it always can."""
-        return
+    def failures(self):
+        """Pairs (bool [], `Status`) under which the change cannot be committed."""
+        return []
 
     def scalars(self):
         """What is worth logging about this value: dict of tensors []."""

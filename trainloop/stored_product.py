@@ -39,8 +39,7 @@ class StoredProduct(HistoryStorage):
         )
 
     def commit(self, change):
-        if change.keep is not None:
-            tf.cond(change.keep > 0, tf.no_op, self._restart)
+        self._reset(change)
         if change.factor is not None:
             self.scale.assign(change.factor * self.scale)
         if change.dilations:

@@ -19,11 +19,14 @@ class StoredSum(HistoryStorage):
 
     def product(self, columns):
         beside = self.diagonal * columns + self.history.product(columns)
-        return self._matrix_product(lambda M: self.scale * M.product(columns) + beside, lambda: beside)
+        return self._matrix_product(lambda M: self._scaled(M.product(columns)) + beside, lambda: beside)
 
     def transposed_product(self, columns):
         beside = self._beside_transposed(columns)
-        return self._matrix_product(lambda M: self.scale * M.transposed_product(columns) + beside, lambda: beside)
+        return self._matrix_product(lambda M: self._scaled(M.transposed_product(columns)) + beside, lambda: beside)
+
+    def _scaled(self, product):
+        return tf.math.multiply_no_nan(product, self.scale)  # a factor of zero forgets everything
 
     def _beside_transposed(self, columns):
         return self.diagonal * columns + self.history.transposed_product(columns)
@@ -41,6 +44,7 @@ class StoredSum(HistoryStorage):
         )
 
     def commit(self, change):
+        self._reset(change)
         if change.factor is not None:
             self.history.scale(change.factor)
             for number in (self.scale, self.diagonal):
@@ -70,4 +74,6 @@ class StoredSum(HistoryStorage):
 
     def _restart(self):
         self.history.clear()
+        self.scale.assign(0)
         self.diagonal.assign(1)
+        return tf.no_op()

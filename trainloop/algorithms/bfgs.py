@@ -82,8 +82,7 @@ def _updated(H, s, y, fresh, success):
     eps = float(np.finfo(s.dtype.as_numpy_dtype).eps)
     useful = success & (sy > eps * tf.sqrt(ss) * tf.sqrt(yy))
     zero, one = tf.zeros_like(sy), tf.ones_like(sy)
-    scaled = H.scale(tf.where(success, tf.where(fresh & useful, sy / tf.where(useful, yy, one), one), zero))
-    scaled = scaled.shift(tf.where(success, zero, one))
+    scaled = H.reset(~success).scale(tf.where(fresh & useful, sy / tf.where(useful, yy, one), one))
     u = scaled @ y
     rho = 1 / tf.where(useful, sy, one)
     stretch = 1 + rho * tf.tensordot(y, u, 1)

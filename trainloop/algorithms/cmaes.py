@@ -1,0 +1,366 @@
+"""CMA-ES: search with a normal distribution that learns the scales and directions of f from ranks alone.
+
+m is x [n], sigma [] the step size, C [n, n] the *covariance* of the distribution, symmetric and positive definite. One
+step is one generation of lambda points, i:lambda is the i-th best of them, w [lambda] falls from positive to negative
+weights, all other vectors are [n]. Hansen, "The CMA Evolution Strategy: A Tutorial" (arXiv:1604.00772v2), with c_m = 1:
+
+    z_k ~ N(0, I)      y_k = C^(1/2) z_k      x_k = m + sigma y_k                                   (38) to (40)
+    <y> = sum_(w_i > 0) w_i y_i:lambda        m <- m + sigma <y>                                    (41), (42)
+    p_sigma <- (1 - c_sigma) p_sigma + sqrt(c_sigma (2 - c_sigma) mu_eff) C^(-1/2) <y>              (43)
+    sigma <- sigma exp(c_sigma / d_sigma (|p_sigma| / E|N(0, I)| - 1))                              (44)
+    p_c <- (1 - c_c) p_c + h sqrt(c_c (2 - c_c) mu_eff) <y>                                         (45)
+    v_i = w_i, but w_i n / |C^(-1/2) y_i:lambda|^2 where w_i < 0                                    (46)
+    C <- (1 + c_1 (1 - h) c_c (2 - c_c) - c_1 - c_mu sum w_i) C + c_1 p_c p_c' + c_mu sum v_i y_i:lambda y_i:lambda'
+                                                                                                    (47)
+    h = 1 if |p_sigma| < (1.4 + 2 / (n + 1)) E|N(0, I)| sqrt(1 - (1 - c_sigma)^(2 (generation + 1))), else 0
+
+C^(1/2) is the symmetric root, B D B' where C = B D^2 B'. B D z has the same distribution, but depends on signs and
+order of eigenvectors, which libraries choose as they like; and C^(-1/2) y_k is z_k, so that nothing is ever inverted.
+
+The separable form has a diagonal C [n] and learns it (n + 2) / 3 times as fast: Ros and Hansen (2008), "A simple
+modification in CMA-ES achieving linear time and space complexity", PPSN X.
+
+What the equations leave open:
+
+    no number    where f or x_k is not finite, x_k ranks last and y_k counts as 0. So the new m is an average of the old
+                 one and of points with finite f. A generation without any halves sigma and leaves C as it is.
+    rounding     where the largest eigenvalue of C is more than `limit` times the smallest, C <- C + shift I makes it
+                 `limit` times, and the logged axis ratio stays at sqrt(limit): 1e7, for the full form in float32 430.
+    range        where the largest eigenvalue leaves [1e-6, 1e6], it becomes 1 and sigma takes its root; sigma^2 C, and
+                 with it the search, stays the same.
+    the end      CONVERGED when a tenth of a deviation along the shortest axis of C, or a fifth along one coordinate,
+                 does not change m. STALLED instead where no f was finite, or C is at its limit, so that the longer axes
+                 may not be done; and when the best f has been the same for 10 + 30 n / lambda generations. These are
+                 NoEffectAxis, NoEffectCoord and EqualFunValues of the tutorial's section B.3.
+"""
+
+import dataclasses
+import math
+import typing
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from trainloop import checks, linalg
+from trainloop.objective import symmetric
+from trainloop.optimizer import GlobalObjectiveOptimizer
+from trainloop.shared_matrix import SharedMatrix
+from trainloop.status import Status, first_failure
+
+COVARIANCES = ("auto", "full", "separable")
+
+# An ellipsoid of condition 1e6 takes the full form 30 n^2 evaluations, the separable one, along the axes, 300 n. Here
+# that is 7 million, and the eigendecomposition, in every fourth generation, takes tenths of a second.
+_FULL_UP_TO = 500
+
+
+@keras.saving.register_keras_serializable("trainloop")
+class CMAES(GlobalObjectiveOptimizer):
+    """Covariance matrix adaptation evolution strategy, with active update.   Hansen (2016).
+
+    A step costs lambda evaluations of f and no gradient, and holds about six arrays [lambda, n]. Only ranks of f count:
+    no increasing transformation of f makes a difference, and f may have jumps and regions where it is not finite.
+
+    x is the mean of the distribution; the method itself never evaluates f there. The logged "best_f" is the smallest f
+    of the generation, infinite if none was finite.
+
+    Args:
+        sigma: first step size, positive, in units of x: about a third of the distance to the minimiser. One that is
+            too small costs generations, one that is too large leads away from a good start.
+        population: lambda, at least 2; None for 4 + floor(3 ln n), less than which is not advisable. More help where
+            f has noise or many minima.
+        covariance: "full": two arrays of n x n numbers, and every few generations an eigendecomposition.
+            "separable": n numbers, for large n and for functions without strong dependencies between variables.
+            "auto": full up to n = 500.
+        seed: of all random numbers, at least 0.
+        name, **kwargs: see `GlobalObjectiveOptimizer`.
+    """
+
+    def __init__(self, sigma=0.3, population=None, covariance="auto", seed=0, name="cmaes", **kwargs):
+        super().__init__(None, name=name, **kwargs)
+        self.sigma = checks.real("sigma", sigma, above=0)
+        self.population = population if population is None else checks.integer("population", population, at_least=2)
+        self.covariance = checks.choice("covariance", covariance, COVARIANCES)
+        self.seed = checks.integer("seed", seed, at_least=0)
+
+    def init_state(self, x):
+        form = self._form(x.shape[0])
+        return {
+            "C": form.identity(x),
+            "p_sigma": tf.zeros_like(x),
+            "p_c": tf.zeros_like(x),
+            "sigma": tf.constant(self.sigma, x.dtype),
+            "generation": tf.constant(0, tf.int32),
+            "best_f": tf.constant(math.inf, x.dtype),
+            "repeats": tf.constant(0, tf.int32),
+            "status": tf.constant(Status.RUNNING, tf.int32),
+            "root": form.first_root(x),
+            "shortest": tf.one_hot(0, x.shape[0], dtype=x.dtype),
+            "axis_ratio": tf.ones([], x.dtype),
+        }
+
+    def update(self, x, f, g, state, objective):
+        n, generation = x.shape[0], state["generation"]
+        form = self._form(n)
+        strategy = _Strategy.default(n, self.population, form.speed(n))
+        axes, shift, unit = strategy.renewed(form, state)
+        sigma = state["sigma"] * unit
+        z = _normal_numbers(self.seed, generation, (len(strategy.weights), n), x.dtype)
+        values, z, y = _ranked(objective, x, sigma, z, form.stretched(axes.root, z))
+
+        step = strategy.recombined(y)
+        p_sigma = strategy.path(state["p_sigma"], strategy.c_sigma, strategy.recombined(z))
+        change, h = strategy.step_size(p_sigma, generation)
+        p_c = strategy.path(state["p_c"] / unit, strategy.c_c, h * step)
+        decay, coefficients = strategy.covariance_update(z, h)
+
+        found = tf.math.is_finite(values[0])
+        repeats = tf.where(found & tf.equal(values[0], state["best_f"]), state["repeats"] + 1, 0)
+        no_effect = _no_effect(x, sigma, axes.shortest, form.deviations(axes.root))
+        resolved = found & (tf.square(axes.axis_ratio) < 0.99 * form.limit(x.dtype))
+        return x + sigma * step, {
+            "C": form.changed(state["C"], shift, decay / tf.square(unit), tf.concat([p_c[None], y], 0), coefficients),
+            "p_sigma": p_sigma,
+            "p_c": p_c,
+            # Where f falls without bound sigma grows without bound; an infinite one could not be halved any more.
+            "sigma": tf.minimum(sigma * tf.where(found, change, 0.5), math.sqrt(x.dtype.max)),
+            "generation": generation + 1,
+            "best_f": values[0],
+            "repeats": repeats,
+            "status": first_failure(
+                (no_effect & resolved, Status.CONVERGED),
+                (no_effect | (repeats >= strategy.most_repeats), Status.STALLED),
+            ),
+            **axes._asdict(),
+        }
+
+    def _form(self, n):
+        full = n <= _FULL_UP_TO if self.covariance == "auto" else self.covariance == "full"
+        return _Full if full else _Separable
+
+    def get_config(self):
+        own = {name: getattr(self, name) for name in ("sigma", "population", "covariance", "seed")}
+        return {**super().get_config(), **own}
+
+
+def _normal_numbers(seed, generation, shape, dtype):
+    pair = tf.stack([tf.constant(seed, tf.int64), tf.cast(generation, tf.int64)])
+    return tf.random.stateless_normal(shape, pair, dtype=dtype)
+
+
+def _ranked(objective, x, sigma, z, y):
+    """Values [lambda] of f, infinite where they are no numbers, with z and y [lambda, n], the best first."""
+
+    def value(y_k):
+        point = x + sigma * y_k
+        f = objective.value(point)
+        finite = tf.math.is_finite(f) & tf.reduce_all(tf.math.is_finite(point))
+        return tf.where(finite, f, tf.constant(math.inf, f.dtype))
+
+    values = tf.map_fn(value, y, parallel_iterations=1)
+    order = tf.argsort(values, stable=True)
+    values, z, y = (tf.gather(rows, order) for rows in (values, z, y))
+    finite = tf.math.is_finite(values)[:, None]
+    return values, tf.where(finite, z, 0), tf.where(finite, y, 0)
+
+
+def _no_effect(x, sigma, shortest, deviations):
+    """Whether the distribution is too narrow for the dtype, along its shortest axis or along a coordinate."""
+    along_axis = tf.reduce_all(tf.equal(x + 0.1 * sigma * shortest, x))
+    return along_axis | tf.reduce_any(tf.equal(x + 0.2 * sigma * deviations, x))
+
+
+# --- Strategy parameters ---------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class _Strategy:
+    """Table 1 of the tutorial: parameters that depend on n and lambda only, and the equations in which they stand."""
+
+    n: int
+    weights: np.ndarray  # w, [lambda]; they fall, and the last ones are negative
+    mu_eff: float
+    c_sigma: float
+    d_sigma: float
+    c_c: float
+    c_1: float
+    c_mu: float
+
+    @classmethod
+    def default(cls, n, population, speed):
+        """Equations (48) to (58).
+
+        Args:
+            population: lambda, or None.
+            speed: what the learning rates of C are multiplied with.
+        """
+        population = population or 4 + math.floor(3 * math.log(n))
+        raw = math.log((population + 1) / 2) - np.log(np.arange(1, population + 1))
+        positive, negative = np.maximum(raw, 0), np.minimum(raw, 0)
+        mu_eff, mu_eff_negative = (np.sum(w) ** 2 / np.sum(w**2) for w in (positive, negative))
+        c_sigma = (mu_eff + 2) / (n + mu_eff + 5)
+        c_1 = speed * 2 / ((n + 1.3) ** 2 + mu_eff)
+        c_mu = min(1 - c_1, speed * 2 * (1 / 4 + mu_eff + 1 / mu_eff - 2) / ((n + 2) ** 2 + mu_eff))
+        # The last of these keeps C positive definite.
+        mass = min(1 + c_1 / c_mu, 1 + 2 * mu_eff_negative / (mu_eff + 2), (1 - c_1 - c_mu) / (n * c_mu))
+        return cls(
+            n=n,
+            weights=positive / np.sum(positive) - mass * negative / np.sum(negative),
+            mu_eff=mu_eff,
+            c_sigma=c_sigma,
+            d_sigma=1 + 2 * max(0, math.sqrt((mu_eff - 1) / (n + 1)) - 1) + c_sigma,
+            c_c=(4 + mu_eff / n) / (n + 4 + 2 * mu_eff / n),
+            c_1=c_1,
+            c_mu=c_mu,
+        )
+
+    @property
+    def mean_length(self):
+        """E|N(0, I)| = sqrt(2) Gamma((n + 1) / 2) / Gamma(n / 2)."""
+        return math.sqrt(2) * math.exp(math.lgamma((self.n + 1) / 2) - math.lgamma(self.n / 2))
+
+    @property
+    def most_repeats(self):
+        """Generations after one with the same best f until f counts as flat."""
+        return 9 + math.ceil(30 * self.n / len(self.weights))
+
+    def renewed(self, form, state):
+        """What `form.axes` makes of C: anew when C may have changed by a tenth, see the tutorial's section B.2."""
+        kept = _Axes(*(state[name] for name in _Axes._fields))
+        period = max(1, math.floor(1 / (10 * self.n * (self.c_1 + self.c_mu))))
+        return tf.cond(
+            tf.equal(state["generation"] % period, 0),
+            lambda: form.axes(state["C"]),
+            lambda: (kept, tf.zeros_like(kept.axis_ratio), tf.ones_like(kept.axis_ratio)),
+        )
+
+    def recombined(self, ranked):
+        """Equation (41) for rows [lambda, n], the best first."""
+        return tf.linalg.matvec(ranked, tf.constant(np.maximum(self.weights, 0), ranked.dtype), transpose_a=True)
+
+    def path(self, path, c, step):
+        """Equations (43) and (45)."""
+        return (1 - c) * path + math.sqrt(c * (2 - c) * self.mu_eff) * step
+
+    def step_size(self, p_sigma, generation):
+        """(factor of sigma in equation (44), h)."""
+        length = linalg.norm(p_sigma) / self.mean_length
+        age = tf.cast(generation + 1, p_sigma.dtype)
+        settled = tf.sqrt(1 - tf.pow(tf.constant(1 - self.c_sigma, age.dtype), 2 * age))
+        h = tf.cast(length < (1.4 + 2 / (self.n + 1)) * settled, p_sigma.dtype)
+        return tf.exp(self.c_sigma / self.d_sigma * (length - 1)), h
+
+    def covariance_update(self, z, h):
+        """Equations (46) and (47): (factor of C, coefficients [1 + lambda] of the squares of p_c and of all y)."""
+        squares = tf.reduce_sum(tf.square(z), 1)
+        weights = tf.constant(self.weights, z.dtype)
+        active = weights * self.n / tf.where(squares > 0, squares, 1)
+        coefficients = self.c_mu * tf.where(weights < 0, active, weights)
+        loss = self.c_1 * (1 - (1 - h) * self.c_c * (2 - self.c_c)) + self.c_mu * float(np.sum(self.weights))
+        learned = tf.cast(squares[0] > 0, z.dtype)  # not so where no point had a finite f
+        return 1 - learned * loss, learned * tf.concat([tf.constant([self.c_1], z.dtype), coefficients], 0)
+
+
+# --- Forms of the covariance -----------------------------------------------------------------------------
+
+
+class _Axes(typing.NamedTuple):
+    """The axes of the distribution, as part of the state."""
+
+    root: tf.Tensor  # C^(1/2), [n, n] or its diagonal [n]
+    shortest: tf.Tensor  # [n], the shortest axis with its length
+    axis_ratio: tf.Tensor  # [], longest over shortest
+
+
+class _Full:
+    """C is a `SharedMatrix`, its root [n, n]."""
+
+    @staticmethod
+    def speed(n):
+        return 1.0
+
+    @staticmethod
+    def identity(x):
+        return SharedMatrix.identity(x.shape[0], dtype=x.dtype, storage="dense:0", updates="symmetric")
+
+    @staticmethod
+    def first_root(x):
+        return tf.eye(x.shape[0], dtype=x.dtype)
+
+    @staticmethod
+    def limit(dtype):
+        """1e14 in float64; an eigenvalue that is smaller by more than that has no digits. The same in float32."""
+        return 0.022 / np.finfo(dtype.as_numpy_dtype).eps
+
+    @staticmethod
+    def axes(C):
+        """`_Axes` of (C + shift I) / unit^2, with shift and unit."""
+        squares, B = tf.linalg.eigh(symmetric(C.to_dense()))
+        shift, unit = _bounds(squares[0], squares[-1], _Full.limit(C.dtype))
+        D = tf.sqrt(squares + shift) / unit
+        root = symmetric(tf.linalg.matmul(B * D, B, transpose_b=True))
+        return _Axes(root, D[0] * B[:, 0], D[-1] / D[0]), shift, unit
+
+    @staticmethod
+    def stretched(root, z):
+        return tf.linalg.matmul(z, root)
+
+    @staticmethod
+    def deviations(root):
+        return tf.sqrt(tf.reduce_sum(tf.square(root), 1))
+
+    @staticmethod
+    def changed(C, shift, decay, rows, coefficients):
+        C = C.shift(shift).scale(decay)
+        for row, coefficient in zip(tf.unstack(rows), tf.unstack(coefficients), strict=True):
+            C = C.add_symmetric(row, coefficient)
+        return C
+
+
+class _Separable:
+    """C and its root are diagonals [n]."""
+
+    @staticmethod
+    def speed(n):
+        return (n + 2) / 3
+
+    @staticmethod
+    def identity(x):
+        return tf.ones_like(x)
+
+    @staticmethod
+    def first_root(x):
+        return tf.ones_like(x)
+
+    @staticmethod
+    def limit(dtype):
+        """1e14 in every dtype: a single variance keeps its digits."""
+        return 1e14
+
+    @staticmethod
+    def axes(C):
+        """`_Axes` of (C + shift I) / unit^2, with shift and unit."""
+        shift, unit = _bounds(tf.reduce_min(C), tf.reduce_max(C), _Separable.limit(C.dtype))
+        D = tf.sqrt(C + shift) / unit
+        shortest = tf.one_hot(tf.argmin(D), C.shape[0], dtype=C.dtype) * D
+        return _Axes(D, shortest, tf.reduce_max(D) / tf.reduce_min(D)), shift, unit
+
+    @staticmethod
+    def stretched(root, z):
+        return z * root
+
+    @staticmethod
+    def deviations(root):
+        return root
+
+    @staticmethod
+    def changed(C, shift, decay, rows, coefficients):
+        return decay * (C + shift) + tf.linalg.matvec(tf.square(rows), coefficients, transpose_a=True)
+
+
+def _bounds(smallest, largest, limit):
+    """(shift, unit) that bring eigenvalues between these two into the limit and the range."""
+    shift = tf.maximum(largest / limit - smallest, 0)
+    inside = (largest >= 1e-6) & (largest <= 1e6)
+    return shift, tf.where(inside, tf.ones_like(largest), tf.sqrt(largest))
