@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 import tensorflow as tf
+from keras.optimizers.schedules import ExponentialDecay
 
 import trainloop as tl
 from trainloop.testing import problems
@@ -26,14 +27,25 @@ METHODS = {
     "adam": lambda problem: tl.Adam(0.01),
     "newtoncg": lambda problem: tl.NewtonCG("gauss_newton" if problem.residuals else "hessian", max_radius=1e6),
     "testgd": lambda problem: tl.BestSoFar(tl.TestGD(rad=_distance(problem))),
+    "ellipsoid": lambda problem: tl.Ellipsoid(rad=_distance(problem)),
+    "stochasticshorr": lambda problem: tl.BestSoFar(tl.StochasticShorR(ExponentialDecay(0.5, 100, 0.8))),
+    "fullmatrixadagrad": lambda problem: tl.FullMatrixAdaGrad(1.0),
+    "sr1": lambda problem: tl.SR1(max_radius=1e6),
 }
 
-ONE_STEP_LENGTH = "one step length for all directions: unstable or too slow where curvatures differ by much"
+# f need not fall to a gradient of zero: at a kink there is none, or the method does not look at it.
+_BY_VALUE = ("testgd", "ellipsoid", "shorr", "stochasticshorr", "cmaes")
+
+ONE_STEP_LENGTH = "no line search: unstable or too slow where curvatures differ by much, or from one place to the next"
 _SOLVED_BY_FIXED_STEPS = {
     "simplegd": "beale gaussian broyden_tridiagonal linear_full_rank",
     "momentum": "beale gaussian trigonometric discrete_boundary_value linear_full_rank logistic_regression",
     "adam": "beale jennrich_sampson gaussian kowalik_osborne trigonometric broyden_tridiagonal "
     "discrete_boundary_value linear_full_rank logistic_regression",
+    "stochasticshorr": "quadratic powell_singular beale watson penalty_1 logistic_regression tanh_network "
+    "lq mifflin2 maxl mxhilb l1hilb",
+    "fullmatrixadagrad": "quadratic beale bard watson broyden_tridiagonal discrete_boundary_value linear_full_rank "
+    "logistic_regression tanh_network",
 }
 
 # Single problems beyond a method that solves its likes.
@@ -42,20 +54,24 @@ _TOO_HARD = {
     ("lbfgs", "meyer"): "curvatures differ by 1e15: rounding decides how long it takes, 500 evaluations or 5000",
     ("nonlinearcg", "quadratic"): "condition 1e6: more than 2000 steps",
     ("nonlinearcg", "meyer"): "curvatures differ by 1e15: the line search stalls on rounding",
+    ("sr1", "meyer"): "the radius is the same in all directions, the scales of x differ by 1e6",
+    ("cmaes", "trigonometric"): "ends at a local minimum, 4.2e-5 above the smallest",
     ("newtoncg", "meyer"): "the radius is the same in all directions, the scales of x differ by 1e6",
 }
 
 
 def outside(method, problem):
     """Why a method is not expected to solve a problem, or None."""
-    if method == "testgd":
+    if method in ("testgd", "ellipsoid"):
         if not problem.convex:
             return "the ellipsoid method cuts off minimisers of a function that is not convex"
         return f"n = {problem.n}: the volume falls by exp(-1 / (2n + 2)) per step" if problem.n > 10 else None
-    if not problem.smooth:
-        return "the method expects a gradient that is continuous; it ends at kinks"
     if method in _SOLVED_BY_FIXED_STEPS:
         return None if problem.name in _SOLVED_BY_FIXED_STEPS[method].split() else ONE_STEP_LENGTH
+    if not problem.smooth and method not in _BY_VALUE:
+        return "the method expects a gradient that is continuous; it ends at kinks"
+    if method == "cmaes" and problem.n > 20:
+        return f"n = {problem.n}: ranks of f say little about so many variables"
     if method == "levenbergmarquardt" and problem.residuals is None:
         return "no sum of squares"
     return _TOO_HARD.get((method, problem.name))
@@ -67,9 +83,10 @@ PAIRS = [(method, name) for method in METHODS for name, p in problems.items() if
 def solve(method, problem):
     """The result of a method with the collection's settings on a problem."""
     fun = tl.LeastSquares(problem.residuals) if problem.residuals else problem.fun
-    if method == "testgd":
+    if method in _BY_VALUE:
         target = problem.minimum + 1e-5 * max(1, abs(problem.minimum))
-        return tl.minimize(fun, problem.x0, METHODS[method](problem), max_steps=4000, gtol=0, f_target=target)
+        gtol = None if method == "cmaes" else 0
+        return tl.minimize(fun, problem.x0, METHODS[method](problem), max_steps=4000, gtol=gtol, f_target=target)
     return tl.minimize(fun, problem.x0, METHODS[method](problem), max_steps=3000)
 
 
@@ -83,12 +100,16 @@ def _distance(problem):
     return 20.0 if problem.minimiser is None else 2 * float(np.linalg.norm(problem.x0 - problem.minimiser)) + 1
 
 
+def rewrite_graphs(wanted):
+    """A third of the time of a small minimisation goes into optimising a graph that runs for milliseconds."""
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not wanted})
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _no_graph_rewriting():
-    """A third of the time of a small minimisation goes into optimising a graph that runs for milliseconds."""
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    rewrite_graphs(False)
     yield
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+    rewrite_graphs(True)
 
 
 @pytest.fixture(scope="module")
@@ -102,8 +123,9 @@ def test_a_method_solves_a_problem_in_as_many_evaluations_as_before(method, name
     result = solve(method, problem)
     assert is_solved(result.f, problem), f"{result.message}: f = {result.f} after {result.steps} steps"
     assert not result.status.failed
-    # Another processor rounds differently, so a few evaluations more are no fault.
-    assert result.evaluations["f"] <= 1.15 * counts[method][name] + 3
+    # Another processor rounds differently, so a few evaluations more are no fault; many, where f may rise on the way.
+    slack = 1.5 if method in _BY_VALUE else 1.15
+    assert result.evaluations["f"] <= slack * counts[method][name] + 3
 
 
 def test_every_method_is_crossed_with_every_problem():
@@ -112,7 +134,7 @@ def test_every_method_is_crossed_with_every_problem():
         reasons = {name: outside(method, problem) for name, problem in problems.items()}
         assert any(reason is None for reason in reasons.values())
         assert all(reason is None or len(reason) > 10 for reason in reasons.values())
-    for method in ("lbfgs", "bfgs", "nonlinearcg", "newtoncg", "levenbergmarquardt"):
+    for method in ("lbfgs", "bfgs", "sr1", "nonlinearcg", "newtoncg", "levenbergmarquardt", "shorr"):
         solved = [name for name, problem in SMOOTH.items() if outside(method, problem) is None]
         assert len(solved) >= len(SMOOTH) - 2
 
@@ -183,6 +205,7 @@ def test_as_many_are_solved_as_scipy_solves_with_evaluations_to_match(method, co
 
 def write_counts():
     """Solve everything and write the table."""
+    rewrite_graphs(False)
     table = {}
     for method, name in PAIRS:
         result = solve(method, problems[name])

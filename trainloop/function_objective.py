@@ -73,6 +73,23 @@ class FunctionObjective(Objective):
         return _checked("f", f, x, []), None if g is None else _checked("g", g, x, x.shape)
 
 
+class ValuesOnly(Objective):
+    """Another objective for methods that never look at a gradient: it is not asked for one, and g is zero.
+
+    Args:
+        objective: any `Objective`.
+    """
+
+    def __init__(self, objective):
+        self._objective = objective
+
+    def value(self, x):
+        return self._objective.value(x)
+
+    def value_and_grad(self, x):
+        return self._objective.value(x), tf.zeros_like(x)
+
+
 class LeastSquares(Objective):
     """f(x) = sum_i r_i(x)^2, with g = 2 J' r and the Gauss-Newton matrix G = 2 J' J.
 

@@ -56,11 +56,12 @@ class MemoryPlan:
         title = f"state for n = {self.n:,} parameters" if self.entries else f"no state, n = {self.n:,} parameters"
         return "\n".join([title, *(f"  {line}".rstrip() for line in table), *(f"  {note}" for note in self.notes)])
 
-    def refuse_what_does_not_fit(self, method):
+    def refuse_what_does_not_fit(self, method, has_storage=True):
         """Compare with the memory that is free now.
 
         Args:
             method: its name, for the message.
+            has_storage: whether its matrix can be stored in other ways.
 
         Raises:
             ValueError: a step would take more; the message has the alternatives with their sizes.
@@ -68,8 +69,8 @@ class MemoryPlan:
         free = free_memory()
         if free is None or self.peak <= free:
             return
-        ways = "; ".join(f"storage={word!r} takes {in_words(nbytes)}" for word, nbytes in self.alternatives)
-        advice = ways or "use a smaller model, or a method that remembers less"
+        ways = [f"storage={word!r} takes {in_words(nbytes)}" for word, nbytes in self.alternatives if has_storage]
+        advice = "; ".join(ways) or "use a smaller model, or a method or a setting that remembers less"
         raise ValueError(
             f"{method} needs {in_words(self.peak)} during a step for n = {self.n:,} parameters, "
             f"and {in_words(free)} are free; {advice}\n{self}"

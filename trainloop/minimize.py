@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from trainloop import checks, linalg
 from trainloop.evaluations import KINDS, Counted, Evaluations
-from trainloop.function_objective import FunctionObjective
+from trainloop.function_objective import FunctionObjective, ValuesOnly
 from trainloop.layout import VariableVector
 from trainloop.objective import Objective
 from trainloop.pace import Pace
@@ -29,7 +29,7 @@ class MinimizeResult:
 
     Attributes:
         x: [n], the last point; the best one for methods that keep it (`BestSoFar`).
-        f, grad_norm: the function and the Euclidean norm of its gradient there.
+        f, grad_norm: the function and the Euclidean norm of its gradient there; NaN for methods without gradients.
         status: a `Status`; negative ones are failures.
         message: its sentence.
         steps: how many were taken.
@@ -75,7 +75,7 @@ def minimize(
 
     Args:
         fun: function of a tensor x [n] returning f [], or (f [], g [n]), in TensorFlow operations (or
-            `tf.numpy_function`, with (f, g)); or an `Objective`.
+            `tf.numpy_function`, with (f, g); f alone is enough for methods without gradients); or an `Objective`.
         x0: [n], floating; its dtype is the precision of everything.
         optimizer: a `GlobalVectorOptimizer` or `GlobalObjectiveOptimizer`. One that was used before is not changed:
             a new one with its settings is taken.
@@ -104,8 +104,16 @@ def minimize(
     max_steps = checks.integer("max_steps", max_steps, at_least=1)
     if x0.shape[0] >= linalg.LONG:
         gc.collect()  # the vectors of an earlier call, which TensorFlow leaves in reference cycles
+    optimizer = _unused(optimizer)
+    if not optimizer.uses_gradient:
+        if gtol is not None:
+            raise ValueError(
+                f"{type(optimizer).__name__} uses no gradient, so gtol must be left out, received {gtol!r}; use "
+                "f_target, ftol or max_evaluations"
+            )
+        gtol = StoppingRule.NO_TEST
     rule = StoppingRule.checked(x0.dtype, gtol, ftol, xtol, f_target, max_evaluations)
-    return _Minimization(objective, x0, _unused(optimizer), rule).run(max_steps, callback)
+    return _Minimization(objective, x0, optimizer, rule).run(max_steps, callback)
 
 
 class _Minimization:
@@ -114,7 +122,8 @@ class _Minimization:
     def __init__(self, objective, x0, optimizer, rule):
         self._optimizer, self._rule = optimizer, rule
         self._evaluations = Evaluations()
-        self._objective = Counted(objective, self._evaluations)
+        counted = Counted(objective, self._evaluations)
+        self._objective = counted if optimizer.uses_gradient else ValuesOnly(counted)
         f, g = _first_values(self._objective, x0)
         variable = tf.Variable(x0, name="x")
         optimizer.build([variable])
@@ -155,10 +164,13 @@ class _Minimization:
             x = best[0]
             f, g = self._objective.value_and_grad(x)
         columns = {name: rows[:, i].astype(dtype) for i, (name, dtype) in enumerate(self._columns.items())}
+        grad_norm = float(linalg.norm(g))
+        if not self._optimizer.uses_gradient:
+            grad_norm = columns["grad_norm"][:] = np.nan
         return MinimizeResult(
             x=x.numpy(),
             f=float(f),
-            grad_norm=float(linalg.norm(g)),
+            grad_norm=grad_norm,
             status=status,
             message=status.sentence,
             steps=int(self._optimizer.iterations),

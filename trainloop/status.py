@@ -48,8 +48,8 @@ _SENTENCES = {
     Status.CONVERGED: "the step no longer changes the point: converged to the resolution of the dtype",
     Status.FINISHED: "the requested number of epochs or steps is done",
     Status.STOPPED: "a hook or a callback asked the run to stop",
-    Status.STALLED: "no smaller f was found, not even along the negative gradient: f cannot be resolved better in this "
-    "dtype, or its gradient is wrong",
+    Status.STALLED: "no smaller f was found: f cannot be resolved better in this dtype, or is flat, or its "
+    "gradient is wrong",
     Status.GRADIENT_TOLERANCE: "the largest entry of the gradient is at most gtol",
     Status.F_TOLERANCE: "f changed by at most ftol",
     Status.X_TOLERANCE: "x changed by at most xtol",

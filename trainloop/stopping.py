@@ -11,6 +11,7 @@ not look at it.
 """
 
 import dataclasses
+import math
 
 import numpy as np
 import tensorflow as tf
@@ -22,6 +23,8 @@ from trainloop.status import Status, first_failure
 @dataclasses.dataclass(frozen=True)
 class StoppingRule:
     """Tolerances, None where a test is not wanted. `checked` makes one that the dtype can hold."""
+
+    NO_TEST = -math.inf  # for gtol: no gradient is as short as that
 
     gtol: float
     ftol: float
@@ -44,7 +47,8 @@ class StoppingRule:
             ValueError: a tolerance is negative or finer than the dtype, or something is not a number.
         """
         info = np.finfo(tf.as_dtype(dtype).as_numpy_dtype)
-        gtol = float(info.eps) ** (1 / 3) if gtol is None else checks.real("gtol", gtol, at_least=0)
+        if gtol != cls.NO_TEST:
+            gtol = float(info.eps) ** (1 / 3) if gtol is None else checks.real("gtol", gtol, at_least=0)
         if 0 < gtol < info.tiny:
             raise ValueError(f"gtol={gtol:g} is below {info.tiny:.2g}, the smallest {info.dtype}; pass 0{_wider(info)}")
         ftol, xtol = (_relative(name, value, info) for name, value in (("ftol", ftol), ("xtol", xtol)))

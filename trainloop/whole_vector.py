@@ -47,6 +47,9 @@ class WholeVectorOptimizer(keras.optimizers.Optimizer, abc.ABC):
     `GlobalVectorOptimizer`.
     """
 
+    # False for methods that never look at g: `minimize` then asks for values alone.
+    uses_gradient = True
+
     _inside_update = False
 
     def __init__(self, learning_rate=None, *, global_clipnorm=None, name=None, **kwargs):
@@ -181,7 +184,7 @@ class WholeVectorOptimizer(keras.optimizers.Optimizer, abc.ABC):
             x = self._vector.read()
             leaves = states.as_tensors(states.flatten(self.init_state(x)), like=x)
             needed = memory_plan.plan(leaves, x.shape[0], x.dtype)
-            needed.refuse_what_does_not_fit(type(self).__name__)
+            needed.refuse_what_does_not_fit(type(self).__name__, has_storage=hasattr(self, "storage"))
             _LOG.info("%s: %s", type(self).__name__, needed)
             self._memory.create(leaves, self.add_variable)
             self._skipped_steps = self.add_variable((), "zeros", "int64", name="skipped_steps")

@@ -38,6 +38,11 @@ class Wrapper(GlobalObjectiveOptimizer):
         """The method inside."""
         return self._inner[0]
 
+    @property
+    def uses_gradient(self):
+        """Whether the inner method does."""
+        return self.inner.uses_gradient
+
     def inner_state(self, x):
         """The inner method's first state, and its status where it has one: parts of this method's first state."""
         self.inner.serve(self)

@@ -77,6 +77,8 @@ class CMAES(GlobalObjectiveOptimizer):
         name, **kwargs: see `GlobalObjectiveOptimizer`.
     """
 
+    uses_gradient = False
+
     def __init__(self, sigma=0.3, population=None, covariance="auto", seed=0, name="cmaes", **kwargs):
         super().__init__(None, name=name, **kwargs)
         self.sigma = checks.real("sigma", sigma, above=0)

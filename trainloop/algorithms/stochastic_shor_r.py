@@ -1,4 +1,4 @@
-"""The r-algorithm on mini-batches: no line search, one gradient per step, and a gentle dilation of space.
+"""The r-algorithm on mini-batches: no line search, one gradient per step, one dilation of space per step.
 
 B is a *space transformation* with determinant 1. Steps have a given length in the transformed space, and space is
 shrunk along the difference of successive gradients (`shor_r` has the algorithm for functions without noise):
@@ -18,7 +18,6 @@ import tensorflow as tf
 from trainloop import checks, linalg
 from trainloop.optimizer import GlobalVectorOptimizer
 from trainloop.shared_matrix import SharedMatrix
-from trainloop.status import Status, first_failure
 from trainloop.storage_choice import check_storage
 
 
@@ -26,17 +25,19 @@ from trainloop.storage_choice import check_storage
 class StochasticShorR(GlobalVectorOptimizer):
     """Space dilation along differences of mini-batch gradients.   After Shor (1985), section 3.6.
 
-    A zero gradient changes nothing. The length of a gradient does not matter, only its direction, so the learning rate
-    is a distance; let it decay.
+    A zero gradient changes nothing. Where rounding has ruined B, so that the step would lead uphill, x stays and B
+    becomes the identity again; "restarts" counts that. The length of a gradient does not matter, only its direction, so
+    the learning rate is a distance; let it decay.
 
     Args:
-        learning_rate: t, length of a step in the transformed space.
-        alpha: dilation of space, above 1. Much smaller than without noise: a single difference is mostly noise.
+        learning_rate: t, length of a step in the transformed space. alpha: dilation of space, above 1. Where n is much
+        larger than the number of steps, each direction is met once or
+            twice; there 2 is not too much.
         storage: of B: "dense", "factored" or "auto", see `storage_choice`.
         name, **kwargs: see `GlobalVectorOptimizer`.
     """
 
-    def __init__(self, learning_rate=0.05, alpha=1.1, storage="auto", name="stochastic_shor_r", **kwargs):
+    def __init__(self, learning_rate=0.05, alpha=2.0, storage="auto", name="stochastic_shor_r", **kwargs):
         super().__init__(learning_rate, name=name, **kwargs)
         self.alpha = checks.real("alpha", alpha, above=1)
         self.storage = check_storage(storage)
@@ -44,27 +45,26 @@ class StochasticShorR(GlobalVectorOptimizer):
     def init_state(self, x):
         return {
             "B": SharedMatrix.identity(x.shape[0], dtype=x.dtype, storage=self.storage, updates="dilations"),
-            "g": tf.zeros_like(x),
-            "length": tf.zeros([], x.dtype),  # of B'g
-            "status": tf.constant(Status.RUNNING, tf.int32),
+            "g": tf.zeros_like(x),  # the last one that was not zero
+            "restarts": tf.constant(0, tf.int32),
         }
 
     def update(self, x, g, state):
-        B, n = state["B"], x.shape[0]
-        images = B.T @ tf.stack([g, g - state["g"]], axis=1)
+        n = x.shape[0]
+        images = state["B"].T @ tf.stack([g, g - state["g"]], axis=1)
         length, size = linalg.norm(images[:, 0]), linalg.norm(images[:, 1])
-        dilates = (state["length"] > 0) & (size > 0) & (length > 0)
+        dilates = tf.reduce_any(tf.not_equal(state["g"], 0)) & (length > 0) & (size > 0)
         alpha = tf.where(dilates, tf.constant(self.alpha, x.dtype), 1)
         xi = images[:, 1] / tf.where(size > 0, size, 1)
-        B = B.dilate(xi, 1 / alpha).scale(alpha ** (1 / n))
         image = images[:, 0] + (1 / alpha - 1) * tf.tensordot(xi, images[:, 0], 1) * xi
-        step = self.learning_rate * (B @ (image / tf.where(length > 0, linalg.norm(image), 1)))
-        ruined = (length > 0) & linalg.fails(tf.tensordot(step, g, 1) > 0)
-        return x - step, {
-            "B": B,
-            "g": tf.where(length > 0, g, state["g"]),
-            "length": tf.where(length > 0, length, state["length"]),
-            "status": first_failure((ruined, Status.MATRIX_NOT_POSITIVE)),
+        B = state["B"].dilate(xi, 1 / alpha).scale(alpha ** (1 / n))
+        d = B @ (image / tf.where(length > 0, linalg.norm(image), 1))
+        nonzero = tf.reduce_any(tf.not_equal(g, 0))
+        ruined = nonzero & linalg.fails(tf.tensordot(d, g, 1) > 0)
+        return tf.where(ruined, x, x - self.learning_rate * d), {
+            "B": B.reset(ruined),
+            "g": tf.where(nonzero, g, state["g"]),
+            "restarts": state["restarts"] + tf.cast(ruined, tf.int32),
         }
 
     def get_config(self):
