@@ -144,9 +144,9 @@ class Panels:
         return {f"panel_{i:02d}": width for i, (_, (_, width)) in enumerate(_places(self.n, self.symmetric))}
 
     def make_identity(self):
-        """M <- I."""
-        for part, first, shape in self._placed():
-            part.assign(_unit_rows(first, shape, self.dtype))
+        """M <- I, in place."""
+        none = tf.zeros([0, self.n], self.dtype)
+        self.fold(tf.zeros([], self.dtype), none, none, tf.ones([], self.dtype))
         return tf.no_op()
 
     def _placed(self):

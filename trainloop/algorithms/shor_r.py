@@ -17,6 +17,10 @@ Where n is large, h may shrink to nothing before B knows all ravines. So a run c
 no longer changes x, or when f has not fallen for long. If it made f smaller the next one goes on with the same B, a
 longer step, and for large n a slower q1. If not, the run has converged.
 
+On mini-batches a search would run after the minimum of a single batch. So where f is another function than in the last
+step, there is one trial; h is multiplied by q1 if it went past the minimum on the line, else by q2^(1/nh); and x stays
+if the trial made f larger. Space is dilated all the same: both gradients of the difference belong to one batch.
+
 B'g_new is known after the search, so that a step multiplies with B' once, with B once, and once more for the dilation
 of stored numbers.
 """
@@ -51,10 +55,9 @@ class ShorR(GlobalObjectiveOptimizer):
     narrow curved valleys. Convergence is linear in practice, at a rate that depends on n and hardly on the condition. f
     goes up and down; the best point is kept, and `minimize` returns it.
 
-    A step evaluates f and g two to three times on average. On mini-batches both gradients of a difference belong to the
-    same batch. The run ends with `Status.CONVERGED` when a cycle has not made f smaller; on mini-batches, when h d is
-    too short to change x. Where rounding has ruined B, so that d is no direction of descent any more, B becomes the
-    identity again; "restarts" counts that.
+    A step evaluates f and g two to three times on average, on mini-batches twice. The run ends with `Status.CONVERGED`
+    when a cycle has not made f smaller; on mini-batches, when h d is too short to change x. Where rounding has ruined
+    B, so that d is no direction of descent any more, B becomes the identity again; "restarts" counts that.
 
     Args:
         alpha: dilation of space, above 1; 2 to 3.
@@ -102,7 +105,8 @@ class ShorR(GlobalObjectiveOptimizer):
 
     def update(self, x, f, g, state, objective):
         B, cycle = state["B"], state["cycle"]
-        same = tf.reduce_all(tf.equal(g, state["g"]))  # not so on the next mini-batch
+        same = tf.reduce_all(tf.equal(g, state["g"]))
+        noisy = ~same & tf.reduce_any(tf.not_equal(state["g"], 0))  # f is of another mini-batch than in the last step
         image = tf.cond(same, lambda: state["image"], lambda: B.T @ g)
         length = linalg.norm(image)
         slopes = length > 0
@@ -112,15 +116,19 @@ class ShorR(GlobalObjectiveOptimizer):
         h = tf.where((cycle["reach"] > 0) & slopes, first, state["step_length"])
         best = linalg.lower((state["best_x"], state["best_f"]), (x, f))
         cycle = _of_this_function(cycle, same, x)
-        found = self._search(objective, _Search.begun(x, f, g, *best, h, over=ruined | ~slopes), d, cycle["number"])
+        most = tf.where(noisy, 1, self.max_evaluations)
+        found = self._search(objective, _Search.begun(x, f, g, *best, h, over=ruined | ~slopes), d, most)
         B, image = self._dilated(B, image, found.g, ruined)
         new = {"B": B, "g": found.g, "image": image, "best_x": found.best_x, "best_f": found.best_f}
-        new["step_length"] = found.h
+        new["step_length"] = self._next_length(found, noisy, cycle["number"])
         new["cycle"], new["status"] = _next_cycle(cycle, state["best_f"], found, ruined)
         new["restarts"] = state["restarts"] + tf.cast(ruined, tf.int32)
-        return found.x, new, (found.f, found.g)
+        taken = ~noisy | (found.f <= f)
+        reached = (linalg.choose(taken, there, here) for there, here in ((found.x, x), (found.f, f), (found.g, g)))
+        x_new, *evaluated = reached
+        return x_new, new, tuple(evaluated)
 
-    def _search(self, objective, start, d, cycle_number):
+    def _search(self, objective, start, d, most):
         """Steps of length h along d, up to the first point from which d leads up."""
 
         def trial(s):
@@ -139,12 +147,18 @@ class ShorR(GlobalObjectiveOptimizer):
             )
 
         def unfinished(s):
-            return ~s.over & (s.trials < self.max_evaluations)
+            return ~s.over & (s.trials < most)
 
         (found,) = tf.while_loop(unfinished, lambda s: (trial(s),), (start,), parallel_iterations=1)
-        slow = tf.constant(self.q1 ** min(1, _FEW / d.shape[0]), d.dtype)
-        q1 = tf.where(cycle_number > 0, slow, tf.constant(self.q1, d.dtype))
-        return found._replace(h=tf.where(tf.equal(found.trials, 1), found.h * q1, found.h))
+        return found
+
+    def _next_length(self, found, noisy, cycle_number):
+        """h after a search."""
+        dtype = found.h.dtype
+        slow = tf.constant(self.q1 ** min(1, _FEW / found.x.shape[0]), dtype)
+        shorter = tf.where(cycle_number > 0, slow, tf.constant(self.q1, dtype))
+        longer = tf.where(noisy & ~found.over, tf.constant(self.q2 ** (1 / self.nh), dtype), 1)
+        return found.h * tf.where(found.over & tf.equal(found.trials, 1), shorter, longer)
 
     def _dilated(self, B, image, g_new, ruined):
         """(B after the step, B'g_new for that B)."""
