@@ -120,7 +120,7 @@ class Panels:
         """
         change = _replace if self.n <= SMALL or left.shape[0] > _LARGEST_PASS else _replace_in_one_pass
         for part, first, (rows, width) in self._placed():
-            change(part, first, scale, left[:, first : first + rows], right[:, :width], shift)
+            change(part, (first, (rows, width)), scale, left[:, first : first + rows], right[:, :width], shift)
 
     def fill(self, transposed_product):
         """M <- the matrix with this product with its transposed, a panel at a time."""
@@ -166,24 +166,25 @@ def _transposed(part, columns):
     return tf.linalg.matmul(part, columns, transpose_a=True)
 
 
-def _replace(part, first, scale, u, v, shift):
+def _replace(part, place, scale, u, v, shift):
     new = tf.math.multiply_no_nan(tf.convert_to_tensor(part), scale)  # a factor of zero forgets everything
     if u.shape[0]:
         new = new + tf.linalg.matmul(u, v, transpose_a=True)
-    part.assign(_shifted(new, first, shift))
+    part.assign(_shifted(new, place, shift))
 
 
-def _replace_in_one_pass(part, first, *change):
+def _replace_in_one_pass(part, place, *change):
     """The same, compiled so that every number is read and written once and nothing is allocated."""
 
     def replace(scale, u, v, shift=None):
         new = tf.math.multiply_no_nan(tf.convert_to_tensor(part), scale)
         for left, right in zip(tf.unstack(u), tf.unstack(v), strict=True):
             new = new + left[:, None] * right
-        part.assign(_shifted(new, first, shift))
+        part.assign(_shifted(new, place, shift))
 
     tf.function(replace, jit_compile=True, autograph=False)(*change)
 
 
-def _shifted(matrix, first, shift):
-    return matrix if shift is None else matrix + shift * _unit_rows(first, matrix.shape, matrix.dtype)
+def _shifted(matrix, place, shift):
+    # The place and not the shape of the matrix: that is open where the rows come later.
+    return matrix if shift is None else matrix + shift * _unit_rows(*place, matrix.dtype)
