@@ -66,7 +66,7 @@ def test_a_class_in_a_module(mine, monkeypatch):
     ("name", "words"),
     [
         ("testdg", "did you mean 'testgd'"),
-        ("nothing", "known: simplegd, momentum, adam, testgd, lbfgs, .*, sam, bestsofar"),
+        ("nothing", "known: simplegd, momentum, adam, testgd, .*, lbfgs, .*, sam, bestsofar"),
         ("mine.py:Min", "did you mean 'Mine'"),
         ("mine.py:number", "not a GlobalVectorOptimizer"),
         ("mine.py:Unrelated", "not a GlobalVectorOptimizer"),

@@ -53,7 +53,8 @@ class ShorR(GlobalObjectiveOptimizer):
 
     For functions with kinks, where a gradient says little about the function a step away; also for smooth ones in
     narrow curved valleys. Convergence is linear in practice, at a rate that depends on n and hardly on the condition. f
-    goes up and down; the best point is kept, and `minimize` returns it.
+    goes up and down; the best point is kept, and `minimize` returns it. On mini-batches it is the best one of the last
+    batch.
 
     A step evaluates f and g two to three times on average, on mini-batches twice. The run ends with `Status.CONVERGED`
     when a cycle has not made f smaller; on mini-batches, when h d is too short to change x. Where rounding has ruined
@@ -114,14 +115,15 @@ class ShorR(GlobalObjectiveOptimizer):
         ruined = tf.reduce_any(tf.not_equal(g, 0)) & linalg.fails(tf.tensordot(g, d, 1) < -length / 2)  # it is -length
         first = cycle["reach"] / tf.where(slopes, linalg.norm(d), 1)
         h = tf.where((cycle["reach"] > 0) & slopes, first, state["step_length"])
-        best = linalg.lower((state["best_x"], state["best_f"]), (x, f))
+        best_before = tf.where(same, state["best_f"], tf.constant(np.inf, f.dtype))
+        best = linalg.lower((state["best_x"], best_before), (x, f))
         cycle = _of_this_function(cycle, same, x)
         most = tf.where(noisy, 1, self.max_evaluations)
         found = self._search(objective, _Search.begun(x, f, g, *best, h, over=ruined | ~slopes), d, most)
         B, image = self._dilated(B, image, found.g, ruined)
         new = {"B": B, "g": found.g, "image": image, "best_x": found.best_x, "best_f": found.best_f}
         new["step_length"] = self._next_length(found, noisy, cycle["number"])
-        new["cycle"], new["status"] = _next_cycle(cycle, state["best_f"], found, ruined)
+        new["cycle"], new["status"] = _next_cycle(cycle, best_before, found, ruined)
         new["restarts"] = state["restarts"] + tf.cast(ruined, tf.int32)
         taken = ~noisy | (found.f <= f)
         reached = (linalg.choose(taken, there, here) for there, here in ((found.x, x), (found.f, f), (found.g, g)))

@@ -37,7 +37,7 @@ class StochasticShorR(GlobalVectorOptimizer):
         name, **kwargs: see `GlobalVectorOptimizer`.
     """
 
-    def __init__(self, learning_rate=0.05, alpha=2.0, storage="auto", name="stochastic_shor_r", **kwargs):
+    def __init__(self, learning_rate=0.1, alpha=2.0, storage="auto", name="stochastic_shor_r", **kwargs):
         super().__init__(learning_rate, name=name, **kwargs)
         self.alpha = checks.real("alpha", alpha, above=1)
         self.storage = check_storage(storage)
