@@ -8,15 +8,25 @@ from conftest import ROOT
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+def run_blocks(path):
+    """What the code blocks of a page define, run in order."""
+    names = {"__name__": path.stem}
+    for block in re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL):
+        exec(compile(block, path.name, "exec"), names)
+    return names
+
+
 def test_code_blocks_run_in_order(tmp_path, monkeypatch, float32, capsys):
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) >= 6
     monkeypatch.chdir(tmp_path)
-    names = {"__name__": "readme"}
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), names)
+    names = run_blocks(ROOT / "README.md")
     assert names["result"].epochs["val_accuracy"][-1] > 0.8
     assert "[" in capsys.readouterr().out
+
+
+def test_the_page_on_the_shared_matrix_runs(float32, capsys):
+    names = run_blocks(ROOT / "docs" / "shared-matrix.md")
+    assert names["found"].status.name == "CERTIFIED"
+    assert "during a step" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("end", ["pytest", "scripts/train.py"])
