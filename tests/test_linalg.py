@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainloop.linalg import clip_norm, norm
+from trainloop.linalg import LONG, clip_norm, fails, lower, norm
 
 TOLERANCE = {"float16": 2e-3, "float32": 5e-7, "float64": 5e-16}
 
@@ -150,3 +151,35 @@ def test_clipping_works_over_the_whole_range_of_the_dtype(dtype, length, limit):
 
 def test_no_limit_leaves_a_nonfinite_gradient_alone():
     np.testing.assert_array_equal(clip(vector([1.0, math.nan]), None), [1.0, math.nan])
+
+
+# --- comparisons ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compiled", [lambda f: f, tf.function, functools.partial(tf.function, jit_compile=True)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_comparison_with_nan_fails_and_others_are_negated(compiled, dtype):
+    """In a compiled function ~(a < b) is a >= b, which does not hold for NaN either."""
+    pairs = [(1.0, 2.0), (2.0, 1.0), (1.0, 1.0), (math.nan, 1.0), (1.0, math.nan), (-math.inf, math.nan)]
+    function = compiled(lambda a, b: [fails(a < b), fails(a <= b), fails(a > b), fails(a >= b)])
+    for a, b in pairs:
+        expected = [not a < b, not a <= b, not a > b, not a >= b]
+        assert [bool(t) for t in function(tf.constant(a, dtype), tf.constant(b, dtype))] == expected
+
+
+@pytest.mark.parametrize("compiled", [lambda f: f, tf.function, functools.partial(tf.function, jit_compile=True)])
+@pytest.mark.parametrize("n", [3, LONG])
+def test_the_lower_of_two_points(compiled, n):
+    function = compiled(lower)
+    best, other = (tf.fill([n], tf.constant(value, tf.float64)) for value in (1.0, 2.0))
+    for f, f_other, second in [
+        (1.0, 0.5, True),
+        (1.0, 1.5, False),
+        (1.0, 1.0, False),
+        (1.0, math.nan, False),
+        (math.inf, 3.0, True),
+        (1.0, -math.inf, True),
+    ]:
+        x, f_low = function((best, tf.constant(f, tf.float64)), (other, tf.constant(f_other, tf.float64)))
+        np.testing.assert_array_equal(x, other if second else best)
+        assert float(f_low) == (f_other if second else f)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainloop.trust_region import agreement, steihaug
+from trainloop.trust_region import agreement, steihaug, trial
 
 N = 12
 
@@ -200,3 +200,75 @@ def test_a_trial_that_is_not_finite_is_as_bad_as_can_be(bad):
     assert rho(1.0, 1.0, bad) == -np.inf
     assert rho(0.0, 1.0, bad) == -np.inf
     assert rho(1.0, 1.0, 0.5, trial_length=bad) == -np.inf
+
+
+# --- A trial ----------------------------------------------------------------------------------------------
+
+
+def tried(f_trial, g_trial=(0.1, 0.0, 0.0), radius=1.0, g=(3.0, 0.0, 0.0), x=(1.0, 2.0, 3.0), curvature=1.0):
+    """A trial with B = curvature I from a point with f = 10, and how often f was evaluated, where."""
+    points = []
+
+    class Given:
+        def value_and_grad(self, point):
+            points.append(point.numpy())
+            return tf.constant(f_trial, tf.float64), tf.constant(g_trial, tf.float64)
+
+    x, g, f, radius = (tf.constant(value, tf.float64) for value in (x, g, 10.0, radius))
+    return trial(Given(), x, f, g, lambda v: curvature * v, radius, 1.6, 100), points
+
+
+# m falls by 3 - 1/2 on the way to the edge at p = (-1, 0, 0), and by 9/8 to the minimum of the model at (-3/4, 0, 0).
+@pytest.mark.parametrize(
+    ("f_trial", "curvature", "taken", "radius"),
+    [
+        (10 - 2.5 * 0.8, 1.0, True, 1.6),  # would be 2
+        (10 - 2.5 * 0.7, 1.0, True, 1.0),
+        (10 - 2.5 * 0.26, 1.0, True, 1.0),
+        (10 - 2.5 * 0.24, 1.0, True, 0.25),
+        (10 - 2.5 * 2e-4, 1.0, True, 0.25),
+        (10 - 2.5 * 5e-5, 1.0, False, 0.25),
+        (11.0, 1.0, False, 0.25),
+        (np.nan, 1.0, False, 0.25),
+        (np.inf, 1.0, False, 0.25),
+        (10 - 9 / 8, 4.0, True, 1.0),  # as promised, but not at the edge
+        (10.0, 4.0, False, 0.1875),  # a quarter of the step, not of the region
+    ],
+)
+def test_a_trial_is_taken_and_the_region_grows_or_shrinks_as_the_model_was_right(f_trial, curvature, taken, radius):
+    found, points = tried(f_trial, curvature=curvature)
+    p = [-1.0 if curvature == 1 else -0.75, 0, 0]
+    np.testing.assert_allclose(points, [np.add([1, 2, 3], p)], rtol=1e-15)
+    assert bool(found.taken) == taken
+    assert float(found.radius) == pytest.approx(radius, rel=1e-12)
+    np.testing.assert_allclose(found.p, p, rtol=1e-15)
+    np.testing.assert_allclose(found.y, [-2.9, 0, 0], rtol=1e-15)
+    expected = (points[0], f_trial, [0.1, 0, 0]) if taken else ([1, 2, 3], 10, [3, 0, 0])
+    for value, wanted in zip((found.x, found.f, found.g), expected, strict=True):
+        np.testing.assert_array_equal(value, wanted)
+    assert int(found.products) == 1
+    assert not found.stalled
+
+
+def test_a_trial_without_a_gradient_is_refused_and_its_y_is_not_finite():
+    found, _ = tried(5.0, (np.nan, 0.0, 0.0))
+    assert not found.taken
+    assert float(found.rho) == -np.inf
+    assert not np.all(np.isfinite(found.y))
+    assert np.all(np.isfinite(found.x))
+    assert float(found.radius) == 0.25
+
+
+@pytest.mark.parametrize(("scale", "parts", "stalled"), [(1.0, 0.9, True), (1.0, 1.1, False), (1e3, 900.0, True)])
+def test_a_refused_step_of_the_size_of_rounding_stalls(scale, parts, stalled):
+    """Rounding is eps max(|x|, 1)."""
+    x = np.array([scale, 0.0, 0.0])
+    found, _ = tried(11.0, radius=parts * np.finfo(float).eps, x=x)
+    assert bool(found.stalled) == stalled
+    assert not tried(9.0, radius=parts * np.finfo(float).eps, x=x)[0].stalled  # it is taken
+
+
+def test_where_the_gradient_is_zero_nothing_stalls():
+    found, _ = tried(10.0, g=(0.0, 0.0, 0.0))
+    assert not found.stalled
+    assert not found.taken

@@ -55,8 +55,7 @@ class Ellipsoid(GlobalObjectiveOptimizer):
 
     Args:
         rad: radius r of a ball around the starting point that holds a minimiser, positive. None chooses (n + 1) 0.05,
-        so
-            that the first step has length 0.05.
+            so that the first step has length 0.05.
         gap: the run ends at best_f - lower_bound <= gap max(1, |best_f|); at least 0. None for 1000 eps of the dtype.
         storage: of B: "dense", "factored" or "auto", see `storage_choice`.
         name, **kwargs: see `GlobalObjectiveOptimizer`.

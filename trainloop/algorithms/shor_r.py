@@ -118,8 +118,7 @@ class ShorR(GlobalObjectiveOptimizer):
         best_before = tf.where(same, state["best_f"], tf.constant(np.inf, f.dtype))
         best = linalg.lower((state["best_x"], best_before), (x, f))
         cycle = _of_this_function(cycle, same, x)
-        most = tf.where(noisy, 1, self.max_evaluations)
-        found = self._search(objective, _Search.begun(x, f, g, *best, h, over=ruined | ~slopes), d, most)
+        found = self._search(objective, _Search.begun(x, f, g, *best, h, over=ruined | ~slopes), d, noisy)
         B, image = self._dilated(B, image, found.g, ruined)
         new = {"B": B, "g": found.g, "image": image, "best_x": found.best_x, "best_f": found.best_f}
         new["step_length"] = self._next_length(found, noisy, cycle["number"])
@@ -130,15 +129,16 @@ class ShorR(GlobalObjectiveOptimizer):
         x_new, *evaluated = reached
         return x_new, new, tuple(evaluated)
 
-    def _search(self, objective, start, d, most):
-        """Steps of length h along d, up to the first point from which d leads up."""
+    def _search(self, objective, start, d, noisy):
+        """Steps of length h along d, up to the first point from which d leads up; one where f is noisy."""
+        most = tf.where(noisy, 1, self.max_evaluations)
 
         def trial(s):
             x_t = linalg.along(s.x, s.h, d)
             f_t, g_t = objective.value_and_grad(x_t)
             finite = tf.math.is_finite(f_t) & tf.math.is_finite(linalg.norm(g_t))
             stuck = s.h * linalg.norm(d) <= _eps(x_t.dtype) * linalg.norm(s.x)
-            grown = tf.where(tf.equal((s.trials + 1) % self.nh, 0), s.h * self.q2, s.h)
+            grown = tf.where(tf.equal((s.trials + 1) % self.nh, 0) & ~noisy, s.h * self.q2, s.h)
             return _Search(
                 *(linalg.choose(finite, new, old) for new, old in ((x_t, s.x), (f_t, s.f), (g_t, s.g))),
                 *linalg.lower((s.best_x, s.best_f), (x_t, tf.where(finite, f_t, np.inf))),
@@ -231,14 +231,15 @@ def _next_cycle(cycle, best_f, found, ruined):
         return tf.math.is_inf(old) | (found.best_f < old - eps * tf.abs(old))
 
     idle = tf.where(below(best_f), 0, cycle["idle"] + 1)
-    over = found.stuck | ruined | (idle > _PATIENCE + 2 * n)
+    over = found.stuck | (idle > _PATIENCE + 2 * n)
     travel = linalg.norm(found.x - cycle["x"])
     useful = below(cycle["f"]) & (travel > 0)
+    renewed = (over | ruined) & useful
     again = {"x": found.x, "f": found.best_f, "reach": _RETURN * travel, "idle": tf.constant(0)}
     again["number"] = cycle["number"] + 1
     on = cycle | {"reach": tf.zeros_like(travel), "idle": idle}
     status = first_failure((over & ~useful, Status.CONVERGED))
-    return {name: linalg.choose(over, again[name], on[name]) for name in cycle}, status
+    return {name: linalg.choose(renewed, again[name], on[name]) for name in cycle}, status
 
 
 def _eps(dtype):

@@ -88,7 +88,7 @@ def _updated(B, s, y, wanted, first):
     wanted = wanted & tf.math.is_finite(linalg.norm(y))
     y = tf.where(wanted, y, tf.zeros_like(y))
     yy, sy = tf.tensordot(y, y, 1), tf.tensordot(s, y, 1)
-    sized = first & (sy > 0)
+    sized = first & (sy > _LEAST_COSINE * linalg.norm(s) * linalg.norm(y))
     scaled = B.scale(tf.where(sized, yy / tf.where(sized, sy, 1), 1))
     r = y - scaled @ s
     rs = tf.tensordot(r, s, 1)

@@ -30,9 +30,9 @@ class StochasticShorR(GlobalVectorOptimizer):
     the learning rate is a distance; let it decay.
 
     Args:
-        learning_rate: t, length of a step in the transformed space. alpha: dilation of space, above 1. Where n is much
-        larger than the number of steps, each direction is met once or
-            twice; there 2 is not too much.
+        learning_rate: t, length of a step in the transformed space.
+        alpha: dilation of space, above 1. Where n is much larger than the number of steps, each direction is met once
+            or twice; there 2 is not too much.
         storage: of B: "dense", "factored" or "auto", see `storage_choice`.
         name, **kwargs: see `GlobalVectorOptimizer`.
     """
