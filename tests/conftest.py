@@ -8,6 +8,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MNIST = ROOT.parent / "shared" / "data" / "mnist.npz"
@@ -24,6 +25,19 @@ def _strict_numerics():
     keras.utils.set_random_seed(0)
     yield
     set_precision("float32")
+
+
+def rewrite_graphs(wanted):
+    """Whether TensorFlow optimises graphs: a third of the time of a small minimisation that runs for milliseconds."""
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not wanted})
+
+
+@pytest.fixture(scope="module")
+def no_graph_rewriting():
+    """For modules with many small compiled functions: `pytestmark = pytest.mark.usefixtures("no_graph_rewriting")`."""
+    rewrite_graphs(False)
+    yield
+    rewrite_graphs(True)
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ from trainloop import Status
 from trainloop.algorithms.full_matrix_adagrad import FullMatrixAdaGrad
 from trainloop.testing import check_optimizer
 
+pytestmark = pytest.mark.usefixtures("no_graph_rewriting")
+
 RATE = 0.3
 
 forms = pytest.mark.parametrize("window", [None, 7], ids=["exact", "window"])

@@ -21,6 +21,8 @@ from trainloop.line import point as evaluated
 from trainloop.more_thuente import MoreThuente
 from trainloop.secant2 import HagerZhang
 
+pytestmark = pytest.mark.usefixtures("no_graph_rewriting")
+
 SEARCHES = {
     "armijo": (linesearch.armijo, {"decrease": 1e-4, "max_evaluations": 30}),
     "strong_wolfe": (linesearch.strong_wolfe, {"decrease": 1e-4, "curvature": 0.9, "max_evaluations": 20}),

@@ -132,7 +132,7 @@ def test_what_does_not_fit_is_refused_with_the_alternatives_and_their_sizes(monk
 
 def test_a_method_without_alternatives_says_so(monkeypatch):
     monkeypatch.setattr(memory_plan, "free_memory", lambda: 999)
-    with pytest.raises(ValueError, match=r"LBFGS needs .* 999 B are free; use a smaller model, or a method that"):
+    with pytest.raises(ValueError, match=r"LBFGS needs .* 999 B are free; use a smaller model, or a method or"):
         built(LBFGS())
 
 

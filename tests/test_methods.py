@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 import scipy.optimize
 import tensorflow as tf
+from conftest import rewrite_graphs
 from keras.optimizers.schedules import ExponentialDecay
 
 import trainloop as tl
 from trainloop.testing import problems
+
+pytestmark = pytest.mark.usefixtures("no_graph_rewriting")
 
 COUNTS = pathlib.Path(__file__).with_name("evaluation_counts.json")
 
@@ -98,18 +101,6 @@ def is_solved(f, problem, tolerance=1e-5):
 def _distance(problem):
     """The radius of a ball around x0 that holds a minimiser."""
     return 20.0 if problem.minimiser is None else 2 * float(np.linalg.norm(problem.x0 - problem.minimiser)) + 1
-
-
-def rewrite_graphs(wanted):
-    """A third of the time of a small minimisation goes into optimising a graph that runs for milliseconds."""
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not wanted})
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _no_graph_rewriting():
-    rewrite_graphs(False)
-    yield
-    rewrite_graphs(True)
 
 
 @pytest.fixture(scope="module")

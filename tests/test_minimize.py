@@ -26,6 +26,8 @@ from trainloop import (
 )
 from trainloop.testing import extended_rosenbrock
 
+pytestmark = pytest.mark.usefixtures("no_graph_rewriting")
+
 KINDS = ["f", "gradient", "Hv", "Gv"]
 
 # --- Functions, each in TensorFlow and in NumPy -----------------------------------------------------------

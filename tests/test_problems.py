@@ -13,6 +13,8 @@ from scipy import optimize
 
 from trainloop.testing import Problem, chained_rosenbrock, extended_rosenbrock, problems
 
+pytestmark = pytest.mark.usefixtures("no_graph_rewriting")
+
 EVERY = pytest.mark.parametrize("name", list(problems))
 SUMS_OF_SQUARES = [name for name, problem in problems.items() if problem.residuals is not None]
 

@@ -14,15 +14,9 @@ from stepper import Stepper
 from trainloop import ArrayData, ShorR, Status, StochasticShorR, TrainLoop, minimize
 from trainloop.testing import check_optimizer, problems
 
+pytestmark = pytest.mark.usefixtures("no_graph_rewriting")
+
 NONSMOOTH = {name: problem for name, problem in problems.items() if not problem.smooth}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _no_graph_rewriting():
-    """Most of the time of a small minimisation would go into optimising its graph."""
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-    yield
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
 
 
 # --- Larger problems --------------------------------------------------------------------------------------
