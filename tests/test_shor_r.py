@@ -274,15 +274,20 @@ def test_at_a_zero_gradient_nothing_moves_and_the_run_ends():
 
 
 def test_on_a_plane_searches_are_as_long_as_allowed_and_space_is_not_dilated():
+    """Its gradients differ by rounding, here and there."""
     c = np.array([3.0, -4.0])
+
+    def fun(x):
+        return tf.tensordot(x, tf.constant(c), 1), c + 3e-16 * tf.sign(tf.sin(1e3 * x))
+
     optimizer = ShorR(max_evaluations=7, storage="dense")
-    here = Stepper(optimizer, lambda x: tf.tensordot(x, tf.constant(c), 1), np.zeros(2))
+    here = Stepper(optimizer, fun, np.zeros(2))
     logs = here.run(3)
     # Trials 3 and 6 of a search make the next ones longer by a tenth.
     length = np.cumsum([3 + 3 * 1.1 + 1.1**2] * 3 * 1.1 ** (2 * np.arange(3)))
     np.testing.assert_allclose(logs["x"], -length[:, None] * c / 5, rtol=1e-12)
     np.testing.assert_array_equal(here.B, np.eye(2))
-    counted = minimize(lambda x: tf.tensordot(x, tf.constant(c), 1), np.zeros(2), optimizer.fresh(), max_steps=3)
+    counted = minimize(fun, np.zeros(2), optimizer.fresh(), max_steps=3)
     np.testing.assert_array_equal(counted.history["evaluations/f"], 1 + 7 * np.arange(1, 4))
 
 
@@ -433,6 +438,10 @@ def test_on_mini_batches_both_gradients_of_a_difference_belong_to_one_batch(stor
         np.testing.assert_allclose(here.x, x, rtol=0, atol=1e-9)
         assert float(logs["step_length"]) == pytest.approx(h, rel=1e-12)
         kinds.add((searches, better))
+        # The best point is that of this batch, not of another one.
+        best_x, best_f = here.optimizer.best_point()
+        assert float(best_f) == pytest.approx(functions[b](best_x.numpy())[0], rel=1e-12)
+        assert best_f <= functions[b](here.x)[0] * (1 + 1e-12)
     assert {(True, True), (False, True), (False, False)} <= kinds
 
 
