@@ -216,12 +216,12 @@ def test_minima_are_found_in_as_many_evaluations_as_pycma_takes(f, x0, sigma, us
 
 def test_the_separable_form_is_done_before_the_full_one_has_learned_anything():
     """C changes by a factor of e in about 1 / (c_1 + c_mu) generations: that is what these rates mean."""
-    n = 1000
+    n = 300
     scales = 1e3 ** np.linspace(0, 1, n)
-    target = 1e-5 * float(scales.sum())
-    result = minimize(lambda x: tf.reduce_sum(scales * x**2), np.ones(n), CMAES(1.0), f_target=target, max_steps=10_000)
+    target, method = 1e-5 * float(scales.sum()), CMAES(1.0, covariance="separable")
+    result = minimize(lambda x: tf.reduce_sum(scales * x**2), np.ones(n), method, f_target=target, max_steps=10_000)
     assert result.status == Status.TARGET_REACHED
-    *_, c_1, c_mu = parameters(n, 24, separable=False)
+    *_, c_1, c_mu = parameters(n, 21, separable=False)
     assert result.evaluations["f"] < 25 / (c_1 + c_mu) / 4
     assert result.history["axis_ratio"][-1] > 10
 
@@ -339,7 +339,7 @@ def test_a_condition_beyond_the_dtype_stalls_with_the_axis_ratio_at_its_limit(fl
     assert result.history["axis_ratio"].max() == pytest.approx(430, rel=0.01)
 
 
-@pytest.mark.parametrize(("form", "n"), [("full", 2), ("separable", 3), ("full", 5)])
+@pytest.mark.parametrize(("form", "n"), [("full", 3), ("separable", 3)])
 def test_ten_thousand_float32_generations_stay_finite(form, n, float32):
     """Far beyond the end of a run: at a minimum, where f is flat, and where it falls without bound."""
     kind = tf.Variable(0)

@@ -17,6 +17,8 @@ from trainloop import (
 )
 from trainloop.testing import ConformanceError, check_optimizer
 
+pytestmark = pytest.mark.usefixtures("no_graph_rewriting")
+
 
 class HeavyBall(GlobalVectorOptimizer):
     """A method of somebody else's, without fault. Each class below is one with a fault."""

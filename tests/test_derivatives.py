@@ -7,6 +7,8 @@ import tensorflow as tf
 
 from trainloop import derivatives
 
+pytestmark = pytest.mark.usefixtures("no_graph_rewriting")
+
 X, V = np.array([0.3, -0.7, 1.1]), np.array([1.0, 2, -0.5])
 
 

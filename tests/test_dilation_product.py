@@ -7,6 +7,8 @@ from test_shared_matrix import with_variables
 
 from trainloop.dilation_product import GROUP, DilationProduct
 
+pytestmark = pytest.mark.usefixtures("no_graph_rewriting")
+
 N = 6
 COUNTS = [1, GROUP, GROUP + 1, 40]
 

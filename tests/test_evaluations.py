@@ -19,6 +19,8 @@ from trainloop import (
 )
 from trainloop.evaluations import KINDS, Counted, Evaluations
 
+pytestmark = pytest.mark.usefixtures("no_graph_rewriting")
+
 X = tf.constant([1.0, 2.0], tf.float64)
 NONE = dict.fromkeys(KINDS, 0)
 

@@ -6,6 +6,8 @@ import tensorflow as tf
 
 from trainloop import FunctionObjective, LeastSquares
 
+pytestmark = pytest.mark.usefixtures("no_graph_rewriting")
+
 A = np.array([[4.0, 1, 0.5], [1, 3, -1], [0.5, -1, 2]])
 X, V = np.array([0.3, -0.7, 1.1]), np.array([1.0, 2, -0.5])
 

@@ -10,6 +10,8 @@ import tensorflow as tf
 import trainloop as tl
 from trainloop.shared_matrix import SharedMatrix
 
+pytestmark = pytest.mark.usefixtures("no_graph_rewriting")
+
 N = 6
 STORAGES = ["dense", "dense:0", "dense:3", "factored", "factored:40:restart", "factored:4:dense"]
 PAIRS = list(itertools.permutations(STORAGES, 2))

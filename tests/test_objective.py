@@ -27,6 +27,8 @@ from trainloop import (
 )
 from trainloop.batch_loss import CustomLoss, SupervisedLoss
 
+pytestmark = pytest.mark.usefixtures("no_graph_rewriting")
+
 STEP = 1e-5  # of central differences
 NORMALISED = ("batch normalisation", "layer normalisation", "group normalisation")
 

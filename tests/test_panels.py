@@ -7,6 +7,8 @@ import tensorflow as tf
 from trainloop import panels
 from trainloop.panels import Panels
 
+pytestmark = pytest.mark.usefixtures("no_graph_rewriting")
+
 PASS = panels._LARGEST_PASS  # changes of a higher rank are matrix products
 SMALL, N = 10, 47  # four panels, the first of them with 11 rows and the others with 12
 EDGES = [0, 11, 23, 35, 47]

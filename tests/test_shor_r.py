@@ -330,6 +330,9 @@ def test_a_matrix_without_a_direction_of_descent_is_the_identity_again():
     restart = here.run(1)
     assert restart["restarts"] == [1]
     assert restart["status"] == [Status.RUNNING]
+    # A new cycle begins, so that h is no longer that of the old B.
+    assert restart["cycle/number"] == [1]
+    assert restart["cycle/reach"] == pytest.approx(0.01 * np.linalg.norm(before - problem.x0))
     np.testing.assert_array_equal(here.x, before)
     np.testing.assert_array_equal(here.B, np.eye(5))
     _, g = in_numpy(problem.fun)(before)

@@ -23,6 +23,8 @@ from trainloop import (
     minimize,
 )
 
+pytestmark = pytest.mark.usefixtures("no_graph_rewriting")
+
 A = np.array([[4.0, 1, 0.5], [1, 3, -1], [0.5, -1, 2]])
 X0 = np.array([1.0, -2, 0.5])
 
