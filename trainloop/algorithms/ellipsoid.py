@@ -50,8 +50,9 @@ class Ellipsoid(GlobalObjectiveOptimizer):
     when the gap is small enough, with `Status.CONTRADICTION` when the bound passes the best f by more than rounding:
     then f is not convex, or the first ball held no minimiser.
 
-    Each step costs one evaluation of f and g. On a network f is not convex and the bound means nothing; there `TestGD`
-    takes such steps with central cuts.
+    f counts as known to 100 units in the last place; where f is what is left of much larger terms, it is not, and the
+    bound may be wrong by their rounding. Each step costs one evaluation of f and g. On a network f is not convex and
+    the bound means nothing; there `TestGD` takes such steps with central cuts.
 
     Args:
         rad: radius r of a ball around the starting point that holds a minimiser, positive. None chooses (n + 1) 0.05,

@@ -56,7 +56,8 @@ class ShorR(GlobalObjectiveOptimizer):
     goes up and down; the best point is kept, and `minimize` returns it. On mini-batches it is the best one of the last
     batch.
 
-    A step evaluates f and g two to three times on average, on mini-batches twice. The run ends with `Status.CONVERGED`
+    A step evaluates f and g two to three times as a rule, on mini-batches twice. A trial at which f or g is not finite
+    halves h. The run ends with `Status.CONVERGED`
     when a cycle has not made f smaller; on mini-batches, when h d is too short to change x. Where rounding has ruined
     B, so that d is no direction of descent any more, B becomes the identity again; "restarts" counts that.
 
@@ -122,7 +123,7 @@ class ShorR(GlobalObjectiveOptimizer):
         B, image = self._dilated(B, image, found.g, ruined)
         new = {"B": B, "g": found.g, "image": image, "best_x": found.best_x, "best_f": found.best_f}
         new["step_length"] = self._next_length(found, noisy, cycle["number"])
-        new["cycle"], new["status"] = _next_cycle(cycle, best_before, found, ruined)
+        new["cycle"], new["status"] = _next_cycle(cycle, best_before, found, ruined, self.step_length)
         new["restarts"] = state["restarts"] + tf.cast(ruined, tf.int32)
         taken = ~noisy | (found.f <= f)
         reached = (linalg.choose(taken, there, here) for there, here in ((found.x, x), (found.f, f), (found.g, g)))
@@ -167,9 +168,9 @@ class ShorR(GlobalObjectiveOptimizer):
         image_new = B.T @ g_new
         difference = image_new - image
         size = linalg.norm(difference)
-        xi = difference / tf.where(size > 0, size, 1)
-        differ = size > _eps(image.dtype) * linalg.norm(image_new)  # else the difference is rounding
-        beta = tf.where(differ & ~ruined, tf.constant(1 / self.alpha, image.dtype), 1)
+        dilates = (size > _eps(image.dtype) * linalg.norm(image_new)) & ~ruined  # else the difference is rounding
+        xi = tf.where(dilates, difference / tf.where(dilates, size, 1), tf.zeros_like(difference))
+        beta = tf.where(dilates, tf.constant(1 / self.alpha, image.dtype), 1)
         dilated = image_new + (beta - 1) * tf.tensordot(xi, image_new, 1) * xi
         return B.dilate(xi, beta).reset(ruined), tf.where(ruined, g_new, dilated)
 
@@ -216,7 +217,7 @@ def _of_this_function(cycle, same, x):
     return {name: linalg.choose(same, cycle[name], new[name]) for name in cycle}
 
 
-def _next_cycle(cycle, best_f, found, ruined):
+def _next_cycle(cycle, best_f, found, ruined, step_length):
     """(the cycle after a step, the status).
 
     Args:
@@ -224,6 +225,7 @@ def _next_cycle(cycle, best_f, found, ruined):
         best_f: before.
         found: `_Search`.
         ruined: bool [].
+        step_length: of the first step with an identity, where there is no way to take it from.
     """
     n, eps = found.x.shape[0], _eps(found.x.dtype)
 
@@ -237,7 +239,7 @@ def _next_cycle(cycle, best_f, found, ruined):
     renewed = (over | ruined) & useful
     again = {"x": found.x, "f": found.best_f, "reach": _RETURN * travel, "idle": tf.constant(0)}
     again["number"] = cycle["number"] + 1
-    on = cycle | {"reach": tf.zeros_like(travel), "idle": idle}
+    on = cycle | {"reach": tf.where(ruined, tf.constant(step_length, travel.dtype), 0), "idle": idle}
     status = first_failure((over & ~useful, Status.CONVERGED))
     return {name: linalg.choose(renewed, again[name], on[name]) for name in cycle}, status
 

@@ -31,7 +31,7 @@ class SR1(GlobalObjectiveOptimizer):
     """Symmetric rank-one quasi-Newton method in a trust region.   Conn, Gould and Toint (1991).
 
     Where f is not convex its B follows the true Hessian better than the one of BFGS, which is kept positive definite. A
-    step costs one evaluation of f and g, and up to `max_products` products with B.
+    step costs one evaluation of f and g, and up to `max_products` products with B, and one more.
 
     When the region becomes too small to move x, B is the identity again and the region as large as the first; when that
     does not help the run ends with `Status.STALLED`.

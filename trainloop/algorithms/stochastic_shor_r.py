@@ -8,9 +8,9 @@ shrunk along the difference of successive gradients (`shor_r` has the algorithm 
     B   <- alpha^(1/n) B (I + (1 / alpha - 1) xi xi')
 
 g and g_new belong to different batches, so that their difference has the curvature along the step and the noise of
-both: B shrinks where either is large. With noise alone, B B' tends to the inverse of the covariance of the gradients,
-up to a factor. The power of alpha keeps volumes as they are, so that t keeps its meaning.
-"""
+both: B shrinks where either is large. With noise alone, B B' hovers around the inverse of the covariance of the
+gradients, up to a factor, the closer the smaller alpha is. The power of alpha keeps volumes as they are, so that t
+keeps its meaning. """
 
 import keras
 import tensorflow as tf
