@@ -10,7 +10,7 @@ shrunk along the difference of successive gradients (`shor_r` has the algorithm 
 g and g_new belong to different batches, so that their difference has the curvature along the step and the noise of
 both: B shrinks where either is large. With noise alone, B B' hovers around the inverse of the covariance of the
 gradients, up to a factor, the closer the smaller alpha is. The power of alpha keeps volumes as they are, so that t
-keeps its meaning. """
+keeps its meaning."""
 
 import keras
 import tensorflow as tf
