@@ -1,4 +1,4 @@
-"""A method at work on a function one step at a time, for tests that look at its state in between."""
+"""A method at work on a function one step at a time, for tests that look at its state in between; and a function."""
 
 import tensorflow as tf
 
@@ -43,3 +43,17 @@ class Stepper:
 
         rows = loop(tf.constant(steps)).numpy()
         return {**{name: rows[:, names.index(name)] for name in names}, "x": rows[:, len(names) :]}
+
+
+def inside_a_ball(c, beyond):
+    """(f, g) of f(x) = -sqrt(1 - |x|^2) - c'x, which is nothing beyond |x| = 1: `beyond` there, with NaN for g.
+
+    Its minimum -sqrt(1 + |c|^2) is at c / sqrt(1 + |c|^2).
+    """
+
+    def fun(x):
+        room = 1 - tf.reduce_sum(tf.square(x))
+        root = tf.sqrt(room)  # NaN there, and with it the gradient
+        return tf.where(room > 0, -root - tf.tensordot(tf.constant(c), x, 1), beyond), x / root - c
+
+    return fun

@@ -9,7 +9,7 @@ import pytest
 import scipy.optimize
 import tensorflow as tf
 from networks import blobs, crossentropy, dense_net, weights
-from stepper import Stepper
+from stepper import Stepper, inside_a_ball
 
 from trainloop import ArrayData, ShorR, Status, StochasticShorR, TrainLoop, minimize
 from trainloop.testing import check_optimizer, problems
@@ -296,14 +296,8 @@ def test_on_a_plane_searches_are_as_long_as_allowed_and_space_is_not_dilated():
 
 @pytest.mark.parametrize("beyond", [np.nan, np.inf, -1e9], ids=["f is NaN", "f is infinite", "only g is NaN"])
 def test_what_is_not_finite_is_avoided(beyond):
-    """-sqrt(1 - |x|^2) - c'x is nothing beyond |x| = 1. Its minimum -sqrt(1 + |c|^2) is at c / sqrt(1 + |c|^2)."""
     c = np.array([1.0, 2.0, -1.0])
-
-    def fun(x):
-        room = 1 - tf.reduce_sum(tf.square(x))
-        root = tf.sqrt(room)  # NaN there, and with it the gradient
-        return tf.where(room > 0, -root - tf.tensordot(tf.constant(c), x, 1), beyond), x / root - c
-
+    fun = inside_a_ball(c, beyond)
     result = minimize(fun, np.full(3, 0.1), ShorR(step_length=16.0), gtol=1e-6)
     np.testing.assert_allclose(result.history["step_length"][0], 16 / 2 * 0.9)
     assert np.all(np.isfinite(result.history["f"]))

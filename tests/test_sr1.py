@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from networks import blobs, crossentropy, dense_net, weights
-from stepper import Stepper
+from stepper import Stepper, inside_a_ball
 
 from trainloop import SR1, ArrayData, Status, TrainLoop, minimize
 from trainloop.testing import check_optimizer, problems
@@ -214,14 +214,8 @@ def test_a_history_that_is_full_begins_anew():
 
 @pytest.mark.parametrize("beyond", [np.nan, np.inf, -1e9], ids=["f is NaN", "f is infinite", "only g is NaN"])
 def test_a_trial_that_is_not_finite_shortens_the_region(beyond):
-    """-sqrt(1 - |x|^2) - c'x is nothing beyond |x| = 1. Its minimum -sqrt(1 + |c|^2) is at c / sqrt(1 + |c|^2)."""
     c = np.array([1.0, 2.0, -1.0])
-
-    def fun(x):
-        room = 1 - tf.reduce_sum(tf.square(x))
-        root = tf.sqrt(room)  # NaN there, and with it the gradient
-        return tf.where(room > 0, -root - tf.tensordot(tf.constant(c), x, 1), beyond), x / root - c
-
+    fun = inside_a_ball(c, beyond)
     result = minimize(fun, np.full(3, 0.1), SR1(radius=1.5), gtol=1e-7)
     assert result.history["rho"][0] == -np.inf
     assert result.history["radius"][0] == 1.5 / 4
