@@ -11,7 +11,7 @@ PACKAGE = ROOT / "trainloop"
 
 # Who may import whom: modules only from lower layers, or from their own where no circle arises.
 LAYERS = [
-    {"status", "storage_choice", "checks", "array_checks"},
+    {"status", "storage_choice", "checks", "array_checks", "xla"},
     {"layout", "linalg", "data", "datasets", "data_files", "models", "derivatives", "stored", "unmade"},
     {
         "row_writing",
@@ -29,7 +29,7 @@ LAYERS = [
     | {"vector_ring", "feeds"},
     {"batch_loss", "objective", "function_objective", "model_objective", "evaluations"},
     {"line", "interpolation", "backtracking", "more_thuente", "secant2", "linesearch", "trust_region"},
-    {"state", "refusals", "whole_vector", "optimizer", "wrapper", "metrics", "memory", "memory_plan"},
+    {"state", "refusals", "fusion", "whole_vector", "optimizer", "wrapper", "metrics", "memory", "memory_plan"},
     {"algorithms"},
     {"history", "hooks", "pace", "engine", "bookkeeping", "loop", "writers", "display", "report", "run_directory"}
     | {"minimize", "stopping"},

@@ -45,7 +45,15 @@ def gather_batch(arrays: Any, order: tf.Tensor, start: tf.Tensor | int, size: tf
     """
     # With an int no slice, because XLA would compile the function anew for every start of one.
     indices = tf.gather(order, start + tf.range(size)) if isinstance(size, int) else order[start : start + size]
-    return tf.nest.map_structure(lambda array: tf.gather(array, indices), arrays)
+    return tf.nest.map_structure(lambda array: _rows(array, indices), arrays)
+
+
+def _rows(array, indices):
+    """array[indices]. Every sample is one row of numbers: XLA copies those in one go, and images pixel by pixel."""
+    if array.shape.rank < 3 or not array.shape[1:].is_fully_defined():
+        return tf.gather(array, indices)
+    rows = tf.gather(tf.reshape(array, [-1, math.prod(array.shape[1:])]), indices)
+    return tf.reshape(rows, [-1 if indices.shape[0] is None else indices.shape[0], *array.shape[1:]])
 
 
 class ArrayData:

@@ -8,6 +8,7 @@ K is a tensor: its value neither causes a trace nor changes a result. What does 
 feed, or batches of a new shape.
 """
 
+import contextlib
 import functools
 import time
 import typing
@@ -15,6 +16,7 @@ import typing
 import numpy as np
 import tensorflow as tf
 
+from trainloop import xla
 from trainloop.status import Status
 
 # XLA needs to know how many rows the log of a block has room for.
@@ -77,6 +79,10 @@ class Engine:
 
     def _steps(self, feed_kind, source, k):
         self.traces += 1
+        with xla.tracing() if self._jit_compile else contextlib.nullcontext():
+            return self._loop(feed_kind, source, k)
+
+    def _loop(self, feed_kind, source, k):
         rows = tf.TensorArray(tf.float64, _JIT_ROWS if self._jit_compile else k, element_shape=[self._columns])
 
         def wanted(i, status, more, _):

@@ -26,6 +26,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from trainloop import xla
+
 
 @dataclasses.dataclass(frozen=True)
 class FlatLayout:
@@ -145,7 +147,18 @@ class FlatLayout:
                 f"{', '.join(self.names)}; compute it from these variables inside the tape"
             )
         pieces = [self._flatten(*entry) for entry in zip(self.names, self.shapes, tensors, strict=True)]
-        return tf.concat(pieces, 0) if pieces else tf.zeros([0], self.dtype)
+        return self._end_to_end(pieces) if pieces else tf.zeros([0], self.dtype)
+
+    def _end_to_end(self, pieces):
+        if not xla.is_tracing():
+            return tf.concat(pieces, 0)
+        # For every entry of a concatenation XLA asks which piece it comes from, one entry at a time.
+        x = tf.zeros([self.size], self.dtype)
+        for piece, span in zip(pieces, self._spans.values(), strict=True):
+            x = tf.raw_ops.TensorStridedSliceUpdate(
+                input=x, begin=[span.start], end=[span.stop], strides=[1], value=piece
+            )
+        return x
 
     def _flatten(self, name, shape, tensor):
         if tensor is None:
@@ -174,10 +187,8 @@ class FlatLayout:
         x = tf.convert_to_tensor(x)
         if x.shape.rank != 1 or not x.shape.is_compatible_with([self.size]):
             raise ValueError(f"the layout unpacks a vector of shape [{self.size}], received shape {x.shape}")
-        if not self.names:
-            return []
-        pieces = tf.split(x, self.sizes)
-        return [tf.reshape(piece, shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
+        # Slices and not tf.split: a slice that begins and ends at multiples of 64 bytes is no copy.
+        return [tf.reshape(x[span], shape) for span, shape in zip(self._spans.values(), self.shapes, strict=True)]
 
 
 class VariableVector:

@@ -7,6 +7,7 @@ are compiled by XLA into that one pass; for short vectors they stay as they are,
 
 import functools
 
+import numpy as np
 import tensorflow as tf
 
 # From this length on a vector counts as long: a pass over it takes longer than starting one.
@@ -38,9 +39,18 @@ def along(x, t, d):
 
 def choose(condition, a, b):
     """a where the condition [] holds, else b. A long vector is handed on, a short one selected."""
-    if _is_long(a):
-        return tf.cond(condition, lambda: a, lambda: b)
-    return tf.where(condition, a, b)
+    return choose_all(condition, [a], [b])[0]
+
+
+def choose_all(condition, a, b):
+    """`choose` for every pair of two lists of tensors: with one branch for all that are long."""
+    pairs = list(zip(a, b, strict=True))
+    long = [pair for pair in pairs if _is_long(pair[0])]
+    handed_on = iter(())
+    if long:
+        taken = tf.cond(condition, lambda: [first for first, _ in long], lambda: [second for _, second in long])
+        handed_on = iter(tf.nest.flatten(taken))
+    return [next(handed_on) if _is_long(pair[0]) else tf.where(condition, *pair) for pair in pairs]
 
 
 def _is_long(tensor):
@@ -68,11 +78,12 @@ def largest(v):
 def norm(v):
     """Euclidean norm that neither overflows nor underflows where the result itself is representable.
 
-        |v| = sqrt(sum v_i^2)                 in float64, for every narrower dtype,
-        |v| = m sqrt(sum (v_i / m)^2)         for float64 where the squares leave its range, with m = max |v_i|.
+        |v| = sqrt(sum v_i^2)                 where the sum is well inside of the range of the dtype,
+        |v| = sqrt(sum v_i^2) in float64      else, for narrower dtypes: squares of float32 numbers are normal there
+        |v| = m sqrt(sum (v_i / m)^2)         else, for float64, with m = max |v_i|.
 
     In float32 the plain form overflows at |v| = 1.8e19, so that a large but finite gradient would be taken for an
-    infinite one, and it loses all digits below 1e-19. The squares of every float32 number are normal in float64.
+    infinite one, and it loses all digits below 1e-19. It is one pass over v on all cores, which the others are not.
 
     Args:
         v: [n], any n including 0.
@@ -80,22 +91,39 @@ def norm(v):
     Returns:
         [] of the dtype of v. NaN or infinite exactly when v has such an entry or |v| is not representable.
     """
-    wide = tf.cast(v, tf.float64)
-    squares = tf.tensordot(wide, wide, 1)
-    if v.dtype != tf.float64:
-        return tf.cast(tf.sqrt(squares), v.dtype)
-    safe = (squares > _SMALLEST_SUM) & tf.math.is_finite(squares)
+    if v.dtype.size < tf.float32.size:
+        return tf.cast(norm(tf.cast(v, tf.float32)), v.dtype)
+    squares = _sum_of_squares(v)
+    info = np.finfo(v.dtype.as_numpy_dtype)
+    # Below tiny / eps some squares may have left the normal range.
+    safe = (squares > float(info.tiny) / float(info.eps)) & tf.math.is_finite(squares)
     return tf.cond(safe, lambda: tf.sqrt(squares), lambda: _scaled_norm(v))
 
 
-# Below this some squares may have left the normal range of float64: its smallest normal number over its eps.
-_SMALLEST_SUM = 1e-290
+def _sum_of_squares(v):
+    # For long vectors one operation on all cores that writes no squares. XLA would take a product entry by entry.
+    return 2 * tf.nn.l2_loss(v) if _is_long(v) else tf.tensordot(v, v, 1)
 
 
 def _scaled_norm(v):
+    if v.dtype != tf.float64:
+        return tf.cast(tf.sqrt(_sum_of_squares(tf.cast(v, tf.float64))), v.dtype)
     largest = tf.reduce_max(tf.abs(v), keepdims=True)  # [1]; -inf when v is empty
     scale = tf.where(tf.math.is_finite(largest) & (largest > 0), largest, tf.ones_like(largest))
     return scale[0] * tf.sqrt(tf.reduce_sum(tf.square(v / scale)))
+
+
+def all_finite(v):
+    """Whether no entry of v is NaN or infinite: bool [].
+
+    The sum of squares tells it in a single pass. Only where that overflows, entries are looked at one by one.
+
+    Args:
+        v: [n], of any floating dtype.
+    """
+    wide = tf.cast(v, tf.float32) if v.dtype.size < tf.float32.size else v
+    plain = tf.math.is_finite(_sum_of_squares(wide))
+    return tf.cond(plain, lambda: tf.constant(True), lambda: tf.reduce_all(tf.math.is_finite(wide)))
 
 
 def clip_norm(v, length, limit):

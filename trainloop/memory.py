@@ -6,6 +6,7 @@ whole at each step, stored values carry out the change that they describe.
 
 import tensorflow as tf
 
+from trainloop import linalg
 from trainloop.stored import StoredValue
 
 
@@ -80,15 +81,17 @@ class Memory:
     def commit(self, taken, old, new):
         """Write the new leaves, or the old ones again where the step is not taken.
 
-        Selecting between the two is cheaper than a branch for all but stored values, where it would cost memory.
+        Selecting between the two is cheaper than a branch for short tensors; for long ones and for stored values it
+        would cost time and memory.
 
         Args:
             taken: bool [].
             old, new: leaves by path.
         """
         tensors = {path: leaf for path, leaf in new.items() if not isinstance(leaf, StoredValue)}
-        for path, leaf in tensors.items():
-            self._leaves[path].assign(tf.where(taken, leaf, old[path]))
+        kept = linalg.choose_all(taken, tensors.values(), [old[path] for path in tensors])
+        for path, leaf in zip(tensors, kept, strict=True):
+            self._leaves[path].assign(leaf)
         stored = [leaf for leaf in new.values() if isinstance(leaf, StoredValue)]
         if stored:
             # Whatever still reads a stored value comes first: a buffer in use is copied instead of written in place.

@@ -18,6 +18,8 @@ import abc
 
 import tensorflow as tf
 
+from trainloop import fusion
+from trainloop import state as states
 from trainloop.layout import pack_gradients
 from trainloop.whole_vector import WholeVectorOptimizer
 
@@ -75,6 +77,12 @@ class GlobalVectorOptimizer(WholeVectorOptimizer):
         """
 
     def _call_update(self, x, f, g, state, objective):
+        if not fusion.is_worth_it(x) or states.holds_stored_values(state):
+            return self.update(x, g, state)
+        return fusion.fused(self._update_at_rate, x, g, state, self.learning_rate)
+
+    def _update_at_rate(self, x, g, state, rate):
+        self._rate_inside = rate
         return self.update(x, g, state)
 
     def apply(self, grads, trainable_variables=None):

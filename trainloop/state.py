@@ -135,6 +135,11 @@ def scalars(leaves):
     return logged
 
 
+def holds_stored_values(state):
+    """Whether a nested dict has leaves that are not plain tensors."""
+    return any(isinstance(leaf, StoredValue) for leaf in flatten(state).values())
+
+
 def failures(leaves):
     """(condition [], `Status`) of the stored values whose change may not be possible."""
     return [failure for leaf in leaves.values() if isinstance(leaf, StoredValue) for failure in leaf.failures()]

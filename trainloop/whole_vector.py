@@ -50,7 +50,7 @@ class WholeVectorOptimizer(keras.optimizers.Optimizer, abc.ABC):
     # False for methods that never look at g: `minimize` then asks for values alone.
     uses_gradient = True
 
-    _inside_update = False
+    _rate_inside = None  # while `update` runs, the learning rate as it sees it
 
     def __init__(self, learning_rate=None, *, global_clipnorm=None, name=None, **kwargs):
         refusals.old_api(type(self))
@@ -90,16 +90,11 @@ class WholeVectorOptimizer(keras.optimizers.Optimizer, abc.ABC):
     @property
     def learning_rate(self):
         """Inside `update` a scalar tensor of the dtype of x, outside what Keras gives."""
+        if self._rate_inside is not None:
+            return self._rate_inside
         if self._outer and self._schedule is not None:
-            rate = self._schedule(self._outermost().iterations)
-        else:
-            rate = super().learning_rate
-        if not self._inside_update:
-            return rate
-        dtype = self._vector.layout.dtype
-        if isinstance(rate, float):  # tf.cast would take it through float32
-            return tf.constant(rate, dtype)
-        return tf.cast(rate.value if isinstance(rate, keras.Variable) else rate, dtype)
+            return self._schedule(self._outermost().iterations)
+        return super().learning_rate
 
     @learning_rate.setter
     def learning_rate(self, value):
@@ -217,7 +212,7 @@ class WholeVectorOptimizer(keras.optimizers.Optimizer, abc.ABC):
         status = first_failure(
             (~tf.math.is_finite(f), Status.NONFINITE_LOSS),
             (~tf.math.is_finite(grad_norm), Status.NONFINITE_GRADIENT),
-            (~tf.reduce_all(tf.math.is_finite(x_new)), Status.NONFINITE_STEP),
+            (~linalg.all_finite(x_new), Status.NONFINITE_STEP),
             *states.failures(new),
         )
         if "status" in new:
@@ -245,11 +240,11 @@ class WholeVectorOptimizer(keras.optimizers.Optimizer, abc.ABC):
         if self.global_clipnorm is not None:
             g = linalg.clip_norm(g, linalg.norm(g), self.global_clipnorm)
         method = type(self).__name__
-        self._inside_update = True
+        self._rate_inside = self._rate_as_tensor()
         try:
             returned = self._call_update(x, f, g, state, objective)
         finally:
-            self._inside_update = False
+            self._rate_inside = None
         if not isinstance(returned, tuple) or len(returned) not in (2, 3):
             raise ValueError(f"{method}.update must return (x_new, state), received {type(returned).__name__}")
         x_new, state_new, *rest = returned
@@ -259,6 +254,12 @@ class WholeVectorOptimizer(keras.optimizers.Optimizer, abc.ABC):
             return x_new, leaves, None
         names = (f"{method}.update: f at x_new", f"{method}.update: g at x_new")
         return x_new, leaves, tuple(map(states.check_tensor, names, (f, g), rest[0]))
+
+    def _rate_as_tensor(self):
+        rate, dtype = self.learning_rate, self._vector.layout.dtype
+        if isinstance(rate, float):  # tf.cast would take it through float32
+            return tf.constant(rate, dtype)
+        return tf.cast(rate.value if isinstance(rate, keras.Variable) else rate, dtype)
 
     @abc.abstractmethod
     def _call_update(self, x, f, g, state, objective):
