@@ -9,8 +9,7 @@ updates of plain arithmetic are compiled, which one look at the traced operation
 
 import tensorflow as tf
 
-# From this length on; below, the call costs more than it saves. Measured by `scripts/benchmark.py flatten --sizes`.
-LONG = 2**17
+from trainloop import linalg
 
 _ARITHMETIC = frozenset(
     """
@@ -25,8 +24,8 @@ _ARITHMETIC = frozenset(
 
 
 def is_worth_it(x):
-    """Whether x [n] is long, and inside of a traced function: what is called eagerly would be compiled at each call."""
-    return tf.inside_function() and (x.shape[0] or 0) >= LONG
+    """Whether x [n] is very long, and in a traced function: what is called eagerly would be compiled at every call."""
+    return tf.inside_function() and linalg.is_very_long(x)
 
 
 def fused(function, *arguments):

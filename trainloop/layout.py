@@ -28,6 +28,9 @@ import tensorflow as tf
 
 from trainloop import xla
 
+# Pieces of about this many numbers take longer to copy than to ask for one by one.
+_LONG_PIECE = 2**14
+
 
 @dataclasses.dataclass(frozen=True)
 class FlatLayout:
@@ -187,8 +190,12 @@ class FlatLayout:
         x = tf.convert_to_tensor(x)
         if x.shape.rank != 1 or not x.shape.is_compatible_with([self.size]):
             raise ValueError(f"the layout unpacks a vector of shape [{self.size}], received shape {x.shape}")
-        # Slices and not tf.split: a slice that begins and ends at multiples of 64 bytes is no copy.
-        return [tf.reshape(x[span], shape) for span, shape in zip(self._spans.values(), self.shapes, strict=True)]
+        if self.size >= _LONG_PIECE * len(self.names):
+            # A slice that begins and ends at multiples of 64 bytes is no copy, but each is an operation.
+            pieces = [x[span] for span in self._spans.values()]
+        else:
+            pieces = tf.split(x, self.sizes) if self.names else []
+        return [tf.reshape(piece, shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
 
 
 class VariableVector:

@@ -10,8 +10,13 @@ import functools
 import numpy as np
 import tensorflow as tf
 
+from trainloop import xla
+
 # From this length on a vector counts as long: a pass over it takes longer than starting one.
 LONG = 2**14
+
+# From this length on, a pass over it takes longer than a branch or a call of compiled code on the way of every step.
+VERY_LONG = 2**17
 
 
 def fused(function):
@@ -51,6 +56,11 @@ def choose_all(condition, a, b):
         taken = tf.cond(condition, lambda: [first for first, _ in long], lambda: [second for _, second in long])
         handed_on = iter(tf.nest.flatten(taken))
     return [next(handed_on) if _is_long(pair[0]) else tf.where(condition, *pair) for pair in pairs]
+
+
+def is_very_long(v):
+    """Whether v [n] is so long that a pass over it is what costs."""
+    return v.shape.rank == 1 and (v.shape[0] or 0) >= VERY_LONG
 
 
 def _is_long(tensor):
@@ -116,14 +126,14 @@ def _scaled_norm(v):
 def all_finite(v):
     """Whether no entry of v is NaN or infinite: bool [].
 
-    The sum of squares tells it in a single pass. Only where that overflows, entries are looked at one by one.
-
     Args:
         v: [n], of any floating dtype.
     """
-    wide = tf.cast(v, tf.float32) if v.dtype.size < tf.float32.size else v
-    plain = tf.math.is_finite(_sum_of_squares(wide))
-    return tf.cond(plain, lambda: tf.constant(True), lambda: tf.reduce_all(tf.math.is_finite(wide)))
+    if not (is_very_long(v) or (xla.is_tracing() and _is_long(v))):
+        return tf.math.is_finite(largest(v))
+    # One pass instead of two; only where squares overflow, the entries are looked at themselves.
+    squares_are = tf.math.is_finite(_sum_of_squares(v))
+    return tf.cond(squares_are, lambda: tf.constant(True), lambda: tf.math.is_finite(largest(v)))
 
 
 def clip_norm(v, length, limit):

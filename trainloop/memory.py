@@ -6,7 +6,6 @@ whole at each step, stored values carry out the change that they describe.
 
 import tensorflow as tf
 
-from trainloop import linalg
 from trainloop.stored import StoredValue
 
 
@@ -78,21 +77,17 @@ class Memory:
                     saved = rest | {prefix + name: array for name, array in leaf.converted(there).items()}
         return saved
 
-    def commit(self, taken, old, new):
-        """Write the new leaves, or the old ones again where the step is not taken.
-
-        Selecting between the two is cheaper than a branch for short tensors; for long ones and for stored values it
-        would cost time and memory.
+    def commit(self, taken, leaves):
+        """Write the leaves: tensors as they are, stored values where the step is taken.
 
         Args:
             taken: bool [].
-            old, new: leaves by path.
+            leaves: by path.
         """
-        tensors = {path: leaf for path, leaf in new.items() if not isinstance(leaf, StoredValue)}
-        kept = linalg.choose_all(taken, tensors.values(), [old[path] for path in tensors])
-        for path, leaf in zip(tensors, kept, strict=True):
+        stored = [leaf for leaf in leaves.values() if isinstance(leaf, StoredValue)]
+        tensors = {path: leaf for path, leaf in leaves.items() if not isinstance(leaf, StoredValue)}
+        for path, leaf in tensors.items():
             self._leaves[path].assign(leaf)
-        stored = [leaf for leaf in new.values() if isinstance(leaf, StoredValue)]
         if stored:
             # Whatever still reads a stored value comes first: a buffer in use is copied instead of written in place.
             with tf.control_dependencies(list(tensors.values())):

@@ -24,6 +24,7 @@ from trainloop import state as states
 from trainloop.layout import VariableVector
 from trainloop.memory import Memory, restore
 from trainloop.status import Status, first_failure
+from trainloop.stored import StoredValue
 
 _LOG = logging.getLogger("trainloop")
 
@@ -217,9 +218,8 @@ class WholeVectorOptimizer(keras.optimizers.Optimizer, abc.ABC):
         )
         if "status" in new:
             status = tf.where(status == Status.RUNNING, tf.cast(new["status"], tf.int32), status)
-        self._commit(status, (x, x_new), old, new)
-        if evaluated is not None:
-            evaluated = tuple(linalg.choose(status >= 0, b, a) for a, b in zip((f, g), evaluated, strict=True))
+        known = () if evaluated is None else (f, g)
+        evaluated = self._commit(status, (x, *known), (x_new, *(evaluated or ())), old, new) or None
         logs = {"loss": f, "grad_norm": grad_norm, **states.scalars(new)}
         return StepResult(status, logs, evaluated)
 
@@ -290,15 +290,26 @@ class WholeVectorOptimizer(keras.optimizers.Optimizer, abc.ABC):
     def _outermost(self):
         return self._outer[0]._outermost() if self._outer else self
 
-    def _commit(self, status, points, old, new):
-        """Write the new point and state, or the old ones again after a failure."""
+    def _commit(self, status, here, there, old, new):
+        """Write the new point and state, or the old ones again after a failure.
+
+        Args:
+            status: int32 [].
+            here, there: (x [n], and more tensors that belong to this point), before and after the step.
+            old, new: leaves of the state by path.
+
+        Returns:
+            The further tensors, of the point where the step ended.
+        """
         taken = status >= 0
-        x, x_new = points
-        self._vector.assign(linalg.choose(taken, x_new, x))
-        self._memory.commit(taken, old, new)
+        tensors = {path: leaf for path, leaf in new.items() if not isinstance(leaf, StoredValue)}
+        kept = linalg.choose_all(taken, [*there, *tensors.values()], [*here, *(old[path] for path in tensors)])
+        self._vector.assign(kept[0])
+        self._memory.commit(taken, {**new, **dict(zip(tensors, kept[len(there) :], strict=True))})
         self.iterations.assign_add(tf.cast(taken, self.iterations.dtype))
         self._skipped_steps.assign_add(tf.cast(~taken, "int64"))
         self._last_failure.assign(tf.where(taken, self._last_failure, status))
+        return tuple(kept[1 : len(there)])
 
     def finalize_variable_values(self, var_list):
         """Called by `model.fit` when it ends: the moment to say that steps were not taken, which `fit` does not see."""
