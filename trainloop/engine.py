@@ -5,11 +5,13 @@ batches of a feed, until a status other than RUNNING or the end of the data, and
 numbers per step.
 
 K is a tensor: its value neither causes a trace nor changes a result. What does cause a trace is a new kind of
-feed, or batches of a new shape.
+feed, or batches of a new shape. A second trace for the same kind is reported with what changed, because it takes as
+long as the first.
 """
 
 import contextlib
 import functools
+import logging
 import time
 import typing
 
@@ -19,8 +21,10 @@ import tensorflow as tf
 from trainloop import xla
 from trainloop.status import Status
 
+_LOG = logging.getLogger("trainloop")
+
 # XLA needs to know how many rows the log of a block has room for.
-_JIT_ROWS = 1024
+_JIT_ROWS = 4096
 
 
 class Block(typing.NamedTuple):
@@ -50,7 +54,7 @@ class Engine:
     def __init__(self, one_step, columns, results, jit_compile=False):
         self._one_step, self._columns, self._results = one_step, columns, results
         self._jit_compile = jit_compile
-        self._compiled = {}
+        self._compiled, self._seen = {}, {}
         self.most_steps = _JIT_ROWS if jit_compile else None
         self.traces = 0
 
@@ -79,8 +83,15 @@ class Engine:
 
     def _steps(self, feed_kind, source, k):
         self.traces += 1
+        self._report(feed_kind, feed_kind.signature(source))
         with xla.tracing() if self._jit_compile else contextlib.nullcontext():
             return self._loop(feed_kind, source, k)
+
+    def _report(self, feed_kind, signature):
+        before = self._seen.setdefault(feed_kind, signature)
+        changed = [f"{name} {before.get(name)} -> {now}" for name, now in signature.items() if now != before.get(name)]
+        if changed:
+            _LOG.warning("steps are traced again, which takes as long as the first time: %s", ", ".join(changed))
 
     def _loop(self, feed_kind, source, k):
         rows = tf.TensorArray(tf.float64, _JIT_ROWS if self._jit_compile else k, element_shape=[self._columns])

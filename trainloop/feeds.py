@@ -53,6 +53,11 @@ class ArrayFeed:
         arrays, order, first, size = source
         return True, lambda: gather_batch(arrays, order, first + i * size, size)
 
+    @staticmethod
+    def signature(source):
+        """What a trace depends on, by name. A smaller last batch is no news: every epoch has one."""
+        return _specs(source[0])
+
     def advance(self, taken, wanted):
         """Account for a block of `taken` steps. Returns whether the epoch is over."""
         del wanted
@@ -95,6 +100,11 @@ class DatasetFeed:
         optional = source[0].get_next_as_optional()
         return optional.has_value(), optional.get_value
 
+    @staticmethod
+    def signature(source):
+        """What a trace depends on, by name."""
+        return _specs(source[0].element_spec)
+
     def advance(self, taken, wanted):
         """Account for a block of `taken` out of `wanted` steps. Returns whether the epoch is over."""
         self.index += taken
@@ -104,6 +114,12 @@ class DatasetFeed:
             raise ValueError("the dataset has no batches; check its filters, take() and batch(drop_remainder=True)")
         self.epoch, self.index, self._iterator = self.epoch + 1, 0, None
         return True
+
+
+def _specs(parts):
+    """{"part 0": "float32 [96, 6]", ...} of tensors or their specs."""
+    leaves = tf.nest.flatten(parts)
+    return {f"part {i}": f"{leaf.dtype.name} {leaf.shape}" for i, leaf in enumerate(leaves)}
 
 
 def as_feed(data, static=False):

@@ -21,7 +21,7 @@ What holds at every moment:
 import numpy as np
 import tensorflow as tf
 
-from trainloop import batch_loss, checks
+from trainloop import batch_loss, checks, refusals
 from trainloop.bookkeeping import Bookkeeping, smallest
 from trainloop.engine import Engine
 from trainloop.evaluations import KINDS, Counted, Evaluations
@@ -80,6 +80,7 @@ class TrainLoop:
         microbatch_size=None,
     ):
         _check_kinds(model, optimizer)
+        refusals.half_precision(model)
         self.model, self.optimizer, self.hooks = model, optimizer, tuple(hooks)
         self._batch_loss = _choose_loss(loss, loss_fn, metrics)
         self._microbatch_size = _check_microbatches(microbatch_size, jit_compile)

@@ -60,7 +60,7 @@ def variables(given):
     """Refuse variables that cannot be one vector.
 
     Raises:
-        ValueError: there are none, one has a constraint, or they live on several replicas.
+        ValueError: there are none, one has a constraint or a dtype of 16 bits, or they live on several replicas.
     """
     if not given or all(0 in v.shape for v in given):
         raise ValueError("nothing to train: the model has no trainable variables; build it, or unfreeze a layer")
@@ -70,5 +70,34 @@ def variables(given):
                 f"{v.path} has a constraint, which would move x behind the method's back; remove it, or project "
                 "inside update"
             )
+        dtype = tf.as_dtype(v.dtype)
+        if dtype.is_floating and dtype.size < tf.float32.size:
+            raise ValueError(
+                f"{getattr(v, 'path', v.name)} is {dtype.name}, in which steps below a 256th of a weight "
+                "are lost; keep the weights in float32 and compute in bfloat16: "
+                "keras.config.set_dtype_policy('mixed_bfloat16')"
+            )
     if tf.distribute.get_strategy().num_replicas_in_sync > 1:
         raise ValueError("only one replica is supported; build and train outside of a multi-replica strategy")
+
+
+def half_precision(model):
+    """Refuse a model that computes in float16; bfloat16 is welcome.
+
+    Raises:
+        ValueError: names the first layer that does.
+    """
+    for layer in _layers(model):
+        if getattr(layer, "compute_dtype", None) == "float16":
+            raise ValueError(
+                f"layer {layer.name} computes in float16, where gradients below 6e-8 become zero unless the loss is "
+                "scaled, and a scaled loss is not the f that methods compare; use the policy 'mixed_bfloat16', which "
+                "has the range of float32, or 'float32'"
+            )
+
+
+def _layers(model):
+    """A model and all layers in it."""
+    yield model
+    for layer in getattr(model, "layers", ()):
+        yield from _layers(layer)
