@@ -25,7 +25,7 @@ from train import import_tensorflow
 
 HERE = pathlib.Path(__file__).parent
 
-TIMES = {"median": ("median", ".3f"), "low": ("lowest", ".3f"), "high": ("highest", ".3f")}
+TIMES = {"median": ("median s", ".3f"), "low": ("lowest", ".3f"), "high": ("highest", ".3f")}
 
 repeats_option = click.option(
     "--repeats", type=click.IntRange(min=1), default=5, show_default=True, metavar="N", help="Rounds that count."
@@ -134,7 +134,8 @@ def flatten(repeats, output):
     for layout in LAYOUTS:
         steps_of, steps = jobs(layout)
         rows += compared(title(layout), alternate(steps_of, repeats), next(iter(steps_of)), scale=1e6 / steps)
-    columns = {**{key: (heading, ".0f") for key, (heading, _) in TIMES.items()}, "ratio": ("ours / this", ".2f")}
+    columns = {"median": ("median us", ".0f"), "low": ("lowest", ".0f"), "high": ("highest", ".0f")}
+    columns |= {"ratio": ("ours / this", ".2f")}
     publish(output, "flatten", f"Microseconds for a step of Adam; medians of {repeats}", rows, columns, "median")
 
 

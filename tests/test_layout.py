@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from trainloop import xla
 from trainloop.layout import FlatLayout, VariableVector
 
 WAYS = {
@@ -471,3 +472,29 @@ def test_arrange_refuses_items_that_are_not_as_many_as_variables(count):
     variables = variables_of(["float64"] * 2)
     with pytest.raises(ValueError, match=r"\b2\b|longer|shorter"):
         VariableVector(variables).arrange(range(count), variables)
+
+
+# --- The forms that depend on length and compiler --------------------------------------------------------
+
+
+def test_under_xla_pieces_are_laid_out_as_ever():
+    layout = FlatLayout(("a", "b", "c"), ((2, 3), (), (4,)), "float64")
+    tensors = [tf.constant(np.random.default_rng(0).normal(size=shape)) for shape in layout.shapes]
+
+    def pack(*tensors):
+        with xla.tracing():
+            return layout.pack(tensors)
+
+    expected = np.concatenate([np.ravel(t) for t in tensors])
+    np.testing.assert_array_equal(tf.function(pack, jit_compile=True)(*tensors), expected)
+    ops = [op.type for op in tf.function(pack).get_concrete_function(*tensors).graph.get_operations()]
+    assert "ConcatV2" not in ops
+
+
+def test_long_pieces_are_cut_where_they_belong():
+    shapes = ((100, 331), (7,), (64, 512))
+    layout = FlatLayout(("a", "b", "c"), shapes, "float32")
+    x = np.arange(layout.size, dtype="float32")
+    ends = np.cumsum([np.prod(shape) for shape in shapes])[:-1]
+    for piece, expected, shape in zip(layout.unpack(x), np.split(x, ends), shapes, strict=True):
+        np.testing.assert_array_equal(piece, expected.reshape(shape))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainloop.linalg import LONG, clip_norm, fails, lower, norm
+from trainloop.linalg import LONG, VERY_LONG, all_finite, choose_all, clip_norm, fails, lower, norm
 
 TOLERANCE = {"float16": 2e-3, "float32": 5e-7, "float64": 5e-16}
 
@@ -183,3 +183,42 @@ def test_the_lower_of_two_points(compiled, n):
         x, f_low = function((best, tf.constant(f, tf.float64)), (other, tf.constant(f_other, tf.float64)))
         np.testing.assert_array_equal(x, other if second else best)
         assert float(f_low) == (f_other if second else f)
+
+
+# --- all_finite, choose_all, long vectors ---------------------------------------------------------------
+
+LENGTHS = [1, 1000, LONG, VERY_LONG]
+
+
+@pytest.mark.parametrize("n", [LONG, VERY_LONG])
+@pytest.mark.parametrize(
+    ("dtype", "size"), [("float32", 1.0), ("float32", 1e25), ("float32", 1e-25), ("float64", 1e200)]
+)
+def test_norm_of_a_long_vector(n, dtype, size):
+    entries = size * np.random.default_rng(0).normal(size=n).astype(dtype)
+    scaled = np.linalg.norm(entries.astype(np.longdouble))
+    np.testing.assert_allclose(
+        float(norm(vector(entries, dtype))), float(scaled), rtol=2e-6 if dtype == "float32" else 1e-14
+    )
+
+
+@pytest.mark.parametrize("n", LENGTHS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_all_finite(n, dtype, jit_compile):
+    compiled = tf.function(all_finite, jit_compile=jit_compile)
+    largest = np.finfo(dtype).max
+    for entry, finite in ((0.0, True), (largest, True), (-largest, True), (np.nan, False), (np.inf, False)):
+        for place in {0, n // 2, n - 1}:
+            entries = np.full(n, -1.5, dtype)
+            entries[place] = entry
+            assert bool(compiled(vector(entries, dtype))) == finite, (entry, place)
+
+
+@pytest.mark.parametrize("condition", [True, False])
+def test_choose_all_takes_one_side_whatever_the_lengths(condition):
+    a = [tf.fill([n], 1.0) for n in (3, LONG, 1, LONG + 1)] + [tf.constant(7, tf.int64)]
+    b = [tf.fill([n], 2.0) for n in (3, LONG, 1, LONG + 1)] + [tf.constant(8, tf.int64)]
+    for call in (choose_all, tf.function(choose_all), tf.function(choose_all, jit_compile=True)):
+        for chosen, expected in zip(call(tf.constant(condition), a, b), a if condition else b, strict=True):
+            np.testing.assert_array_equal(chosen, expected)

@@ -10,8 +10,6 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from trainloop import xla
-
 # From this length on a vector counts as long: a pass over it takes longer than starting one.
 LONG = 2**14
 
@@ -81,7 +79,7 @@ def lower(best, candidate):
 
 
 def largest(v):
-    """max_i |v_i| [], NaN if an entry is."""
+    """max_i |v_i| [], NaN if an entry is (not under XLA, where a maximum may lose NaN)."""
     return tf.maximum(tf.reduce_max(v), -tf.reduce_min(v))
 
 
@@ -129,11 +127,12 @@ def all_finite(v):
     Args:
         v: [n], of any floating dtype.
     """
-    if not (is_very_long(v) or (xla.is_tracing() and _is_long(v))):
-        return tf.math.is_finite(largest(v))
-    # One pass instead of two; only where squares overflow, the entries are looked at themselves.
+    # Not by the largest entry: compiled by XLA, a maximum may lose NaN.
+    if not _is_long(v):
+        return tf.reduce_all(tf.math.is_finite(v))
+    # One pass without a vector of answers; only where squares overflow, the entries are looked at themselves.
     squares_are = tf.math.is_finite(_sum_of_squares(v))
-    return tf.cond(squares_are, lambda: tf.constant(True), lambda: tf.math.is_finite(largest(v)))
+    return tf.cond(squares_are, lambda: tf.constant(True), lambda: tf.reduce_all(tf.math.is_finite(v)))
 
 
 def clip_norm(v, length, limit):

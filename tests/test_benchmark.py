@@ -1,0 +1,83 @@
+"""Tests of the benchmarks: their reports, and that what they measure works; nothing here is timed."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import benchmark_flatten
+import benchmark_loop
+import reporting
+
+
+def test_ratios_are_of_medians():
+    rows = reporting.compared("group", {"trainloop": [1.0, 2.0, 9.0], "other": [4.0, 8.0, 5.0]}, "trainloop", scale=10)
+    assert rows[1] == {"group": "group", "name": "other", "median": 50, "low": 40, "high": 80, "ratio": 0.4}
+    assert rows[0]["ratio"] == 1
+
+
+def test_jobs_alternate_and_the_first_round_does_not_count():
+    calls = []
+    seconds = reporting.alternate({name: lambda name=name: calls.append(name) for name in "ab"}, 3)
+    assert calls == list("abababab")
+    assert {name: len(times) for name, times in seconds.items()} == {"a": 3, "b": 3}
+
+
+def test_a_report_is_a_table_a_file_and_a_chart(tmp_path, capsys):
+    rows = [{"group": "net", "name": "trainloop", "ms": 1.234}, {"group": "net", "name": "other"}]
+    reporting.publish(tmp_path / "new", "speed", "A title", rows, {"ms": ("ms", ".2f")}, "ms")
+    printed = capsys.readouterr().out
+    assert "A title" in printed
+    assert "1.23" in printed
+    saved = json.loads((tmp_path / "new" / "speed.json").read_text())
+    assert saved["rows"] == rows
+    assert {"numpy", "tensorflow"} <= saved["versions"].keys()
+    assert (tmp_path / "new" / "speed.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("library", ["trainloop, XLA", "Keras fit, 100 per execution", "a tf.function per batch"])
+def test_a_library_trains_an_epoch(library, float32):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(96, 28, 28, 1)).astype("float32"), rng.integers(0, 10, 96).astype("int32")
+    parts = []
+    original = benchmark_loop._keras_parts
+    try:
+        benchmark_loop._keras_parts = lambda hidden: parts.append(original(hidden)) or parts[-1]
+        epoch = benchmark_loop.LIBRARIES[library]((4,), x, y)
+        before = [v.numpy() for v in parts[0][0].trainable_variables]
+        epoch()
+    finally:
+        benchmark_loop._keras_parts = original
+    moved = [np.abs(v.numpy() - b).max() for v, b in zip(parts[0][0].trainable_variables, before, strict=True)]
+    assert min(moved) > 1e-4
+
+
+def test_layouts_are_what_their_names_say():
+    sizes = {name: sum(int(np.prod(s)) for s in shapes) for name, shapes in benchmark_flatten.LAYOUTS.items()}
+    assert sizes["LeNet-5"] == 44_426
+    assert len(benchmark_flatten.LAYOUTS["ResNet shapes"]) == 128
+    assert sizes["600 small variables"] == 600_000
+
+
+def test_both_sides_of_flatten_step(float32):
+    jobs, steps = benchmark_flatten.jobs("LeNet-5")
+    assert steps > 10
+    for job in jobs.values():
+        assert int(job()[0]) == steps
+
+
+def test_help_needs_no_tensorflow():
+    code = (
+        "import runpy, sys; sys.argv = ['benchmark.py', 'loop', '--help']; sys.path.insert(0, 'scripts')\n"
+        "try: runpy.run_path('scripts/benchmark.py', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "print('tensorflow' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert "--network" in done.stdout
+    assert done.stdout.strip().endswith("False")
