@@ -10,6 +10,8 @@ import functools
 import numpy as np
 import tensorflow as tf
 
+from trainloop import xla
+
 # From this length on a vector counts as long: a pass over it takes longer than starting one.
 LONG = 2**14
 
@@ -128,9 +130,9 @@ def all_finite(v):
         v: [n], of any floating dtype.
     """
     # Not by the largest entry: compiled by XLA, a maximum may lose NaN.
-    if not _is_long(v):
+    if not _is_long(v) or xla.is_tracing():
         return tf.reduce_all(tf.math.is_finite(v))
-    # One pass without a vector of answers; only where squares overflow, the entries are looked at themselves.
+    # One pass on all cores that writes no vector of answers; only where squares overflow, the entries are looked at themselves.
     squares_are = tf.math.is_finite(_sum_of_squares(v))
     return tf.cond(squares_are, lambda: tf.constant(True), lambda: tf.reduce_all(tf.math.is_finite(v)))
 
