@@ -42,7 +42,8 @@ class VectorRing(StoredValue):
 
     def dots(self, v):
         """The product of every row with v [n]: [m]."""
-        return tf.linalg.matvec(self._readable(), v)
+        # As a row v' R': TensorFlow copies v first for the column R v.
+        return tf.matmul(v[None, :], self._readable(), transpose_b=True)[0]
 
     def put(self, row, v, when=True):
         """The ring with another vector in one row.
