@@ -1,6 +1,7 @@
 """Minimising a function without a network: against NumPy, a counter of its own, and every way to end."""
 
 import functools
+import gc
 import logging
 
 import keras
@@ -256,6 +257,20 @@ def test_the_dtype_of_the_start_is_that_of_the_result_and_sets_the_tolerance(dty
     assert result.status == Status.GRADIENT_TOLERANCE
     assert largest[-1] <= gtol
     assert min(largest[:-1]) > gtol
+
+
+def test_no_vector_is_held_outside_of_the_variables_while_steps_are_taken():
+    """Not the start, nor g where a block began: of large vectors each would be missing elsewhere."""
+    n, held = 7919, []
+
+    def count(_iterate):
+        objects = [a for a in gc.get_objects() if isinstance(a, tf.__internal__.EagerTensor)]
+        held.append(sum(tensor.shape == [n] for tensor in objects))
+
+    before = tf.ones([n])  # is found, so that one of the run would be
+    minimize(lambda x: tf.reduce_sum(tf.square(x)), np.ones(n), LBFGS(), max_steps=2, callback=count)
+    assert before.shape == [n]
+    assert held == [1, 1]
 
 
 def test_the_start_is_left_as_it_was():
