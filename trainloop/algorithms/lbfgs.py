@@ -70,12 +70,13 @@ class LBFGS(GlobalObjectiveOptimizer):
     def update(self, x, f, g, state, objective):
         fresh = tf.equal(state["pairs"], 0)
         d = self._direction(g, state)
-        first = self.first_step / tf.maximum(linalg.norm(g), 1)
+        length = linalg.norm(g)
+        first = self.first_step / tf.maximum(length, 1)
         search = linesearch.SEARCHES[self.line_search]
         found = search(objective, x, f, g, d, tf.where(fresh, first, 1), max_evaluations=self.max_evaluations)
         s, y = found.x - x, found.g - g
         new = self._remembered(s, y, found.t > 0, state)
-        stalled = fresh & ~(found.t > 0) & tf.reduce_any(tf.not_equal(g, 0))
+        stalled = fresh & ~(found.t > 0) & (length > 0)
         new["step_length"] = found.t
         new["status"] = tf.where(stalled, tf.constant(Status.STALLED, tf.int32), Status.RUNNING)
         return found.x, new, (found.f, found.g)
