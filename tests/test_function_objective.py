@@ -106,6 +106,24 @@ def test_a_linear_function_has_no_curvature():
         np.testing.assert_allclose(FunctionObjective(fun).hvp(tf.constant(X), tf.constant(V)), np.zeros(3), atol=1e-9)
 
 
+def test_the_backward_pass_follows_from_f():
+    """So it cannot begin before f is known, and no part of it is a constant as long as x."""
+    objective = FunctionObjective(lambda x: tf.reduce_sum(tf.square(x)))
+    traced = tf.function(objective.value_and_grad, autograph=False).get_concrete_function(tf.TensorSpec([3], "float64"))
+    f, g = traced.graph.outputs
+    reached, found = {g.op.name: g.op}, [g.op]
+    while found:
+        new = {tensor.op.name: tensor.op for tensor in found.pop().inputs if tensor.op.name not in reached}
+        reached |= new
+        found += new.values()
+    assert f.op.inputs[0].op.name in reached
+    x = tf.constant(X)
+    np.testing.assert_array_equal(objective.value_and_grad(x)[1], 2 * X)
+    np.testing.assert_array_equal(
+        FunctionObjective(lambda x: np.nan * tf.reduce_sum(x)).value_and_grad(x)[1], [np.nan] * 3
+    )
+
+
 def test_values_in_float32_stay_in_float32():
     objective = FunctionObjective(lambda x: tf.reduce_sum(x**4))
     x = tf.constant([1.0, 2.0])

@@ -1,6 +1,7 @@
 """Minimising a function without a network: against NumPy, a counter of its own, and every way to end."""
 
 import functools
+import gc
 import logging
 
 import keras
@@ -230,6 +231,15 @@ def test_sums_of_squares_have_gauss_newton_products():
     assert result.evaluations["f"] == 1 + result.steps
 
 
+@pytest.mark.parametrize("solver", ["cholesky", "cg"])
+def test_damping_does_not_fall_below_its_bound(solver):
+    """(c + mu) h = -c x. The model is exact, so that without the bound mu would fall to a third in every step."""
+    c, mu, steps = 3.0, 0.25, 3
+    objective = LeastSquares(lambda x: np.sqrt(c / 2) * x)
+    result = minimize(objective, X0, LevenbergMarquardt(solver=solver, min_damping=mu), max_steps=steps)
+    np.testing.assert_allclose(result.x, X0 * (mu / (c + mu)) ** steps, rtol=1e-13)
+
+
 def test_one_unknown_is_a_vector_too():
     result = minimize(lambda x: tf.cosh(x[0] - 3), [1.0], LBFGS())
     assert result.status == Status.GRADIENT_TOLERANCE
@@ -247,6 +257,20 @@ def test_the_dtype_of_the_start_is_that_of_the_result_and_sets_the_tolerance(dty
     assert result.status == Status.GRADIENT_TOLERANCE
     assert largest[-1] <= gtol
     assert min(largest[:-1]) > gtol
+
+
+def test_no_vector_is_held_outside_of_the_variables_while_steps_are_taken():
+    """Not the start, nor g where a block began: of large vectors each would be missing elsewhere."""
+    n, held = 7919, []
+
+    def count(_iterate):
+        objects = [a for a in gc.get_objects() if isinstance(a, tf.__internal__.EagerTensor)]
+        held.append(sum(tensor.shape == [n] for tensor in objects))
+
+    before = tf.ones([n])  # is found, so that one of the run would be
+    minimize(lambda x: tf.reduce_sum(tf.square(x)), np.ones(n), LBFGS(), max_steps=2, callback=count)
+    assert before.shape == [n]
+    assert held == [1, 1]
 
 
 def test_the_start_is_left_as_it_was():
@@ -684,6 +708,7 @@ def test_options_out_of_range_are_refused_before_anything_is_evaluated(options, 
         (lambda: NewtonCG("gauss newton"), "curvature must be one of .*did you mean 'gauss_newton'"),
         (lambda: NewtonCG(max_products=True), "max_products must be an integer of at least 1, received True"),
         (lambda: LevenbergMarquardt(tau=-1), "tau must be a finite number above 0, received -1"),
+        (lambda: LevenbergMarquardt(min_damping=-1), "min_damping must be a finite number at least 0, received -1"),
         (lambda: LevenbergMarquardt(solver="choleski"), "solver must be one of .*did you mean 'cholesky'"),
     ],
 )

@@ -97,7 +97,6 @@ def test_a_ring_that_was_put_into_cannot_be_read_before_it_is_committed(n):
     for read in (
         lambda: pending.dots(v),
         lambda: combine(tf.ones([], tf.float64), v, (pending, tf.ones([M], tf.float64))),
-        lambda: pending.put(1, v),
         lambda: pending.as_variables(lambda name, value, grows: tf.Variable(value)),
     ):
         with pytest.raises(ValueError, match="committed"):
@@ -105,6 +104,16 @@ def test_a_ring_that_was_put_into_cannot_be_read_before_it_is_committed(n):
     np.testing.assert_array_equal(ring.dots(v), np.zeros(M))  # nothing is written yet
     pending.commit()
     np.testing.assert_array_equal(ring.dots(v), [n, 0, 0])
+
+
+@lengths
+def test_one_step_may_put_several_vectors(n):
+    ring = Ring(n)
+    put = tf.function(lambda a, b, c: ring.ring.put(2, a).put(0, b).put(1, c, False).commit(), autograph=False)
+    a, b, c = np.random.default_rng(3).normal(size=[3, n])
+    put(*map(tf.constant, (a, b, c)))
+    ring.rows[2], ring.rows[0] = a, b
+    np.testing.assert_array_equal(ring.stored(), ring.rows)
 
 
 def test_a_ring_knows_what_it_was_made_of():

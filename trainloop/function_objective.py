@@ -34,7 +34,7 @@ class FunctionObjective(Objective):
             f, g = self._call(x)
         if g is not None:
             return f, g
-        g = tape.gradient(f, x)
+        g = tape.gradient(f, x, output_gradients=_one(f))
         if g is None:
             raise ValueError(
                 "fun has no gradient: its result does not depend on x through TensorFlow operations "
@@ -133,6 +133,15 @@ class LeastSquares(Objective):
                 f"{r.dtype.name}"
             )
         return r
+
+
+def _one(f):
+    """1 [], where the derivative of f with respect to itself is taken from; NaN where f is.
+
+    Depends on f: so the backward pass does not begin before the forward pass has ended and left its memory, and no part
+    of it is a constant, which TensorFlow would compute beforehand and keep, as long as x.
+    """
+    return tf.where(tf.equal(f, f), tf.ones_like(f), f)
 
 
 def _checked(name, value, x, shape):

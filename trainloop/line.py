@@ -68,8 +68,25 @@ def line_through(x, f, g, d):
 
 @linalg.fused
 def _least_ratio(x, d):
-    """min_i |x_i| / |d_i|; a coordinate that does not move resolves nothing and does not count."""
-    return tf.reduce_min(tf.where(tf.equal(d, 0), x.dtype.max, tf.abs(x) / tf.abs(d)))
+    """min_i |x_i| / |d_i|; a coordinate that does not move resolves nothing and does not count.
+
+    Part after part where x is long: XLA writes all of what it takes the least of into memory, a vector more. The last
+    part begins early enough to be as long as the others.
+    """
+
+    def of_part(x, d):
+        return tf.reduce_min(tf.where(tf.equal(d, 0), x.dtype.max, tf.abs(x) / tf.abs(d)))
+
+    n, size = x.shape[0], linalg.LONG
+    if n is None or n < size:
+        return of_part(x, d)
+
+    def with_next(i, least):
+        begin = [tf.minimum(i * size, n - size)]
+        return i + 1, tf.minimum(least, of_part(tf.slice(x, begin, [size]), tf.slice(d, begin, [size])))
+
+    start = tf.constant(0), tf.constant(x.dtype.max, x.dtype)
+    return tf.while_loop(lambda i, _: i < -(-n // size), with_next, start)[1]
 
 
 def can_descend(line, t0):

@@ -113,7 +113,9 @@ def minimize(
             )
         gtol = StoppingRule.NO_TEST
     rule = StoppingRule.checked(x0.dtype, gtol, ftol, xtol, f_target, max_evaluations)
-    return _Minimization(objective, x0, optimizer, rule).run(max_steps, callback)
+    minimization = _Minimization(objective, x0, optimizer, rule)
+    del x0  # lest it be one vector more than the run needs
+    return minimization.run(max_steps, callback)
 
 
 class _Minimization:
@@ -128,37 +130,40 @@ class _Minimization:
         variable = tf.Variable(x0, name="x")
         optimizer.build([variable])
         self._vector = VariableVector([variable])
-        self._here = f, g
+        # f and g where x is. In variables and not handed from block to block: what a function is called with lives as
+        # long as the call.
+        self._f, self._g = tf.Variable(f, name="f"), tf.Variable(g, name="g")
         self._columns = _columns(optimizer.log_dtypes())
-        self._block = _compiled(self._steps, tf.constant(0), f, g)
+        self._block = _compiled(self._steps, tf.constant(0))
 
     def run(self, max_steps, callback):
-        status = Status(int(self._rule.at_point(*self._here)))
+        status = Status(int(self._rule.at_point(*self._here())))
         pace, rows = Pace(None if callback is None else 1), []
         while status == Status.RUNNING:
             k = min(pace.limit(), max_steps - sum(map(len, rows)))
-            status, block, self._here = self._timed_block(pace, k)
+            status, block = self._timed_block(pace, k)
             rows.append(block)
             steps = sum(map(len, rows))
             if callback and callback(self._iterate(steps)) and status == Status.RUNNING:
                 status = Status.STOPPED
             if status == Status.RUNNING and steps >= max_steps:
                 status = Status.FINISHED
+        del self._block  # its graph may hold constants as long as x
         return self._result(status, np.concatenate([np.zeros([0, len(self._columns)]), *rows]))
 
     def _timed_block(self, pace, k):
         began = time.perf_counter()
-        status, rows, here = self._block(tf.constant(k), *self._here)
+        status, rows = self._block(tf.constant(k))
         rows = rows.numpy()
         pace.observe(len(rows), time.perf_counter() - began)
-        return Status(int(status)), rows, here
+        return Status(int(status)), rows
 
     def _iterate(self, step):
-        f, g = self._here
+        f, g = self._here()
         return Iterate(step, self._vector.read().numpy(), float(f), float(linalg.norm(g)))
 
     def _result(self, status, rows):
-        x, (f, g) = self._vector.read(), self._here
+        x, (f, g) = self._vector.read(), self._here()
         best = self._optimizer.best_point()
         if best is not None and not f <= best[1]:  # f may be NaN
             x = best[0]
@@ -180,30 +185,35 @@ class _Minimization:
 
     # ---- compiled ----
 
-    def _steps(self, k, f, g):
+    def _here(self):
+        """(f [], g [n]) where x is."""
+        return tf.convert_to_tensor(self._f), tf.convert_to_tensor(self._g)
+
+    def _steps(self, k):
         rows = tf.TensorArray(tf.float64, k, element_shape=[len(self._columns)])
 
-        def wanted(i, status, _f, _g, _rows):
+        def wanted(i, status, _rows):
             return (i < k) & tf.equal(status, Status.RUNNING)
 
-        def step(i, _status, f, g, rows):
-            status, row, f, g = self._one_step(f, g)
-            return i + 1, status, f, g, rows.write(i, row)
+        def step(i, _status, rows):
+            status, row = self._one_step()
+            return i + 1, status, rows.write(i, row)
 
-        start = tf.constant(0), tf.constant(Status.RUNNING, tf.int32), f, g, rows
-        taken, status, f, g, rows = tf.while_loop(wanted, step, start)
-        return status, rows.stack()[:taken], (f, g)
+        taken, status, rows = tf.while_loop(wanted, step, (tf.constant(0), tf.constant(Status.RUNNING, tf.int32), rows))
+        return status, rows.stack()[:taken]
 
-    def _one_step(self, f, g):
-        x = self._vector.read()
+    def _one_step(self):
+        x, (f, g) = self._vector.read(), self._here()
         status, logs, evaluated = self._optimizer.step(self._objective, (f, g))
         x_new = self._vector.read()
         f_new, g_new = self._objective.value_and_grad(x_new) if evaluated is None else evaluated
+        self._f.assign(f_new)
+        self._g.assign(g_new)
         evaluations = self._evaluations.read()
         by_rule = self._rule.between(x, f, x_new, f_new, g_new, evaluations["f"])
         status = tf.where(status == Status.RUNNING, by_rule, status)
         logs = {**logs, "f": logs["loss"], **{f"evaluations/{kind}": count for kind, count in evaluations.items()}}
-        return status, tf.stack([tf.cast(logs[name], tf.float64) for name in self._columns]), f_new, g_new
+        return status, tf.stack([tf.cast(logs[name], tf.float64) for name in self._columns])
 
 
 def _columns(logged):

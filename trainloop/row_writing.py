@@ -22,23 +22,32 @@ def write_rows(matrix, first, rows, when=True):
         rows: r tensors [n], r a Python number.
         when: bool []; where it is false nothing changes.
     """
-    write = _by_copy if matrix.shape[-1] < _LONG else tf.function(_in_place, jit_compile=True, autograph=False)
-    write(matrix, first, tf.convert_to_tensor(when), *rows)
+    if matrix.shape[-1] < _LONG:
+        _by_copy(matrix, first, tf.convert_to_tensor(when), rows)
+    elif when is True:
+        _in_place(matrix, first, *rows)
+    else:
+        # Not a choice between the new row and the old one: that would be a row more in memory.
+        tf.cond(when, lambda: _in_place(matrix, first, *rows), lambda: None)
 
 
-def _by_copy(matrix, first, when, *rows):
+def _by_copy(matrix, first, when, rows):
     whole, places = _rows(matrix), first + tf.range(len(rows))
     rows = tf.where(when, tf.stack(rows), tf.gather(whole, places))
     _assign(matrix, tf.tensor_scatter_nd_update(whole, places[:, None], rows))
 
 
-def _in_place(matrix, first, when, *rows):
-    whole = _rows(matrix)
-    # A TensorArray is what XLA updates in place both inside of a loop and outside.
-    array = tf.TensorArray(matrix.dtype, size=tf.shape(whole)[0], element_shape=whole.shape[1:]).unstack(whole)
-    for i, row in enumerate(rows):
-        array = array.write(first + i, tf.where(when, row, array.read(first + i)))
-    _assign(matrix, array.stack())
+def _in_place(matrix, first, *rows):
+    @tf.function(jit_compile=True, autograph=False)
+    def write(first, *rows):
+        whole = _rows(matrix)
+        # A TensorArray is what XLA updates in place both inside of a loop and outside.
+        array = tf.TensorArray(matrix.dtype, size=tf.shape(whole)[0], element_shape=whole.shape[1:]).unstack(whole)
+        for i, row in enumerate(rows):
+            array = array.write(first + i, row)
+        _assign(matrix, array.stack())
+
+    write(first, *rows)
 
 
 def _rows(matrix):

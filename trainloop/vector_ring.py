@@ -24,9 +24,9 @@ class VectorRing(StoredValue):
         array([0., 0., 0., 0.])
     """
 
-    def __init__(self, rows, pending=None):
+    def __init__(self, rows, pending=()):
         self._rows = rows  # [m, n], a tensor or a variable
-        self._pending = pending  # (row int32 [], v [n], when bool [])
+        self._pending = pending  # tuple of (row int32 [], v [n], when bool [])
 
     @classmethod
     def empty(cls, m, *, n, dtype="float32"):
@@ -42,18 +42,18 @@ class VectorRing(StoredValue):
 
     def dots(self, v):
         """The product of every row with v [n]: [m]."""
-        return tf.linalg.matvec(self._readable(), v)
+        # As a row v' R': TensorFlow copies v first for the column R v.
+        return tf.matmul(v[None, :], self._readable(), transpose_b=True)[0]
 
     def put(self, row, v, when=True):
-        """The ring with another vector in one row.
+        """The ring with another vector in one row. One step may put several, each in a row of its own.
 
         Args:
             row: int32 [] in 0..m-1.
             v: [n].
             when: bool []; where it is false nothing changes.
         """
-        self._readable()
-        return VectorRing(self._rows, (row, v, tf.convert_to_tensor(when)))
+        return VectorRing(self._rows, (*self._pending, (row, v, tf.convert_to_tensor(when))))
 
     def as_variables(self, make_variable):
         return VectorRing(make_variable("rows", self._readable(), False))
@@ -62,12 +62,11 @@ class VectorRing(StoredValue):
         return self._rows is other._rows
 
     def commit(self):
-        if self._pending is not None:
-            row, v, when = self._pending
+        for row, v, when in self._pending:
             write_rows(self._rows, row, [v], when)
 
     def _readable(self):
-        if self._pending is not None:
+        if self._pending:
             raise ValueError("a ring that was put into can be used again after the step is committed")
         return self._rows
 

@@ -57,10 +57,8 @@ class LBFGS(GlobalObjectiveOptimizer):
         self.first_step = checks.real("first_step", first_step, above=0)
 
     def init_state(self, x):
-        ring = {"n": x.shape[0], "dtype": x.dtype}
         return {
-            "S": VectorRing.empty(self.m, **ring),
-            "Y": VectorRing.empty(self.m, **ring),
+            "history": VectorRing.empty(2 * self.m, n=x.shape[0], dtype=x.dtype),  # the rows of S, then those of Y
             "SY": tf.zeros([self.m, self.m], x.dtype),
             "YY": tf.zeros([self.m, self.m], x.dtype),
             "pairs": tf.constant(0, tf.int32),
@@ -72,12 +70,13 @@ class LBFGS(GlobalObjectiveOptimizer):
     def update(self, x, f, g, state, objective):
         fresh = tf.equal(state["pairs"], 0)
         d = self._direction(g, state)
-        first = self.first_step / tf.maximum(linalg.norm(g), 1)
+        length = linalg.norm(g)
+        first = self.first_step / tf.maximum(length, 1)
         search = linesearch.SEARCHES[self.line_search]
         found = search(objective, x, f, g, d, tf.where(fresh, first, 1), max_evaluations=self.max_evaluations)
         s, y = found.x - x, found.g - g
         new = self._remembered(s, y, found.t > 0, state)
-        stalled = fresh & ~(found.t > 0) & tf.reduce_any(tf.not_equal(g, 0))
+        stalled = fresh & ~(found.t > 0) & (length > 0)
         new["step_length"] = found.t
         new["status"] = tf.where(stalled, tf.constant(Status.STALLED, tf.int32), Status.RUNNING)
         return found.x, new, (found.f, found.g)
@@ -94,7 +93,7 @@ class LBFGS(GlobalObjectiveOptimizer):
             return tf.where(filled, tf.gather(values, order), tf.zeros_like(values))
 
         sy, yy = table(state["SY"]), table(state["YY"])
-        sg, yg = column(state["S"].dots(g)), column(state["Y"].dots(g))
+        sg, yg = map(column, self._products(state, g))
         diagonal = tf.linalg.diag_part(sy)
         newest = diagonal[-1] / tf.linalg.diag_part(yy)[-1]
         gamma = tf.where(filled[-1], newest, tf.ones_like(newest))
@@ -104,7 +103,12 @@ class LBFGS(GlobalObjectiveOptimizer):
         a = _solve(R, diagonal * p + gamma * (tf.linalg.matvec(yy, p) - yg), adjoint=True)
         b = -gamma * p
         slots = tf.argsort(order)
-        return combine(-gamma, g, (state["S"], -tf.gather(a, slots)), (state["Y"], -tf.gather(b, slots)))
+        coefficients = tf.concat([tf.gather(a, slots), tf.gather(b, slots)], 0)
+        return combine(-gamma, g, (state["history"], -coefficients))
+
+    def _products(self, state, v):
+        """(S v [m], Y v [m]), by slot."""
+        return tf.split(state["history"].dots(v), 2)
 
     def _oldest_first(self, state):
         """(slots from the oldest to the newest, which of them are filled): empty slots first."""
@@ -118,15 +122,14 @@ class LBFGS(GlobalObjectiveOptimizer):
         ss, yy, sy = tf.tensordot(s, s, 1), tf.tensordot(y, y, 1), tf.tensordot(s, y, 1)
         eps = float(np.finfo(s.dtype.as_numpy_dtype).eps)
         useful = success & (sy > eps * tf.sqrt(ss) * tf.sqrt(yy))
-        column_sy = tf.where(here, sy, state["S"].dots(y))
-        column_yy = tf.where(here, yy, state["Y"].dots(y))
+        products_s, products_y = self._products(state, y)
+        column_sy, column_yy = tf.where(here, sy, products_s), tf.where(here, yy, products_y)
         # Rows of S Y' belong to s. The new s was last, so its products with older y are below the diagonal: not needed.
         SY = tf.where(here, column_sy[:, None], state["SY"])
         YY = tf.where(here, column_yy[:, None], tf.where(here[:, None], column_yy, state["YY"]))
         pairs = tf.where(useful, tf.minimum(state["pairs"] + 1, self.m), state["pairs"])
         return {
-            "S": state["S"].put(slot, s, useful),
-            "Y": state["Y"].put(slot, y, useful),
+            "history": state["history"].put(slot, s, useful).put(self.m + slot, y, useful),
             "SY": tf.where(useful, SY, state["SY"]),
             "YY": tf.where(useful, YY, state["YY"]),
             "pairs": tf.where(success, pairs, 0),
