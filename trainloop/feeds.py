@@ -10,6 +10,7 @@ it is a pair of pure pieces: `source`, tensors (or an iterator) handed to the bl
 
 import tensorflow as tf
 
+from trainloop import iterator_state
 from trainloop.data import ArrayData, gather_batch
 
 # Samples per batch of arrays that come without one.
@@ -31,6 +32,7 @@ class ArrayFeed:
         self.steps_per_epoch = data.steps_per_epoch
         self.epoch, self.index = 0, 0
         self._order = None
+        self._fingerprint = None
 
     def available(self):
         """How many steps the next block may take at most."""
@@ -61,6 +63,27 @@ class ArrayFeed:
             return False
         self.epoch, self.index, self._order = self.epoch + 1, 0, None
         return True
+
+    def description(self):
+        """What a checkpoint says of these data: equal for equal ones."""
+        data = self.data
+        if self._fingerprint is None:
+            self._fingerprint = data.fingerprint()
+        named = {"samples": data.size, "batch_size": data.batch_size, "seed": data.seed, "shuffle": data.shuffle}
+        return {"kind": "ArrayData", **named, "fingerprint": self._fingerprint}
+
+    def arrays(self):
+        """What a checkpoint needs besides epoch and index to find the next batch: nothing."""
+        return {}
+
+    def go_to(self, epoch, index, arrays):
+        """Continue with batch `index` of an epoch."""
+        del arrays
+        self.epoch, self.index, self._order = epoch, index, None
+
+    def again(self, i):
+        """The i-th batch of the block that has just run, before `advance`."""
+        return self.batch(self.source(), i)[1]()
 
 
 class DatasetFeed:
@@ -104,6 +127,27 @@ class DatasetFeed:
             raise ValueError("the dataset has no batches; check its filters, take() and batch(drop_remainder=True)")
         self.epoch, self.index, self._iterator = self.epoch + 1, 0, None
         return True
+
+    def description(self):
+        """What a checkpoint says of these data: equal for equal ones, as far as it shows without reading them."""
+        return {"kind": "Dataset", "batches": self.steps_per_epoch, "elements": str(self.dataset.element_spec)}
+
+    def arrays(self):
+        """What a checkpoint needs besides epoch and index to find the next batch.
+
+        Raises:
+            ValueError: the dataset's iterators cannot be saved.
+        """
+        return iterator_state.save(*self.source())
+
+    def go_to(self, epoch, index, arrays):
+        """Continue with batch `index` of an epoch, with an iterator as it was saved."""
+        self.epoch, self.index, self._iterator = epoch, index, None
+        iterator_state.load(*self.source(), arrays)
+
+    def again(self, i):
+        """The i-th batch of the block that has just run, before `advance`; that of another pass where those differ."""
+        return next(iter(self.dataset.skip(self.index + i)), None)
 
 
 def as_feed(data, static=False):
