@@ -17,12 +17,15 @@ Variables are read and written one after the other, where they are. Nothing else
 import dataclasses
 import itertools
 import json
+import logging
 import re
 
 import numpy as np
 
 from trainloop import random_state
 from trainloop.run_directory import versions
+
+_LOG = logging.getLogger("trainloop")
 
 
 @dataclasses.dataclass
@@ -151,6 +154,8 @@ def load(saved, parts):
         if name in saved.meta["hooks"]:
             hook.load_state(saved.meta["hooks"][name] | _below(saved, f"hooks/{name}/"))
     meta = saved.meta
+    if meta["versions"] != versions():
+        _LOG.warning("%s was made with %s, here are %s: numbers may differ", saved.path, meta["versions"], versions())
     return Position(saved.path, meta["of"]["data set"], meta["run"], _below(saved, "data/"), meta["rollbacks"])
 
 
