@@ -100,6 +100,7 @@ class DatasetFeed:
         self.steps_per_epoch = cardinality if cardinality >= 0 else None
         self.epoch, self.index = 0, 0
         self._iterator = None
+        self._beginning = None  # of the epoch, as `iterator_state` saves it, once somebody has asked for a position
 
     def available(self):
         """How many steps the next block may take at most, None when the length is not known."""
@@ -109,6 +110,8 @@ class DatasetFeed:
         """Arguments of the next block."""
         if self._iterator is None:
             self._iterator = iter(self.dataset)
+            if self._beginning is not None:
+                self._beginning = iterator_state.save(self._iterator)
         return (self._iterator,)
 
     @staticmethod
@@ -135,15 +138,28 @@ class DatasetFeed:
     def arrays(self):
         """What a checkpoint needs besides epoch and index to find the next batch.
 
+        The position has what is left of this epoch. Where that is nothing, TensorFlow leaves out what the orders of the
+        epochs to come are drawn from; the beginning of the epoch has it.
+
         Raises:
             ValueError: the dataset's iterators cannot be saved.
         """
-        return iterator_state.save(*self.source())
+        (iterator,) = self.source()
+        position = iterator_state.save(iterator)
+        self._beginning = self._beginning or position
+        parts = {"position": position, "beginning": self._beginning}
+        return {f"{part}/{name}": array for part, files in parts.items() for name, array in files.items()}
 
     def go_to(self, epoch, index, arrays):
         """Continue with batch `index` of an epoch, with an iterator as it was saved."""
-        self.epoch, self.index, self._iterator = epoch, index, None
-        iterator_state.load(*self.source(), arrays)
+        parts = {part: {} for part in ("position", "beginning")}
+        for name, array in arrays.items():
+            part, _, file = name.partition("/")
+            parts[part][file] = array
+        self.epoch, self.index, self._iterator = epoch, index, iter(self.dataset)
+        iterator_state.load(self._iterator, parts["position"])
+        iterator_state.load(iter(self.dataset), parts["beginning"])  # last: it leaves the drawing of orders behind it
+        self._beginning = parts["beginning"]
 
     def again(self, i):
         """The i-th batch of the block that has just run, before `advance`; that of another pass where those differ."""
