@@ -81,6 +81,7 @@ def train(folder, method, moment=None):
     kill = Killer(moment)
     durable.os.rename = kill.before("rename", os.rename)
     checkpoint_file.np.lib.format.write_array = kill.before("array", np.lib.format.write_array)
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})  # tracing takes less time
     keras.utils.set_random_seed(0)
     hooks = [tl.MetricsFile(folder / "metrics.jsonl"), tl.SaveCheckpoint(folder / "checkpoints", every_steps=4)]
     hooks += [Start(kill), tl.EarlyStopping(patience=100), tl.RestoreBest()]

@@ -57,6 +57,4 @@ def _by_name(name):
         return False
     if any(word in name for word in _LARGER):
         return True
-    raise ValueError(
-        f"whether larger values of {name!r} are better does not follow from its name; say larger_is_better"
-    )
+    raise ValueError(f"whether larger values of {name!r} are better is not in its name; say so with larger_is_better")

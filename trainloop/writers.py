@@ -49,8 +49,9 @@ class MetricsFile(Hook):
             self._file, self._mode = None, "r+b"
 
     def state(self):
-        durable.sync(self._file)
-        return {"bytes": self._file.tell()}
+        if self._file is not None:
+            durable.sync(self._file)
+        return {"bytes": self._length()}
 
     def load_state(self, state):
         """Cut the file to the length it had.
@@ -58,17 +59,22 @@ class MetricsFile(Hook):
         Raises:
             ValueError: it is shorter.
         """
-        self._mode = "r+b"
-        if self._file is None:
-            self._open()
-        length = self._file.seek(0, os.SEEK_END)
+        length = self._length()
         if length < state["bytes"]:
             raise ValueError(
                 f"{self.path} has {length} bytes, but had {state['bytes']} when the checkpoint was written; it belongs "
                 "to another run, or was cut: put it back, or begin a new run"
             )
+        self._mode = "r+b"
+        if self._file is None:
+            self._open()
         self._file.truncate(state["bytes"])
         self._file.seek(0, os.SEEK_END)
+
+    def _length(self):
+        if self._file is not None:
+            self._file.flush()
+        return os.path.getsize(self.path) if os.path.exists(self.path) else 0
 
     def _open(self):
         self._file = open(self.path, self._mode)  # noqa: SIM115 (closed in on_end)
