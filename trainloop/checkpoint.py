@@ -20,6 +20,7 @@ import json
 import logging
 import re
 
+import keras
 import numpy as np
 
 from trainloop import random_state
@@ -55,7 +56,7 @@ class Resumable:
         named |= {f"metrics/{i:03d}": v for i, v in enumerate(self.metrics.variables)}
         if self.evaluations:
             named["evaluations"] = self.evaluations.variable
-        return {name: getattr(v, "value", v) if hasattr(v, "path") else v for name, v in named.items()}
+        return {name: v.value if isinstance(v, keras.Variable) else v for name, v in named.items()}
 
     def named_hooks(self):
         """Hooks by class name, with a number where it occurs again."""

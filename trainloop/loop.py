@@ -284,7 +284,10 @@ class TrainLoop:
         batch = feed.again(i)
         if batch is None:
             return None
-        return diagnosis.first_nonfinite(self.model, self._batch_loss, batch, self._vector, self._microbatch_size)
+        try:
+            return diagnosis.first_nonfinite(self.model, self._batch_loss, batch, self._vector, self._microbatch_size)
+        except tf.errors.OpError:  # such as too little memory outside of compiled code: the failure itself comes first
+            return None
 
     def _steps_to_hooks(self, step):
         return [hook.every_steps - step % hook.every_steps for hook in self.hooks if hook.every_steps]

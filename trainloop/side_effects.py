@@ -4,6 +4,7 @@ The pass that gives f and g also moves BatchNormalization averages, dropout seed
 loss is NaN would leave NaN in the averages, and a model that is lost although its weights are not.
 """
 
+import keras
 import tensorflow as tf
 
 
@@ -15,7 +16,7 @@ class SideEffects:
     """
 
     def __init__(self, variables):
-        self._variables = [getattr(v, "value", v) for v in variables]
+        self._variables = [v.value if isinstance(v, keras.Variable) else v for v in variables]
         self._before = [tf.identity(v) for v in self._variables]
 
     def undo_where(self, failed):
