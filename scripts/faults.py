@@ -4,8 +4,8 @@
     python scripts/faults.py --kills 100 --seed 1
 
 A run survives a kill when it ends with the same weights, the same state of the method and the same metrics.jsonl as
-run that was not disturbed. The model has BatchNormalization and dropout, the data are shuffled. It survives another fault
-when it goes on, or ends with an error that names the cause, and its last good checkpoint is as it was.
+one that was not disturbed. The model has BatchNormalization and dropout, the data are shuffled. It survives another
+fault when it goes on, or ends with an error that names the cause, and its last good checkpoint is as it was.
 """
 
 import json
@@ -108,7 +108,7 @@ def make_loop(folder, method="simplegd", hooks=(), loss=None, **options):
     storage = {"storage": "factored"} if method == "testgd" else {}
     log, saver = tl.MetricsFile(folder / "metrics.jsonl"), tl.SaveCheckpoint(folder / "checkpoints", every_steps=25)
     loss = loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    hooks = [log, saver, tl.EarlyStopping(patience=10**6), tl.RestoreBest(), *hooks]
+    hooks = [log, saver, tl.EarlyStopping("loss", patience=10**6), tl.RestoreBest("loss"), *hooks]
     optimizer = options.pop("optimizer", None) or tl.ALGORITHMS[method](**storage)
     return tl.TrainLoop(model, optimizer, loss, hooks=hooks, **options), tl.ArrayData(x, y, BATCH)
 
