@@ -107,7 +107,10 @@ def _write_array(parts, name, array):
     if array.dtype.kind == "V":  # bfloat16 and its kind, which NumPy's format does not know
         name, array = f"{name}:{array.dtype.name}", array.view(f"uint{8 * array.dtype.itemsize}")
     with parts.open(f"{name}.npy", "w", force_zip64=True) as part:
-        np.lib.format.write_array(part, array, allow_pickle=False)
+        # As numpy.lib.format.write_array, which copies every piece once more.
+        array = np.asarray(array, order="C")
+        np.lib.format.write_array_header_1_0(part, np.lib.format.header_data_from_array_1_0(array))
+        part.write(array.reshape(-1).view(np.uint8).data)
 
 
 def _plain(part):
