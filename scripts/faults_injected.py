@@ -1,6 +1,5 @@
 """The faults of `faults.py` that are not kills: functions of an empty folder that raise unless they are survived."""
 
-import contextlib
 import re
 import resource
 
@@ -79,33 +78,34 @@ def two_processes_on_one_run(folder):
 def nan_in_one_batch_stopped(folder):
     from trainloop import TrainingError
 
-    loop, data = _with_a_bad_batch(folder, "stop")
-    _raises(
-        TrainingError, "step 31 failed.*the first layer whose output is not finite", lambda: loop.run(data, steps=60)
-    )
-    _goes_on_from(folder, 25)
+    loop, data, bad = _with_a_bad_batch(folder, "stop")
+    loop.run(data, steps=30)
+    words = "step [34][0-9] failed.*The first layer whose output is not finite is .*dense"
+    _raises(TrainingError, words, lambda: loop.run(bad, epochs=1))
+    _goes_on_from(folder, 30)
 
 
 def nan_in_one_batch_skipped(folder):
-    loop, data = _with_a_bad_batch(folder, "skip")
-    _expect(loop.run(data, steps=60).step == 60, "the run did not go on")
-    _expect(loop.optimizer.skipped_steps == 1, "the step was not counted")
+    loop, _, bad = _with_a_bad_batch(folder, "skip")
+    _expect(loop.run(bad, epochs=2).step == 2 * bad.steps_per_epoch - 2, "the run did not go on")
+    _expect(loop.optimizer.skipped_steps == 2, "the steps were not counted")
+    _expect(all(np.all(np.isfinite(w)) for w in loop.model.get_weights()), "weights or averages are lost")
 
 
 def _with_a_bad_batch(folder, word):
+    """A loop, its data, and the same with a sample of which the first layer makes NaN."""
     import tensorflow as tf
 
+    import trainloop as tl
+
+    marked = 12345.0
     loop, data = faults.make_loop(folder, on_nonfinite=word)
-    at = tf.Variable(0, dtype=tf.int64)
+    x, y = (array.numpy() for array in data.arrays)
+    x[200, 0] = marked
     first = loop.model.layers[0]
     call = first.call
-
-    def spoilt(x, **kwargs):
-        at.assign_add(1)
-        return call(tf.where(tf.equal(at, 31), np.inf * x, x), **kwargs)
-
-    first.call = spoilt
-    return loop, data
+    first.call = lambda inputs, **options: call(tf.where(tf.equal(inputs, marked), np.float32(np.nan), inputs))
+    return loop, data, tl.ArrayData(x, y, data.batch_size)
 
 
 def exception_in_a_hook(folder):
@@ -141,16 +141,27 @@ def exception_in_an_update(folder):
     _expect(faults.records(folder) == [], "the log is not readable")
 
 
-def dataset_ends_early(folder):
+def dataset_ends_in_the_midst_of_a_block(folder):
+    batches = _batches(faults.make_loop(folder)[1]).enumerate().filter(lambda i, _: i < 7).map(lambda _, batch: batch)
+    result = faults.make_loop(folder)[0].run(batches, epochs=2)
+    _expect((result.step, len(result.epochs["loss"])) == (14, 2), "an epoch is not what the dataset has")
+
+
+def dataset_breaks_its_promise(folder):
     import tensorflow as tf
 
     loop, data = faults.make_loop(folder)
-    batches = tf.data.Dataset.from_tensor_slices(data.arrays).batch(40)
-    short = batches.take(7).apply(tf.data.experimental.assert_cardinality(10))
-    with contextlib.suppress(tf.errors.FailedPreconditionError):  # TensorFlow itself may notice the broken promise
-        loop.run(short, epochs=2)
-    _expect(np.all(np.isfinite(loop.model.get_weights()[0])), "the weights are lost")
-    _expect(len(faults.records(folder)) >= 7, "the log is not readable")
+    short = _batches(data).take(7).apply(tf.data.experimental.assert_cardinality(10))
+    words = "contain 10 elements but contained only 7"
+    _raises(tf.errors.FailedPreconditionError, words, lambda: loop.run(short, epochs=2))
+    _expect(all(np.all(np.isfinite(w)) for w in loop.model.get_weights()), "the weights are lost")
+    _expect(faults.records(folder) is not None, "the log is not readable")
+
+
+def _batches(data):
+    import tensorflow as tf
+
+    return tf.data.Dataset.from_tensor_slices(data.arrays).batch(40)
 
 
 def _raises(kind, words, function):
@@ -173,7 +184,8 @@ FAULTS = {
         for fault in (
             *(missing_arrays, disk_full_while_saving, folder_of_checkpoints_not_writable, two_processes_on_one_run),
             *(nan_in_one_batch_stopped, nan_in_one_batch_skipped),
-            *(exception_in_a_hook, exception_in_the_loss, exception_in_an_update, dataset_ends_early),
+            *(exception_in_a_hook, exception_in_the_loss, exception_in_an_update),
+            *(dataset_ends_in_the_midst_of_a_block, dataset_breaks_its_promise),
         )
     },
 }
