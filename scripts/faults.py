@@ -126,10 +126,12 @@ def in_a_process(function, *arguments, kill_after=None):
             traceback.print_exc()
         finally:
             os._exit(code)
-    if kill_after is not None:
-        time.sleep(kill_after)
-        os.kill(child, signal.SIGKILL)
-    status = os.waitpid(child, 0)[1]
+    deadline = None if kill_after is None else time.monotonic() + kill_after
+    while (ended := os.waitpid(child, os.WNOHANG))[0] == 0:
+        if deadline is not None and time.monotonic() >= deadline:
+            os.kill(child, signal.SIGKILL)
+        time.sleep(0.005)
+    status = ended[1]
     return os.WTERMSIG(status) or os.WEXITSTATUS(status)
 
 

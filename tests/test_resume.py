@@ -37,7 +37,7 @@ def lines(path):
 @pytest.mark.parametrize("method", interrupted.METHODS)
 def test_killed_at_any_moment(method, tmp_path):
     command = [sys.executable, interrupted.__file__, method, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     with np.load(tmp_path / "whole" / "final.npz") as whole, np.load(tmp_path / "cut" / "final.npz") as cut:
         assert whole.files == cut.files
