@@ -96,7 +96,8 @@ def identity(model, optimizer):
     Numbers that Keras puts behind names to tell them apart do not count: they depend on what else a process has made.
     """
     described = {name: f"{list(v.shape)} {v.dtype}" for name, v in _variables_of(model).items()}
-    config = json.loads(json.dumps(optimizer.get_config(), default=str))
+    text = json.dumps(optimizer.get_config(), default=str)
+    config = json.loads(re.sub(r" at 0x[0-9a-f]+", "", text))  # where an object lies in memory is no part of what it is
     method = {"class": f"{type(optimizer).__module__}.{type(optimizer).__qualname__}"}
     return {"model": described, "optimizer": method | {f"config {name}": value for name, value in config.items()}}
 
