@@ -92,7 +92,7 @@ def cut_and_resumed(folder, data, step, run=None, **options):
     return whole, expected, resumed, resumed.run(data(), **run)
 
 
-@pytest.mark.parametrize(("data", "step"), [(arrays, 4), (arrays, 10), (shuffled, 5), (shuffled, 7), (shuffled, 9)])
+@pytest.mark.parametrize(("data", "step"), [(arrays, 4), (arrays, 10), (shuffled, 5), (shuffled, 10)])
 def test_the_same_bits_logs_and_result(data, step, tmp_path):
     whole, expected, resumed, result = cut_and_resumed(tmp_path, data, step)
     np.testing.assert_array_equal(weights(resumed.model), weights(whole.model))
