@@ -67,9 +67,10 @@ class MetricsFile(Hook):
             )
         self._mode = "r+b"
         if self._file is None:
-            self._open()
-        self._file.truncate(state["bytes"])
-        self._file.seek(0, os.SEEK_END)
+            os.truncate(self.path, state["bytes"])
+        else:
+            self._file.truncate(state["bytes"])
+            self._file.seek(0, os.SEEK_END)
 
     def _length(self):
         if self._file is not None:
