@@ -6,12 +6,19 @@ Without arguments: LeNet-5 on scikit-learn's handwritten digits with TestGD, the
     python scripts/train.py --list
     python scripts/train.py --dataset mnist --optimizer adam -o learning_rate=0.002 --epochs 3
     python scripts/train.py --optimizer my_method.py:MyMethod -o rad=2000
+    python scripts/train.py --run-dir runs/mine --resume
+
+Ctrl-C and SIGTERM end a run after its block of steps; --resume continues it, also after a crash.
 """
 
+import contextlib
+import dataclasses
 import datetime
 import os
+import shlex
 import sys
 import tempfile
+import traceback
 
 import click
 
@@ -67,6 +74,28 @@ class BatchSize(click.ParamType):
     help="Take each batch in parts of N samples; the sum is the same, in less memory.",
 )
 @click.option("--jit/--no-jit", default=False, show_default=True, help="Compile whole blocks with XLA.")
+@click.option(
+    "--deterministic", is_flag=True, help="The same bits in every run on the same machine, at a price in speed."
+)
+@click.option(
+    "--on-nonfinite",
+    type=click.Choice(["stop", "skip", "rollback"]),
+    default="stop",
+    show_default=True,
+    help="When a step meets NaN or infinity.",
+)
+@click.option(
+    "--checkpoint-minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="X",
+    default=1.0,
+    show_default=True,
+    help="Save at least that often.",
+)
+@click.option("--checkpoint-steps", type=click.IntRange(min=1), metavar="N", help="Save after every N-th step too.")
+@click.option("--keep", type=click.IntRange(min=1), metavar="N", default=3, show_default=True, help="Last checkpoints.")
+@click.option("--keep-best", metavar="NAME", help="Also save and keep the best epoch, by val_accuracy for example.")
+@click.option("--resume", is_flag=True, help="Continue the run in --run-dir where it was interrupted.")
 @click.option("--run-dir", help="Folder for the run's files.  [default: runs/<time>-<model>-<dataset>-<optimizer>]")
 @click.option("--overwrite", is_flag=True, help="Replace a run that is in the folder already.")
 @click.option("--list", "show_list", is_flag=True, help="Show data sets, models and optimizers, and exit.")
@@ -79,7 +108,24 @@ def train(show_list, **settings):
         run = prepare(settings)
     except (ValueError, OSError) as error:
         raise click.UsageError(" ".join(str(error).split())) from error
-    run()
+    with blaming_user_code():
+        run()
+
+
+@contextlib.contextmanager
+def blaming_user_code():
+    """What goes wrong inside of a run ends with one line, which names the line of the user's code if it was there."""
+    from trainloop import plugins
+
+    try:
+        yield
+    except (click.ClickException, click.exceptions.Exit):
+        raise
+    except Exception as error:
+        where = plugins.users_line(error)
+        if not isinstance(error, OSError):  # a full disk needs no traceback
+            traceback.print_exc()
+        raise click.ClickException(f"{type(error).__name__}{where}: {' '.join(str(error).split())}") from error
 
 
 def import_tensorflow():
@@ -128,14 +174,19 @@ def prepare(settings):
         A function without arguments that does the run.
     """
     import keras
+    import tensorflow as tf
 
     import trainloop as tl
     from trainloop import plugins
     from trainloop.run_directory import RunDirectory
     from trainloop.writers import MetricsFile
 
+    if settings["resume"] and (settings["overwrite"] or settings["run_dir"] is None):
+        raise ValueError("--resume needs --run-dir, the folder of the run, and no --overwrite")
+    if settings["deterministic"]:
+        tf.config.experimental.enable_op_determinism()
     settings = with_defaults(settings)
-    directory = RunDirectory(settings["run_dir"], settings["overwrite"])
+    directory = RunDirectory(settings["run_dir"], settings["overwrite"], settings["resume"])
     cls = plugins.find_optimizer(settings["optimizer"])
     optimizer = plugins.make_optimizer(cls, plugins.parse_options(settings["options"]))
     build_model = plugins.find_model(settings["model"])
@@ -148,10 +199,11 @@ def prepare(settings):
         optimizer,
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
-        hooks=[MetricsFile(directory.metrics), make_display()],
+        hooks=[MetricsFile(directory.metrics), make_display(), make_saver(settings, directory)],
         jit_compile=settings["jit"],
         steps_per_call=settings["steps_per_call"],
         microbatch_size=settings["microbatch"],
+        on_nonfinite=settings["on_nonfinite"],
     )
     facts = {
         "parameters": optimizer.layout.size,
@@ -159,8 +211,19 @@ def prepare(settings):
         "data_fingerprint": batches.fingerprint(),
         "optimizer_config": optimizer.get_config(),
     }
-    directory.create({**settings, **facts})
-    return lambda: do_run(settings, directory, loop, batches, (data.x_test, data.y_test))
+    step = None
+    if settings["resume"]:
+        step = directory.resume({**settings, **facts}, loop.restore)
+    else:
+        directory.begin({**settings, **facts})
+    return lambda: do_run(settings, directory, loop, batches, (data.x_test, data.y_test), step)
+
+
+def make_saver(settings, directory):
+    from trainloop.saving import SaveCheckpoint
+
+    minutes, steps = settings["checkpoint_minutes"], settings["checkpoint_steps"]
+    return SaveCheckpoint(directory.checkpoints, steps, minutes, settings["keep"], settings["keep_best"])
 
 
 def make_display():
@@ -188,29 +251,51 @@ def with_defaults(settings):
     return settings
 
 
-def do_run(settings, directory, loop, batches, test):
+def do_run(settings, directory, loop, batches, test, resumed_at):
     import trainloop as tl
-    from trainloop.report import plot_curves
+    from trainloop.signals import StopOnSignals
 
     title = f"{settings['model']} on {settings['dataset']} with {settings['optimizer']}"
     n = loop.optimizer.layout.size
     click.echo(f"{title}: n = {n:,} parameters, {batches.size:,} training images, files in {directory.path}")
     click.echo(loop.optimizer.memory_plan(n, loop.optimizer.layout.dtype))
-    try:
-        result, failure = (
-            loop.run(batches, epochs=settings["epochs"], steps=settings["steps"], validation_data=test),
-            None,
+    if settings["resume"]:
+        click.echo(
+            "no checkpoint yet: from the beginning" if resumed_at is None else f"goes on after step {resumed_at}"
         )
-    except tl.TrainingError as error:
-        result, failure = error.result, error
-    plot_curves(result, directory.curves, title)
-    if loop.optimizer.best_point() is not None:
-        loop.optimizer.restore_best()
-    loop.model.save(directory.model)
+    failure = None
+    with StopOnSignals(loop.stop) as signals:
+        try:
+            result = loop.run(batches, epochs=settings["epochs"], steps=settings["steps"], validation_data=test)
+        except tl.TrainingError as error:
+            result, failure = error.result, error
+    if signals.received and failure is None:
+        click.echo(f"Stopped after step {result.step}. Continue with: {command_to_resume(directory)}")
+        sys.exit(signals.exit_code)
+    write_results(directory, loop, result, title, resumed_at)
     if failure is not None:
         raise click.ClickException(str(failure))
     measured = loop.evaluate(test)
     click.echo(f"test loss {measured['loss']:.4f}, test accuracy {measured['accuracy']:.2%}, {result.seconds:.1f} s")
+
+
+def write_results(directory, loop, result, title, resumed_at):
+    from trainloop.report import plot_curves
+    from trainloop.writers import read_metrics
+
+    if resumed_at is not None:  # the result has only the steps of this process
+        history, epochs = read_metrics(directory.metrics)
+        result = dataclasses.replace(result, history=history, epochs=epochs)
+    plot_curves(result, directory.curves, title)
+    if loop.optimizer.best_point() is not None:
+        loop.optimizer.restore_best()
+    loop.model.save(directory.model)
+
+
+def command_to_resume(directory):
+    given = [argument for argument in sys.argv if argument not in ("--resume", "--overwrite")]
+    named = any(argument.startswith("--run-dir") for argument in given)
+    return shlex.join(["python", *given, *([] if named else ["--run-dir", str(directory.path)]), "--resume"])
 
 
 def _first_line(documented):

@@ -11,8 +11,9 @@ PACKAGE = ROOT / "trainloop"
 
 # Who may import whom: modules only from lower layers, or from their own where no circle arises.
 LAYERS = [
-    {"status", "storage_choice", "checks", "array_checks", "xla"},
-    {"layout", "linalg", "data", "datasets", "data_files", "models", "derivatives", "stored", "unmade"},
+    {"status", "storage_choice", "checks", "array_checks", "durable", "run_lock", "signals", "xla"},
+    {"checkpoint_file", "iterator_state", "random_state", "side_effects"}
+    | {"layout", "linalg", "data", "datasets", "data_files", "models", "derivatives", "stored", "unmade"},
     {
         "row_writing",
         "panels",
@@ -31,7 +32,8 @@ LAYERS = [
     {"line", "interpolation", "backtracking", "more_thuente", "secant2", "linesearch", "trust_region"},
     {"state", "refusals", "fusion", "whole_vector", "optimizer", "wrapper", "metrics", "memory", "memory_plan"},
     {"algorithms"},
-    {"history", "hooks", "pace", "engine", "bookkeeping", "loop", "writers", "display", "report", "run_directory"}
+    {"checkpoint_folder", "checkpoint", "saving", "monitor", "endings", "nonfinite", "diagnosis"}
+    | {"history", "hooks", "pace", "engine", "bookkeeping", "loop", "writers", "display", "report", "run_directory"}
     | {"minimize", "stopping"},
     {"plugins", "testing", "__init__"},
 ]
@@ -53,6 +55,7 @@ WRITERS = {
     "whole_vector",
     "evaluations",
     "checkpoint",
+    "side_effects",
 }
 WRITERS |= {"testing"}  # resets what it puts to the test
 

@@ -1,6 +1,9 @@
 """The command line, as a user meets it: in a process of its own."""
 
 import json
+import re
+import runpy
+import signal
 import subprocess
 import sys
 
@@ -10,6 +13,7 @@ import pytest
 from conftest import ROOT
 
 from trainloop import ALGORITHMS, WRAPPERS
+from trainloop.run_lock import RunLock
 
 TRAIN = [sys.executable, str(ROOT / "scripts" / "train.py")]
 
@@ -88,6 +92,54 @@ def test_a_folder_with_a_run_is_not_touched_unless_asked(run, tmp_path):
     assert done.returncode == 2
     assert "already holds a run" in done.stderr
     assert (run[0] / "config.json").read_bytes() == before
+
+
+def test_an_interrupted_run_is_continued_by_the_same_command(tmp_path):
+    """SIGTERM in the midst, then --resume: the files of a run of its own, but for the clock."""
+    options = ["--model", "softmax_regression", "--epochs", "100000", "--deterministic", "--checkpoint-steps", "40"]
+    begun = subprocess.Popen(
+        [*TRAIN, *options, "--run-dir", "a"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    for line in begun.stdout:
+        if line.startswith("epoch 3 "):
+            break
+    begun.send_signal(signal.SIGTERM)
+    out, err = begun.communicate(timeout=100)
+    assert (begun.returncode, err) == (143, "")
+    last = out.splitlines()[-1]
+    stopped = int(re.match(r"Stopped after step (\d+)\. Continue with: python .*--run-dir a --resume$", last)[1])
+    assert not (tmp_path / "a" / "model.keras").exists()
+
+    options[3] = str(stopped // 23 + 3)  # goals are totals, and may change
+    resumed = train(*options, "--run-dir", "a", "--resume", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"goes on after step {stopped}" in resumed.stdout.splitlines()
+    whole = train(*options, "--run-dir", "b", cwd=tmp_path)
+    logs = [lines(tmp_path / name / "metrics.jsonl") for name in "ab"]
+    for records in logs:
+        for record in records:
+            record.pop("seconds", None)
+    assert logs[0] == logs[1]
+    assert resumed.stdout.splitlines()[-1].rpartition(",")[0] == whole.stdout.splitlines()[-1].rpartition(",")[0]
+
+
+def test_a_users_mistake_is_named_by_its_line_and_the_files_are_readable(tmp_path, monkeypatch, capfd, float32):
+    (tmp_path / "mine.py").write_text(
+        "from trainloop import SimpleGD\n"
+        "class Mine(SimpleGD):\n"
+        "    def update(self, x, g, state):\n"
+        "        return x - self.rate * g, {}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    options = ["--model", "softmax_regression", "--optimizer", "mine.py:Mine", "--run-dir", "a"]
+    monkeypatch.setattr(sys, "argv", ["train.py", *options])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "scripts" / "train.py"), run_name="__main__")
+    assert ended.value.code == 1
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert re.match(r"Error: AttributeError at .*mine\.py:4 in update: .*no attribute 'rate'", last)
+    assert lines(tmp_path / "a" / "metrics.jsonl") == []
+    assert json.loads((tmp_path / "a" / "config.json").read_text())["optimizer"] == "mine.py:Mine"
 
 
 def test_overwrite_replaces_a_run(tmp_path):
@@ -181,6 +233,14 @@ BAD = {
     "--batch-size half": "full",
     "--seed -1": "seed",
     "--jit": "storage='dense'",
+    "--resume": "--resume needs --run-dir",
+    "--resume --run-dir a --overwrite": "no --overwrite",
+    "--run-dir taken": "in use by a run of another process",
+    "--run-dir stopped": "it did not come to its end, so continue it with --resume",
+    "--run-dir stopped --resume": "seed was 1, here it is 0",
+    "--run-dir /proc/nowhere": "/proc/nowhere",
+    "--keep-best val_something --run-dir b": "say so with larger_is_better",
+    "--on-nonfinite rollback --optimizer lbfgs --run-dir b": "no learning rate, radius or damping",
     "--run-dir file": "file",
     "--run-dir file/below": "file",
     "--no-such-option": "no-such-option",
@@ -201,19 +261,22 @@ def bad_folder(tmp_path_factory):
         for file in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
             (folder / name / f"{file}-ubyte{suffix}").write_bytes(content)
     (folder / "file").write_text("")
+    (folder / "taken").mkdir()
+    (folder / "stopped").mkdir()
+    (folder / "stopped" / "config.json").write_text('{"seed": 1}')
     head = "from trainloop import SimpleGD\n\nclass"
     (folder / "old.py").write_text(f"{head} Old(SimpleGD):\n    def _resource_apply_dense(self, g, v):\n        pass\n")
     (folder / "frozen.py").write_text(
         f"{head} Frozen(SimpleGD):\n    def __init__(self):\n        super().__init__()\n"
     )
-    return folder
+    lock = RunLock(folder / "taken" / "lock")
+    yield folder
+    lock.release()
 
 
 @pytest.mark.parametrize(("arguments", "words"), BAD.items(), ids=BAD.keys())
 def test_bad_input_is_one_line_and_code_2(arguments, words, bad_folder, monkeypatch, capfd):
     """In this process, because starting TensorFlow thirty times would take minutes."""
-    import runpy
-
     monkeypatch.chdir(bad_folder)
     if "Frozen" in words:
         arguments += " -o rad=3"
@@ -225,3 +288,4 @@ def test_bad_input_is_one_line_and_code_2(arguments, words, bad_folder, monkeypa
     assert line.startswith("Error: ")
     assert words in line
     assert not (bad_folder / "runs").exists()
+    assert not (bad_folder / "b").exists()

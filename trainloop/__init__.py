@@ -29,6 +29,7 @@ from trainloop.algorithms import (
     TestGD,
 )
 from trainloop.data import DATASETS, ArrayData, DataSplit, load
+from trainloop.endings import EarlyStopping, RestoreBest, StopWhen
 from trainloop.function_objective import FunctionObjective, LeastSquares
 from trainloop.history import RunResult
 from trainloop.hooks import Hook, Progress
@@ -39,10 +40,12 @@ from trainloop.model_objective import ModelObjective
 from trainloop.models import MODELS, lenet5, mlp, softmax_regression
 from trainloop.objective import Objective
 from trainloop.optimizer import GlobalObjectiveOptimizer, GlobalVectorOptimizer
+from trainloop.saving import SaveCheckpoint
 from trainloop.shared_matrix import SharedMatrix
 from trainloop.status import Status, TrainingError
 from trainloop.stored import StoredValue
 from trainloop.vector_ring import VectorRing
+from trainloop.writers import MetricsFile
 
 __version__ = "0.1.0"
 
@@ -60,6 +63,7 @@ __all__ = [
     "ArrayData",
     "BestSoFar",
     "DataSplit",
+    "EarlyStopping",
     "Ellipsoid",
     "FlatLayout",
     "FullMatrixAdaGrad",
@@ -70,6 +74,7 @@ __all__ = [
     "Iterate",
     "LeastSquares",
     "LevenbergMarquardt",
+    "MetricsFile",
     "MinimizeResult",
     "ModelObjective",
     "Momentum",
@@ -77,12 +82,15 @@ __all__ = [
     "NonlinearCG",
     "Objective",
     "Progress",
+    "RestoreBest",
     "RunResult",
+    "SaveCheckpoint",
     "SharedMatrix",
     "ShorR",
     "SimpleGD",
     "Status",
     "StochasticShorR",
+    "StopWhen",
     "StoredValue",
     "TestGD",
     "TrainLoop",

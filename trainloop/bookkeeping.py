@@ -17,31 +17,64 @@ class Bookkeeping:
         feed: the feed the run takes its batches from; its position is advanced here and nowhere else.
         epochs, steps: the goal, see `TrainLoop.run`.
         step: steps the optimizer has taken before.
+        evaluations: that were counted before, by kind; None where every step takes one f and one gradient.
     """
 
-    def __init__(self, feed, epochs, steps, step):
+    def __init__(self, feed, epochs, steps, step, evaluations=None):
         if epochs is None and steps is None:
             raise ValueError("run needs epochs=... or steps=...; received neither")
         if steps is None and feed.infinite:
             raise ValueError("the dataset is infinite, so an epoch has no end; give steps=..., or bound it with take()")
-        epochs = epochs if epochs is None else checks.integer("epochs", epochs, at_least=1)
-        self.last_epoch = None if epochs is None else feed.epoch + epochs
+        self.epochs = epochs if epochs is None else checks.integer("epochs", epochs, at_least=1)
         self.steps = steps if steps is None else checks.integer("steps", steps, at_least=1)
-        self.feed, self.step, self.first_step = feed, step, step
+        self.feed, self.step, self.first_step, self.first_epoch = feed, step, step, feed.epoch
         self.began = time.perf_counter()
         self.recorder, self.status = Recorder(), Status.RUNNING
+        self.first_evaluations = evaluations
 
     @property
     def steps_taken(self):
         return self.step - self.first_step
+
+    @property
+    def last_epoch(self):
+        """How many epochs of the feed are over at the end of the run, None when only steps count."""
+        return None if self.epochs is None else self.first_epoch + self.epochs
+
+    def state(self):
+        """Where the run stands, for a checkpoint: JSON-able."""
+        return {
+            "step": self.step,
+            "epoch": self.feed.epoch,
+            "index": self.feed.index,
+            "first_step": self.first_step,
+            "first_epoch": self.first_epoch,
+            "first_evaluations": self.first_evaluations,
+            "seconds": time.perf_counter() - self.began,
+            "recorder": self.recorder.state(),
+        }
+
+    def go_to(self, state, feed_arrays):
+        """Stand where the run of a checkpoint stood, with its beginning: goals count from there.
+
+        Args:
+            state: what `state` returned.
+            feed_arrays: what the feed's `arrays` returned.
+        """
+        for name in ("step", "first_step", "first_epoch", "first_evaluations"):
+            setattr(self, name, state[name])
+        self.feed.go_to(state["epoch"], state["index"], feed_arrays)
+        self.began = time.perf_counter() - state["seconds"]
+        self.recorder.go_to(self.step, state["recorder"])
+        self.status = self.status_by_goal()
 
     def steps_available(self):
         """Steps to the end of the epoch or of the run, None when neither is known."""
         left = None if self.steps is None else self.steps - self.steps_taken
         return smallest(self.feed.available(), left)
 
-    def take(self, block, wanted, columns):
-        """Account for a block. Returns whether it ended the epoch."""
+    def take(self, block, wanted, columns, dropped=0):
+        """Account for a block, and for batches at its end that led to no step. Returns whether it ended the epoch."""
         count = len(block.rows)
         position = {"step": self.step + 1 + np.arange(count), "epoch": np.full(count, self.feed.epoch + 1)}
         named = {name: block.rows[:, i].astype(dtype) for i, (name, dtype) in enumerate(columns.items())}
@@ -50,9 +83,10 @@ class Bookkeeping:
             self.recorder.add_block(self.logs)
         self.status = block.status
         self.step += count
-        self.epoch, self.epoch_step = self.feed.epoch + 1, self.feed.index + count
-        ended_early = block.status != Status.RUNNING
-        return self.feed.advance(count, count if ended_early else wanted)
+        batches = count + dropped
+        self.epoch, self.epoch_step = self.feed.epoch + 1, self.feed.index + batches
+        ended_early = dropped or block.status != Status.RUNNING
+        return self.feed.advance(batches, batches if ended_early else wanted)
 
     def check_counter(self, iterations):
         """Every step that did not fail must have been committed; anything else would be a silent loss."""
@@ -99,7 +133,7 @@ class Bookkeeping:
 
         Args:
             stop_reason: a hook's sentence, or None.
-            evaluations: by kind, or None for one f and one gradient per step.
+            evaluations: that are counted now, by kind; None as above.
         """
         interrupted = self.status == Status.RUNNING
         message = "the run was interrupted" if interrupted else stop_reason or self.status.sentence
@@ -111,8 +145,11 @@ class Bookkeeping:
             epochs=self.recorder.epochs(),
             step=self.step,
             seconds=time.perf_counter() - self.began,
-            evaluations=evaluations or {"f": taken, "gradient": taken},
+            evaluations=self._evaluations_since(evaluations) or {"f": taken, "gradient": taken},
         )
+
+    def _evaluations_since(self, now):
+        return now and {kind: count - self.first_evaluations[kind] for kind, count in now.items()}
 
 
 def smallest(*limits):

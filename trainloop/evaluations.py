@@ -33,6 +33,11 @@ class Evaluations:
         """{kind: int}."""
         return dict(zip(KINDS, np.asarray(self._counts).tolist(), strict=True))
 
+    @property
+    def variable(self):
+        """The counts, in the order of `KINDS`."""
+        return self._counts
+
 
 class Counted(Objective):
     """An objective whose evaluations are counted.

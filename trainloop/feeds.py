@@ -10,6 +10,7 @@ it is a pair of pure pieces: `source`, tensors (or an iterator) handed to the bl
 
 import tensorflow as tf
 
+from trainloop import iterator_state
 from trainloop.data import ArrayData, gather_batch
 
 # Samples per batch of arrays that come without one.
@@ -31,6 +32,7 @@ class ArrayFeed:
         self.steps_per_epoch = data.steps_per_epoch
         self.epoch, self.index = 0, 0
         self._order = None
+        self._fingerprint = None
 
     def available(self):
         """How many steps the next block may take at most."""
@@ -67,6 +69,27 @@ class ArrayFeed:
         self.epoch, self.index, self._order = self.epoch + 1, 0, None
         return True
 
+    def description(self):
+        """What a checkpoint says of these data: equal for equal ones."""
+        data = self.data
+        if self._fingerprint is None:
+            self._fingerprint = data.fingerprint()
+        named = {"samples": data.size, "batch_size": data.batch_size, "seed": data.seed, "shuffle": data.shuffle}
+        return {"kind": "ArrayData", **named, "fingerprint": self._fingerprint}
+
+    def arrays(self):
+        """What a checkpoint needs besides epoch and index to find the next batch: nothing."""
+        return {}
+
+    def go_to(self, epoch, index, arrays):
+        """Continue with batch `index` of an epoch."""
+        del arrays
+        self.epoch, self.index, self._order = epoch, index, None
+
+    def again(self, i):
+        """The i-th batch of the block that has just run, before `advance`."""
+        return self.batch(self.source(), i)[1]()
+
 
 class DatasetFeed:
     """Batches of a `tf.data.Dataset`; one epoch is one pass over it.
@@ -82,6 +105,7 @@ class DatasetFeed:
         self.steps_per_epoch = cardinality if cardinality >= 0 else None
         self.epoch, self.index = 0, 0
         self._iterator = None
+        self._beginning = None  # of the epoch, as `iterator_state` saves it, once somebody has asked for a position
 
     def available(self):
         """How many steps the next block may take at most, None when the length is not known."""
@@ -91,6 +115,8 @@ class DatasetFeed:
         """Arguments of the next block."""
         if self._iterator is None:
             self._iterator = iter(self.dataset)
+            if self._beginning is not None:
+                self._beginning = iterator_state.save(self._iterator)
         return (self._iterator,)
 
     @staticmethod
@@ -114,6 +140,40 @@ class DatasetFeed:
             raise ValueError("the dataset has no batches; check its filters, take() and batch(drop_remainder=True)")
         self.epoch, self.index, self._iterator = self.epoch + 1, 0, None
         return True
+
+    def description(self):
+        """What a checkpoint says of these data: equal for equal ones, as far as it shows without reading them."""
+        return {"kind": "Dataset", "batches": self.steps_per_epoch, "elements": str(self.dataset.element_spec)}
+
+    def arrays(self):
+        """What a checkpoint needs besides epoch and index to find the next batch.
+
+        The position has what is left of this epoch. Where that is nothing, TensorFlow leaves out what the orders of the
+        epochs to come are drawn from; the beginning of the epoch has it.
+
+        Raises:
+            ValueError: the dataset's iterators cannot be saved.
+        """
+        (iterator,) = self.source()
+        position = iterator_state.save(iterator)
+        self._beginning = self._beginning or position
+        parts = {"position": position, "beginning": self._beginning}
+        return {f"{part}/{name}": array for part, files in parts.items() for name, array in files.items()}
+
+    def go_to(self, epoch, index, arrays):
+        """Continue with batch `index` of an epoch, with an iterator as it was saved."""
+        parts = {part: {} for part in ("position", "beginning")}
+        for name, array in arrays.items():
+            part, _, file = name.partition("/")
+            parts[part][file] = array
+        self.epoch, self.index, self._iterator = epoch, index, iter(self.dataset)
+        iterator_state.load(self._iterator, parts["position"])
+        iterator_state.load(iter(self.dataset), parts["beginning"])  # last: it leaves the drawing of orders behind it
+        self._beginning = parts["beginning"]
+
+    def again(self, i):
+        """The i-th batch of the block that has just run, before `advance`; that of another pass where those differ."""
+        return next(iter(self.dataset.skip(self.index + i)), None)
 
 
 def _specs(parts):

@@ -35,14 +35,28 @@ class RunResult:
 
 
 class Recorder:
-    """Collects blocks of steps and epochs while a run goes on."""
+    """Collects blocks of steps and epochs while a run goes on.
+
+    The mean loss of an epoch comes from running sums, taken step after step: they are the same however the steps are
+    cut into blocks, and however often the run was interrupted.
+    """
 
     def __init__(self):
         self._blocks, self._epochs = [], []
+        self._sums = {"epoch": 0, "loss": 0.0, "samples": 0.0}
+        self._last_finite_loss = None
 
     def add_block(self, logs):
-        """Keep the arrays of one block; every block has the same names."""
+        """Keep the arrays of one block; every block has the same names and lies in one epoch."""
         self._blocks.append(logs)
+        if self._sums["epoch"] != logs["epoch"][0]:
+            self._sums = {"epoch": int(logs["epoch"][0]), "loss": 0.0, "samples": 0.0}
+        samples = logs["samples"].astype(float)
+        self._sums["loss"] = _running_sum(self._sums["loss"], logs["loss"].astype(float) * samples)
+        self._sums["samples"] = _running_sum(self._sums["samples"], samples)
+        finite = logs["loss"][np.isfinite(logs["loss"])]
+        if finite.size:
+            self._last_finite_loss = float(finite[-1])
 
     def add_epoch(self, summary):
         """Keep the numbers of one epoch."""
@@ -60,18 +74,30 @@ class Recorder:
 
     def last_finite_loss(self):
         """The newest finite loss, or None."""
-        for block in reversed(self._blocks):
-            finite = block["loss"][np.isfinite(block["loss"])]
-            if finite.size:
-                return float(finite[-1])
-        return None
+        return self._last_finite_loss
 
     def epoch_loss(self, epoch):
-        """Mean loss over the samples of an epoch, as far as this run has seen it."""
-        losses, samples = [], []
-        for block in reversed(self._blocks):
-            if block["epoch"][0] != epoch:
-                break
-            losses.append(block["loss"])
-            samples.append(block["samples"])
-        return float(np.average(np.concatenate(losses), weights=np.concatenate(samples)))
+        """Mean loss over the samples of the newest epoch, as far as this run has seen it; NaN where it saw nothing."""
+        seen = self._sums["epoch"] == epoch
+        return self._sums["loss"] / self._sums["samples"] if seen else float("nan")
+
+    def state(self):
+        """What a resumed run needs: JSON-able. Steps are not part of it, there may be millions."""
+        return {"epochs": self._epochs, "sums": self._sums, "last_finite_loss": self._last_finite_loss}
+
+    def go_to(self, step, state):
+        """Be as it was after a step: what came later is forgotten.
+
+        Args:
+            step: the last one to keep.
+            state: what `state` returned then.
+        """
+        kept = [{name: values[block["step"] <= step] for name, values in block.items()} for block in self._blocks]
+        self._blocks = [block for block in kept if len(block["step"])]
+        self._epochs, self._sums = list(state["epochs"]), dict(state["sums"])
+        self._last_finite_loss = state["last_finite_loss"]
+
+
+def _running_sum(total, terms):
+    """total + terms[0] + terms[1] + ..., in this order."""
+    return float(np.cumsum(np.concatenate([[total], terms]))[-1])

@@ -5,6 +5,7 @@ Python between two compiled blocks; the loop ends a block exactly where a hook w
 `every_steps` is met to the step, whatever the length of blocks.
 """
 
+import contextlib
 import dataclasses
 
 from trainloop import checks
@@ -65,9 +66,31 @@ class Hook:
             summary: dict of numbers: the epoch's entry in `RunResult.epochs`.
         """
 
+    def on_rest(self, progress, status):
+        """After every block when all other hooks, the validation and the log are done with it: the place to save.
+
+        Args:
+            progress: a `Progress`.
+            status: a `Status`: RUNNING, or how the run is about to end.
+        """
+
     def on_end(self, result):
         """After the last step, and also when the run fails or is interrupted: the place to close files.
 
         Args:
             result: the `RunResult` so far.
         """
+
+    def state(self):
+        """What this hook has to remember when the run is interrupted: dict of JSON-able values and NumPy arrays."""
+        return {}
+
+    def load_state(self, state):
+        """Be as this hook was when `state` returned this dict. Called before `on_start`, or in the midst of a run."""
+
+
+def end_all(hooks, result):
+    """Call `on_end` of every hook, also when one of them raises."""
+    with contextlib.ExitStack() as ends:
+        for hook in reversed(hooks):
+            ends.callback(hook.on_end, result)

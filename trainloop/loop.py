@@ -11,26 +11,35 @@ Inside a block, for every step, in this order (`TrainLoop._train_step`):
 What holds at every moment:
 
     - Logs and metrics of a step describe the weights *before* its update.
-    - A failed step writes nothing; the block ends with it and `run` raises `TrainingError`.
+    - A failed step writes nothing, neither weights nor averages nor counters; the block ends with it, and then
+        `on_nonfinite` decides (nonfinite.py): `run` raises `TrainingError`, or goes on.
+    - Between two blocks, when all hooks have seen the last one, everything that the rest of the run depends on can be
+        saved and put back (checkpoint.py).
     - How many steps a block has does not change a single bit of the result.
     - A block ends at the next hook, at the end of the epoch, or after `steps_per_call` steps, whichever comes
         first.
     - Reading a block's log is the only synchronisation with Python, once per block.
 """
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 
-from trainloop import batch_loss, checks, refusals
+from trainloop import batch_loss, checkpoint, checks, diagnosis, refusals
 from trainloop.bookkeeping import Bookkeeping, smallest
+from trainloop.checkpoint_folder import CheckpointFolder
 from trainloop.engine import Engine
 from trainloop.evaluations import KINDS, Counted, Evaluations
 from trainloop.feeds import as_feed
+from trainloop.hooks import end_all
 from trainloop.layout import VariableVector
 from trainloop.metrics import MetricSet
 from trainloop.model_objective import ModelObjective
+from trainloop.nonfinite import NONFINITE, OnNonfinite
 from trainloop.optimizer import GlobalObjectiveOptimizer
 from trainloop.pace import Pace
+from trainloop.side_effects import SideEffects
 from trainloop.status import Status, TrainingError
 from trainloop.whole_vector import WholeVectorOptimizer
 
@@ -52,6 +61,8 @@ class TrainLoop:
         steps_per_call: at most this many steps per compiled call; None finds a length of about half a second.
         microbatch_size: take each batch in parts of at most this many samples. The sum is that of the whole batch,
             in the memory of one part; so `batch_size=None`, all data at once, works for any amount of data.
+        on_nonfinite: what to do about a step that met NaN or infinity: "stop"; "skip" that step; "rollback" to the
+            last checkpoint and take shorter steps, which needs the hook `SaveCheckpoint`.
 
     Attributes:
         traces: how often a block of steps was traced: once per kind and shape of data.
@@ -78,6 +89,7 @@ class TrainLoop:
         jit_compile=False,
         steps_per_call=None,
         microbatch_size=None,
+        on_nonfinite="stop",
     ):
         _check_kinds(model, optimizer)
         refusals.half_precision(model)
@@ -102,7 +114,8 @@ class TrainLoop:
         self._test = Engine(self._test_step, 2, self._test_metrics.results)
         self._pace = Pace(steps_per_call, self._train.most_steps)
         self._data, self._feed = (), None
-        self._stop_reason = None
+        self._nonfinite = OnNonfinite(on_nonfinite, optimizer)
+        self._run, self._position, self._where, self._stop_reason = None, None, None, None
 
     @property
     def traces(self):
@@ -126,26 +139,80 @@ class TrainLoop:
             TrainingError: a step failed. Everything before it is kept, in the weights and in the error's
                 `result`.
         """
-        run = Bookkeeping(self._feed_of(data), epochs, steps, int(self.optimizer.iterations))
+        counted = self._evaluations and self._evaluations.as_dict()
+        run = Bookkeeping(self._feed_of(data), epochs, steps, int(self.optimizer.iterations), counted)
         if validation_data is not None:
             as_feed(validation_data)  # what is wrong with it should not show only after the first epoch
-        self._stop_reason = None
-        before = self._evaluations and self._evaluations.as_dict()
-        for hook in self.hooks:
-            hook.on_start(self)
+        if self._position is not None:
+            self._position.continue_in(run)
+        self._run, self._position, self._where = run, None, None
+        started = []
         try:
+            for hook in self.hooks:
+                started.append(hook)
+                hook.on_start(self)
+            self._nonfinite.begin(self, run.step)
             while run.status == Status.RUNNING:
                 self._one_block(run, validation_data)
         finally:
-            result = run.result(self._stop_reason, self._evaluations_since(before))
-            for hook in self.hooks:
-                hook.on_end(result)
+            result = run.result(self._stop_reason, self._evaluations and self._evaluations.as_dict())
+            self._run, self._stop_reason = None, None
+            end_all(started, result)
         if run.status.failed:
-            raise TrainingError(run.step, run.status, run.recorder.last_finite_loss(), result)
+            raise TrainingError(run.step, run.status, run.recorder.last_finite_loss(), result, self._where)
         return result
 
+    def restore(self, folder):
+        """Go back to, or continue after an interruption from, the newest checkpoint that `SaveCheckpoint` has written.
+
+        Weights, the method's state and what hooks remember are put back now; the next `run`, on the same data,
+        continues the run that was saved, in the middle of an epoch too, with the same bits as if nothing had happened.
+        Its goals count from the beginning of that run: they are totals. Damaged checkpoints are named in a warning of
+        the log, and the one before is taken.
+
+        Args:
+            folder: of checkpoints. It need not exist.
+
+        Returns:
+            The step it stands at, or None where there is no checkpoint. Then nothing was changed.
+
+        Raises:
+            ValueError: the checkpoint is one of another model or another optimizer; `run` raises it for other data.
+        """
+        self._position = self.restore_position(CheckpointFolder(folder))
+        if self._position is None:
+            return None
+        self._nonfinite.rollbacks = self._position.rollbacks
+        return self._position.run["step"]
+
+    def restore_position(self, folder):
+        """The part of `restore` that is also a rollback's: a `checkpoint.Position`, or None."""
+        saved = folder.newest()
+        if saved is None:
+            return None
+        with saved:
+            return checkpoint.load(saved, self.resumable())
+
+    def resumable(self):
+        """What a checkpoint is made of: a `checkpoint.Resumable`."""
+        return checkpoint.Resumable(
+            model=self.model,
+            optimizer=self.optimizer,
+            metrics=self._metrics,
+            evaluations=self._evaluations,
+            hooks=self.hooks,
+            of=self._identity,
+            run=self._run,
+            rollbacks=self._nonfinite.rollbacks,
+        )
+
+    @functools.cached_property
+    def _identity(self):
+        """As model and optimizer were at first: a learning rate may change while a run goes on."""
+        return checkpoint.identity(self.model, self.optimizer)
+
     def stop(self, reason):
-        """Ask the current run to end after this block. For hooks.
+        """Ask the current run, or the next one if there is none, to end after this block. For hooks and signals.
 
         Args:
             reason: a sentence, which becomes the result's message.
@@ -182,7 +249,14 @@ class TrainLoop:
         wanted = smallest(run.steps_available(), self._pace.limit(), *self._steps_to_hooks(run.step))
         block = self._train(run.feed, wanted)
         self._pace.observe(len(block.rows), block.seconds)
-        epoch_over = run.take(block, wanted, self._columns)
+        back_to = self._nonfinite.roll_back(self, block.status)
+        if back_to is not None:
+            back_to.continue_in(run)
+            return
+        block, dropped = self._nonfinite.skip(block, run.step)
+        if block.status in NONFINITE:
+            self._where = self._find_nonfinite(run.feed, len(block.rows) - 1)
+        epoch_over = run.take(block, wanted, self._columns, dropped)
         run.check_counter(int(self.optimizer.iterations))
         progress = run.progress(block.results)
         self._call_hooks(run, progress)
@@ -192,6 +266,8 @@ class TrainLoop:
                 hook.on_epoch(progress, summary)
         if run.status == Status.RUNNING:
             run.status = Status.STOPPED if self._stop_reason else run.status_by_goal()
+        for hook in self.hooks:
+            hook.on_rest(progress, run.status)
 
     def _call_hooks(self, run, progress):
         for hook in self.hooks:
@@ -204,11 +280,15 @@ class TrainLoop:
             ):
                 hook.on_step(progress)
 
-    def _evaluations_since(self, before):
-        """By kind, None where they need no counting because every step takes one f and one gradient."""
-        if before is None:
+    def _find_nonfinite(self, feed, i):
+        """Where the first number arose in the i-th batch of the last block that is not finite; None if not known."""
+        batch = feed.again(i)
+        if batch is None:
             return None
-        return {kind: count - before[kind] for kind, count in self._evaluations.as_dict().items()}
+        try:
+            return diagnosis.first_nonfinite(self.model, self._batch_loss, batch, self._vector, self._microbatch_size)
+        except tf.errors.OpError:  # such as too little memory outside of compiled code: the failure itself comes first
+            return None
 
     def _steps_to_hooks(self, step):
         return [hook.every_steps - step % hook.every_steps for hook in self.hooks if hook.every_steps]
@@ -224,6 +304,7 @@ class TrainLoop:
     # ---- compiled ----
 
     def _train_step(self, batch):
+        effects = SideEffects([*getattr(self.model, "non_trainable_variables", ()), *self._metrics.variables])
         observe = (lambda part, predictions: self._metrics.update(part[1], predictions)) if self._metrics else None
         objective = ModelObjective(
             self.model,
@@ -236,6 +317,7 @@ class TrainLoop:
         if self._evaluations:
             objective = Counted(objective, self._evaluations)
         status, logs, _ = self.optimizer.step(objective)
+        effects.undo_where(status < 0)
         logs = {"samples": batch_loss.samples(batch), **logs}
         if self._evaluations:
             logs |= {f"evaluations/{kind}": count for kind, count in self._evaluations.read().items()}

@@ -43,8 +43,17 @@ class MetricSet:
 
     def reset(self):
         """Forget all batches."""
-        for metric in self._chosen.values():
+        for metric in self._all():
             metric.reset_state()
+
+    @property
+    def variables(self):
+        """The counters of all metrics."""
+        return [variable for metric in self._all() for variable in metric.variables]
+
+    def _all(self):
+        for candidate in self._candidates:
+            yield from [candidate] if isinstance(candidate, keras.metrics.Metric) else candidate.values()
 
 
 def _candidates(metric):

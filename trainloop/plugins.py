@@ -12,8 +12,12 @@ import ast
 import importlib
 import importlib.util
 import inspect
+import os
 import pathlib
 import sys
+import traceback
+
+import keras
 
 from trainloop import checks, refusals
 from trainloop.algorithms import ALGORITHMS, WRAPPERS
@@ -149,6 +153,22 @@ def _run_import(source, run):
     except Exception as error:
         where = _innermost_line(error)
         raise ValueError(f"importing {source} failed{where}: {type(error).__name__}: {error}") from error
+
+
+def users_line(error):
+    """The innermost line of an exception that is a user's, as " at file:line in function"; empty where there is none.
+
+    Lines of this package, of libraries and of the program that was started are nobody's fault.
+    """
+    libraries = [pathlib.Path(module.__file__).resolve().parent for module in (sys.modules[__package__], os)]
+    libraries.append(pathlib.Path(keras.__file__).resolve().parent.parent)
+    program = getattr(sys.modules["__main__"], "__file__", None)
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        file = pathlib.Path(frame.filename).resolve()
+        ours = program is not None and file == pathlib.Path(program).resolve()
+        if file.is_file() and not ours and not any(library in file.parents for library in libraries):
+            return f" at {frame.filename}:{frame.lineno} in {frame.name}"
+    return ""
 
 
 def _innermost_line(error):

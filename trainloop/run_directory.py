@@ -2,43 +2,62 @@
 
 config.json     everything needed to repeat it
 metrics.jsonl   every step and every epoch
-curves.png      the same to look at
-model.keras     the model as it was left
+checkpoints     from which it goes on after an interruption
+curves.png      metrics.jsonl to look at
+model.keras     the model as it was left; as long as it is not there, the run has not come to its end
+lock            held by the process that works here
 """
 
 import json
 import os
 import pathlib
 import platform
+import shutil
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from trainloop import durable
+from trainloop.run_lock import RunLock
+
+# What may change when a run is continued: its goals, and what has no influence on any number.
+MAY_CHANGE = {
+    *("epochs", "steps", "steps_per_call", "on_nonfinite"),
+    *("checkpoint_steps", "checkpoint_minutes", "keep", "keep_best"),
+    *("run_dir", "overwrite", "resume", "versions"),
+}
+
 
 class RunDirectory:
-    """A folder that holds at most one run. Nothing is written before `create`.
+    """A folder that holds at most one run. Nothing is written before `begin`.
 
     Args:
-        path: made by `create` if it does not exist.
+        path: made by `begin` if it does not exist.
         overwrite: a run that is there already may be replaced.
+        resume: it may be continued.
 
     Raises:
-        ValueError: it holds a run and `overwrite` is not set, or it is a file.
+        ValueError: it holds a run and neither is set, another process is at work there, or it is a file.
     """
 
     NAMES = ("config.json", "metrics.jsonl", "curves.png", "model.keras")
 
-    def __init__(self, path, overwrite=False):
+    def __init__(self, path, overwrite=False, resume=False):
         self.path = pathlib.Path(path)
+        self.config, self.metrics, self.curves, self.model = (self.path / name for name in self.NAMES)
+        self.checkpoints = self.path / "checkpoints"
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{path} is a file; give a folder for the run")
+        self._lock = RunLock(self.path / "lock") if (self.path / "lock").exists() else None
         present = [name for name in self.NAMES if (self.path / name).exists()]
-        if present and not overwrite:
-            raise ValueError(f"{path} already holds a run ({', '.join(present)}); give another folder, or --overwrite")
-        self.config, self.metrics, self.curves, self.model = (self.path / name for name in self.NAMES)
+        if present and not overwrite and not resume:
+            ways = "" if self.model.exists() else "it did not come to its end, so continue it with --resume, or "
+            raise ValueError(
+                f"{path} already holds a run ({', '.join(present)}); {ways}give another folder, or --overwrite"
+            )
 
-    def create(self, config):
+    def begin(self, config):
         """Make the folder, remove the run that is overwritten, and write config.json.
 
         Args:
@@ -48,9 +67,48 @@ class RunDirectory:
             OSError: the folder cannot be made or written.
         """
         self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = self._lock or RunLock(self.path / "lock")
         for name in self.NAMES:
             (self.path / name).unlink(missing_ok=True)
-        self.config.write_text(json.dumps({**config, "versions": versions()}, indent=2) + "\n", encoding="utf-8")
+        if self.checkpoints.exists():
+            shutil.rmtree(self.checkpoints)
+        self._write(config)
+
+    def resume(self, config, restore):
+        """Continue the run that is there, or begin one where none is or where it was interrupted before it was saved.
+
+        Args:
+            config: as for `begin`; it must be that of the run, except for `MAY_CHANGE`.
+            restore: function of the folder of checkpoints, `TrainLoop.restore`.
+
+        Returns:
+            The step it continues from, None where it begins.
+
+        Raises:
+            ValueError: another configuration, or no checkpoint that is not damaged.
+            OSError: see `begin`.
+        """
+        if not self.config.exists():
+            return self.begin(config)
+        self._lock = self._lock or RunLock(self.path / "lock")
+        self._check(config)
+        step = restore(self.checkpoints)
+        if step is None and self.checkpoints.exists() and any(self.checkpoints.glob("step-*")):
+            raise ValueError(f"every checkpoint in {self.checkpoints} is damaged; begin again with --overwrite")
+        if step is None:
+            return self.begin(config)
+        self._write(config)
+        return step
+
+    def _check(self, config):
+        saved, here = json.loads(self.config.read_text(encoding="utf-8")), json.loads(json.dumps(config))
+        differing = [k for k in {**saved, **here} if k not in MAY_CHANGE and saved.get(k) != here.get(k)]
+        if differing:
+            listing = "; ".join(f"{k} was {saved.get(k)!r}, here it is {here.get(k)!r}" for k in differing)
+            raise ValueError(f"{self.path} is a run with other settings: {listing}. Use the same, or another folder")
+
+    def _write(self, config):
+        durable.replace_text(self.config, json.dumps({**config, "versions": versions()}, indent=2) + "\n")
 
 
 def versions():

@@ -74,13 +74,15 @@ class TrainingError(RuntimeError):
     """A run met a failure inside compiled code. The weights are those of the last finite point.
 
     Attributes: `step` (the step that failed, counted from 1 over the life of the optimizer), `status` (a
-    `Status`), `last_loss` (the last finite loss, or None) and `result` (the `RunResult` up to the failure).
+    `Status`), `last_loss` (the last finite loss, or None), `result` (the `RunResult` up to the failure) and `where`
+    (a sentence that says where the first number arose that is not finite, or None where that is not known).
     """
 
-    def __init__(self, step, status, last_loss=None, result=None):
-        self.step, self.status, self.last_loss, self.result = step, status, last_loss, result
+    def __init__(self, step, status, last_loss=None, result=None, where=None):
+        self.step, self.status, self.last_loss, self.result, self.where = step, status, last_loss, result, where
         last = "no step had a finite loss" if last_loss is None else f"last finite loss {last_loss:.6g}"
-        super().__init__(f"step {step} failed ({status.name.lower()}): {status.sentence}. {last.capitalize()}.")
+        found = f" {where[0].upper()}{where[1:]}." if where else ""
+        super().__init__(f"step {step} failed ({status.name.lower()}): {status.sentence}. {last.capitalize()}.{found}")
 
 
 def first_failure(*conditions_and_codes):

@@ -1,0 +1,240 @@
+"""Steps that meet NaN or infinity: stop with a diagnosis, skip, or go back."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from networks import blobs, crossentropy, dense_net, weights
+
+from trainloop import (
+    LBFGS,
+    SAM,
+    ArrayData,
+    LevenbergMarquardt,
+    MetricsFile,
+    Momentum,
+    SaveCheckpoint,
+    SimpleGD,
+    Status,
+    TestGD,
+    TrainingError,
+    TrainLoop,
+)
+from trainloop.nonfinite import MOST_ROLLBACKS, MOST_SKIPS
+
+pytestmark = pytest.mark.usefixtures("no_graph_rewriting")
+
+
+def data_with_a_bad_batch(**options):
+    """In batches of 20, unshuffled, the third is one whose activations overflow."""
+    x, y = blobs()
+    x[50, 0] = 1e308
+    return ArrayData(x, y, 20, shuffle=False, **options)
+
+
+def without_the_bad_batch():
+    x, y = blobs()
+    kept = np.r_[0:40, 60:96]
+    return ArrayData(x[kept], y[kept], 20, shuffle=False)
+
+
+def big_net():
+    """dense_net with weights that make 1e308 overflow, and averages and seeds that must not move for a bad batch."""
+    keras.utils.set_random_seed(0)
+    layers = [
+        keras.layers.Input((6,)),
+        keras.layers.Dense(8, kernel_initializer=keras.initializers.Constant(10.0), name="wide"),
+    ]
+    layers += [keras.layers.BatchNormalization(), keras.layers.Dropout(0.3, seed=0), keras.layers.Dense(3, name="last")]
+    return keras.Sequential(layers)
+
+
+def wide_net():
+    """The same without layers that take XLA long to compile."""
+    keras.utils.set_random_seed(0)
+    wide = keras.layers.Dense(8, kernel_initializer=keras.initializers.Constant(10.0))
+    return keras.Sequential([keras.layers.Input((6,)), wide, keras.layers.Dense(3)])
+
+
+def make_loop(net=big_net, optimizer=None, loss=None, **options):
+    return TrainLoop(net(), optimizer or Momentum(0.01), loss or crossentropy(), metrics=["accuracy"], **options)
+
+
+@pytest.mark.parametrize("optimizer", [Momentum, LBFGS])
+def test_a_skipped_batch_leaves_no_trace(optimizer, caplog):
+    skipping, never_saw = make_loop(optimizer=optimizer(), on_nonfinite="skip"), make_loop(optimizer=optimizer())
+    result = skipping.run(data_with_a_bad_batch(), epochs=2)
+    expected = never_saw.run(without_the_bad_batch(), epochs=2)
+    np.testing.assert_array_equal(weights(skipping.model), weights(never_saw.model))
+    np.testing.assert_array_equal(result.history["loss"], expected.history["loss"])
+    np.testing.assert_array_equal(result.history["step"], np.arange(1, 9))
+    np.testing.assert_array_equal(result.epochs["accuracy"], expected.epochs["accuracy"])
+    assert (result.status, skipping.optimizer.skipped_steps) == (Status.FINISHED, 2)
+    assert "step 3 was left out, because the loss is NaN" in caplog.text
+
+
+def test_skipping_has_an_end():
+    x, y = blobs()
+    loop = make_loop(on_nonfinite="skip")
+    with pytest.raises(TrainingError, match="No step had a finite loss"):
+        loop.run(ArrayData(np.full_like(x, 1e308), y, 20), steps=1000)
+    assert loop.optimizer.skipped_steps == MOST_SKIPS + 1
+
+
+def test_a_failed_step_leaves_averages_seeds_and_counters_alone():
+    loop, reference = make_loop(), make_loop()
+    with pytest.raises(TrainingError) as caught:
+        loop.run(data_with_a_bad_batch(), epochs=1)
+    reference.run(data_with_a_bad_batch(), steps=2)
+    np.testing.assert_array_equal(weights(loop.model), weights(reference.model))
+    for ours, theirs in zip(loop.model.variables, reference.model.variables, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+    assert caught.value.where == "the first layer whose output is not finite is sequential_2/wide (Dense)".replace(
+        "sequential_2", loop.model.name
+    )
+    assert str(caught.value).endswith("/wide (Dense).")
+
+
+def overflowing(y, p):
+    return tf.exp(1e3 * tf.abs(p[:, 0]))
+
+
+def rooted(y, p):
+    return tf.sqrt(p[:, 0] - p[:, 0])  # 0, with a gradient of 0 / 0
+
+
+class Rooted(keras.layers.Layer):
+    """The square root of zero, of which the gradient is infinite, on the way back to the layer before."""
+
+    def call(self, x):
+        return tf.sqrt(tf.nn.relu(x) * 0) + x
+
+
+def rooted_net():
+    inner = keras.Sequential([keras.layers.Input((6,)), keras.layers.Dense(4, name="before"), Rooted()], name="inner")
+    return keras.Sequential([keras.layers.Input((6,)), inner, keras.layers.Dense(3, name="behind")], name="outer")
+
+
+def inner_net():
+    inner = keras.Sequential([keras.layers.Input((6,)), keras.layers.Dense(4, name="sum")], name="inner")
+    inner.layers[0].set_weights([np.full((6, 4), 1e308), np.zeros(4)])
+    return keras.Sequential([keras.layers.Input((6,)), inner, keras.layers.Dense(3)], name="outer")
+
+
+@pytest.mark.parametrize(
+    ("net", "loss", "options", "words"),
+    [
+        (inner_net, None, {}, r"the first layer whose output is not finite is inner/sum \(Dense\)"),
+        (inner_net, None, {"microbatch_size": 7}, r"the first layer whose output is not finite is inner/sum \(Dense\)"),
+        (dense_net, overflowing, {}, "the outputs of all layers are finite, so it arises in the loss function"),
+        (dense_net, rooted, {}, "the first gradient that is not finite is that of .*dense_?[0-9]*/bias"),
+        (rooted_net, None, {}, "the first gradient that is not finite is that of .*before/bias"),
+    ],
+)
+def test_the_diagnosis_names_the_place(net, loss, options, words):
+    x, y = blobs()
+    loop = make_loop(net, loss=loss, **options)
+    before = weights(loop.model)
+    with pytest.raises(TrainingError) as caught:
+        loop.run(ArrayData(1e3 * x, y, 20), epochs=1)
+    assert np.all(np.isfinite(weights(loop.model)))
+    np.testing.assert_array_equal(weights(loop.model), before)
+    assert re.search(words, caught.value.where)
+    assert loop.evaluate((np.zeros((2, 6)), np.zeros(2, "int32")))  # the layers are as they were
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_a_batch_of_a_dataset_is_found_again(shuffled):
+    x, y = blobs()
+    x[50, 0] = np.nan
+    data = tf.data.Dataset.from_tensor_slices((x, y)).batch(20)
+    with pytest.raises(TrainingError) as caught:
+        make_loop().run(data.shuffle(10) if shuffled else data, epochs=1)
+    assert caught.value.where in (None, "the batch itself has a number that is not finite")
+    assert shuffled or caught.value.where is not None
+
+
+# --- Rollback ---------------------------------------------------------------------------------------------
+
+
+def steep(y, p):
+    """Finite up to 1e12: steps that are too long leave it."""
+    f = tf.reduce_sum(p**4, -1)
+    return tf.where(f < 1e12, f, tf.constant(np.nan, f.dtype))
+
+
+def rolling(folder, optimizer, **options):
+    hooks = [MetricsFile(folder / "metrics.jsonl"), SaveCheckpoint(folder / "checkpoints", every_steps=10)]
+    return TrainLoop(dense_net(), optimizer, steep, hooks=hooks, on_nonfinite="rollback", **options)
+
+
+def test_rollback_takes_shorter_steps_until_it_works(tmp_path, caplog):
+    x, y = blobs()
+    loop = rolling(tmp_path, SimpleGD(2.0))
+    result = loop.run(ArrayData(x, y, 20), epochs=3)
+    rate = float(loop.optimizer.learning_rate)
+    halvings = round(np.log2(2.0 / rate))
+    assert 1 <= halvings <= MOST_ROLLBACKS
+    assert rate == 2.0 / 2**halvings
+    assert caplog.text.count("back to step") == halvings
+    np.testing.assert_array_equal(result.history["step"], np.arange(1, 16))
+    assert np.all(np.isfinite(result.history["loss"]))
+    logged = [line for line in (tmp_path / "metrics.jsonl").read_text().splitlines() if '"step"' in line[:20]]
+    assert len(logged) == 15
+
+
+def test_rollback_has_an_end(tmp_path):
+    loop = rolling(tmp_path, SimpleGD(1e9))
+    with pytest.raises(TrainingError, match="nonfinite"):
+        loop.run(ArrayData(*blobs(), 20), epochs=3)
+    assert float(loop.optimizer.learning_rate) == 1e9 / 2**MOST_ROLLBACKS
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "names"),
+    [
+        (lambda: SimpleGD(0.5), ["learning_rate"]),
+        (lambda: TestGD(rad=5.0), ["state.radius"]),
+        (lambda: LevenbergMarquardt(), ["state.damping"]),
+        (lambda: SAM(Momentum(0.5)), ["inner.learning_rate"]),
+    ],
+)
+def test_what_makes_steps_shorter(optimizer, names):
+    method = optimizer()
+    method.build(dense_net().trainable_variables)
+    variables = method.resumable_variables()
+    before = {name: float(variables[name]) for name in names}
+    assert method.shrink_steps(0.25) == names
+    for name in names:
+        assert float(variables[name]) == before[name] * (4 if "damping" in name else 0.25)
+
+
+def test_what_cannot_go_back_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="LBFGS has no learning rate, radius or damping"):
+        make_loop(optimizer=LBFGS(), on_nonfinite="rollback")
+    with pytest.raises(ValueError, match="add the hook SaveCheckpoint"):
+        make_loop(on_nonfinite="rollback").run(data_with_a_bad_batch(), epochs=1)
+    with pytest.raises(ValueError, match="must be one of stop, skip, rollback; received 'skipp'"):
+        make_loop(on_nonfinite="skipp")
+
+
+def test_no_policy_hides_other_failures():
+    from trainloop.engine import Block
+    from trainloop.nonfinite import OnNonfinite
+
+    block = Block(Status.HISTORY_FULL, np.zeros((2, 3)), {}, 0.1)
+    assert OnNonfinite("skip", SimpleGD()).skip(block, 5) == (block, 0)
+    assert OnNonfinite("stop", SimpleGD()).roll_back(None, Status.HISTORY_FULL) is None
+
+
+def test_xla_skips_too():
+    skipping, never_saw = (
+        make_loop(wide_net, on_nonfinite="skip", jit_compile=True, loss=crossentropy()) for _ in range(2)
+    )
+    result = skipping.run(data_with_a_bad_batch(), epochs=1)
+    expected = never_saw.run(without_the_bad_batch(), epochs=1)
+    assert (result.step, skipping.optimizer.skipped_steps) == (4, 1)
+    np.testing.assert_array_equal(weights(skipping.model), weights(never_saw.model))
+    np.testing.assert_array_equal(result.epochs["accuracy"], expected.epochs["accuracy"])

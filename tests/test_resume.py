@@ -1,0 +1,363 @@
+"""An interrupted run ends as one that was never disturbed, bit for bit."""
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+
+import interrupted
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import set_precision
+from networks import blobs, crossentropy, dense_net, stateful_net, weights
+
+from trainloop import (
+    ArrayData,
+    Hook,
+    MetricsFile,
+    Momentum,
+    SaveCheckpoint,
+    SimpleGD,
+    Status,
+    TrainLoop,
+    checkpoint_file,
+)
+
+pytestmark = pytest.mark.usefixtures("no_graph_rewriting")
+
+
+def lines(path):
+    """What a metrics.jsonl holds, without the only field that a clock decides."""
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{name: value for name, value in record.items() if name != "seconds"} for record in records]
+
+
+@pytest.mark.parametrize("method", interrupted.METHODS)
+def test_killed_at_any_moment(method, tmp_path):
+    command = [sys.executable, interrupted.__file__, method, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    with np.load(tmp_path / "whole" / "final.npz") as whole, np.load(tmp_path / "cut" / "final.npz") as cut:
+        assert whole.files == cut.files
+        assert len(whole.files) >= 14
+        for name in whole.files:
+            np.testing.assert_array_equal(cut[name], whole[name], err_msg=name)
+    records = lines(tmp_path / "cut" / "metrics.jsonl")
+    assert records == lines(tmp_path / "whole" / "metrics.jsonl")
+    assert [r["step"] for r in records if r["kind"] == "step"] == list(range(1, 21))
+
+
+# --- In one process: a run that is cut by an exception, and another loop that goes on from its checkpoint ---
+
+
+class Cut(Hook):
+    """Ends a run the hard way after a step."""
+
+    def __init__(self, step):
+        super().__init__(step)
+
+    def on_step(self, progress):
+        raise InterruptedError
+
+
+def make_loop(folder, *hooks, net=stateful_net, optimizer=None, every_steps=3, log=True, **options):
+    log = [MetricsFile(folder / "metrics.jsonl")] if log else []
+    hooks = [*log, SaveCheckpoint(folder / "checkpoints", every_steps=every_steps), *hooks]
+    options = {"metrics": ["accuracy"], **options}
+    return TrainLoop(net(), optimizer or Momentum(0.1), crossentropy(), hooks=hooks, **options)
+
+
+def arrays():
+    return ArrayData(*blobs(), 20)  # 4 batches of 20 and one of 16
+
+
+def shuffled(count=96):
+    x, y = blobs(count)
+    return tf.data.Dataset.from_tensor_slices((x, y)).shuffle(50, seed=3).batch(20).prefetch(2)
+
+
+def cut_and_resumed(folder, data, step, run=None, **options):
+    """(undisturbed loop and result, resumed loop and result)."""
+    run = {"epochs": 3, "validation_data": blobs(), **(run or {})}
+    for name in ("whole", "cut"):
+        (folder / name).mkdir()
+    whole = make_loop(folder / "whole", **options)
+    expected = whole.run(data(), **run)
+    with pytest.raises(InterruptedError):
+        make_loop(folder / "cut", Cut(step), **options).run(data(), **run)
+    resumed = make_loop(folder / "cut", **options)
+    assert resumed.restore(folder / "cut" / "checkpoints") == step - step % 3
+    return whole, expected, resumed, resumed.run(data(), **run)
+
+
+@pytest.mark.parametrize(("data", "step"), [(arrays, 4), (arrays, 10), (shuffled, 5), (shuffled, 10)])
+def test_the_same_bits_logs_and_result(data, step, tmp_path):
+    whole, expected, resumed, result = cut_and_resumed(tmp_path, data, step)
+    np.testing.assert_array_equal(weights(resumed.model), weights(whole.model))
+    assert lines(tmp_path / "cut" / "metrics.jsonl") == lines(tmp_path / "whole" / "metrics.jsonl")
+    assert (result.status, result.step, result.evaluations) == (Status.FINISHED, 15, expected.evaluations)
+    for name in set(expected.epochs) - {"seconds"}:
+        np.testing.assert_array_equal(result.epochs[name], expected.epochs[name])
+    assert result.seconds > 0
+    np.testing.assert_array_equal(result.history["loss"], expected.history["loss"][step - step % 3 :])
+
+
+def test_xla_resumes_too(tmp_path):
+    options = {"net": dense_net, "jit_compile": True}
+    whole, _, resumed, _ = cut_and_resumed(tmp_path, arrays, 7, {"epochs": 2, "validation_data": None}, **options)
+    np.testing.assert_array_equal(weights(resumed.model), weights(whole.model))
+
+
+def test_goals_are_totals(tmp_path):
+    make_loop(tmp_path).run(arrays(), steps=7)
+    loop = make_loop(tmp_path)
+    assert loop.restore(tmp_path / "checkpoints") == 7
+    result = loop.run(arrays(), steps=7)
+    assert (result.step, result.status, result.history) == (7, Status.FINISHED, {})
+    loop = make_loop(tmp_path)
+    loop.restore(tmp_path / "checkpoints")
+    assert loop.run(arrays(), epochs=2).step == 10
+
+
+@pytest.mark.parametrize("every_steps", [1, 4])
+def test_saving_changes_no_bit(every_steps, tmp_path):
+    undisturbed = TrainLoop(stateful_net(), Momentum(0.1), crossentropy(), metrics=["accuracy"])
+    expected = undisturbed.run(shuffled(), epochs=2)
+    loop = make_loop(tmp_path, every_steps=every_steps)
+    result = loop.run(shuffled(), epochs=2)
+    np.testing.assert_array_equal(weights(loop.model), weights(undisturbed.model))
+    np.testing.assert_array_equal(result.epochs["accuracy"], expected.epochs["accuracy"])
+
+
+def test_two_runs_of_a_loop_share_a_folder_and_a_log(tmp_path):
+    loop, data = make_loop(tmp_path), arrays()
+    loop.run(data, steps=4)
+    loop.run(data, steps=4)
+    assert [r["step"] for r in lines(tmp_path / "metrics.jsonl") if r["kind"] == "step"] == list(range(1, 9))
+    assert loop.hooks[1].folder.steps() == [4, 6, 8]
+
+
+def test_without_a_checkpoint_nothing_is_restored(tmp_path):
+    loop = make_loop(tmp_path)
+    before = weights(loop.model)
+    assert loop.restore(tmp_path / "checkpoints") is None
+    np.testing.assert_array_equal(weights(loop.model), before)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"net": lambda: stateful_net(classes=4)}, r"another model: .*was \[8, 3\] float64, here it is \[8, 4\]"),
+        ({"net": dense_net}, "another model: .*batch_normalization"),
+        ({"optimizer": SimpleGD(0.1)}, "another optimizer: class was .*Momentum, here it is .*SimpleGD"),
+        ({"optimizer": Momentum(0.2)}, r"another optimizer: config learning_rate was 0\.1.*, here it is 0\.2"),
+        ({"metrics": ["accuracy", "mse"]}, "another set of variables: metrics/"),
+    ],
+)
+def test_other_models_and_optimizers_are_refused(change, words, saved_run):
+    loop = make_loop(saved_run, log=False, **change)
+    before = weights(loop.model)
+    with pytest.raises(ValueError, match=words):
+        loop.restore(saved_run / "checkpoints")
+    np.testing.assert_array_equal(weights(loop.model), before)
+
+
+@pytest.fixture(scope="module")
+def saved_run(tmp_path_factory):
+    set_precision("float64")
+    folder = tmp_path_factory.mktemp("saved")
+    make_loop(folder).run(arrays(), steps=6)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (lambda: ArrayData(*blobs(), 24), "another data set: batch_size was 20, here it is 24; fingerprint"),
+        (lambda: ArrayData(*blobs(seed=1), 20), "another data set: fingerprint was"),
+        (lambda: shuffled(), "another data set: kind was ArrayData, here it is Dataset"),
+    ],
+)
+def test_other_data_is_refused(data, words, saved_run):
+    loop = make_loop(saved_run, log=False)
+    loop.restore(saved_run / "checkpoints")
+    with pytest.raises(ValueError, match=words):
+        loop.run(data(), epochs=3)
+
+
+def test_a_dataset_that_cannot_be_saved_is_refused_at_the_start(tmp_path):
+    x, y = blobs()
+    data = tf.data.Dataset.from_generator(
+        lambda: zip(x, y, strict=True),
+        output_signature=(tf.TensorSpec([6], tf.float64), tf.TensorSpec([], tf.int32)),
+    ).batch(20)
+    loop = make_loop(tmp_path)
+    with pytest.raises(ValueError, match="cannot be saved: PyFunc is stateful; pass an ArrayData"):
+        loop.run(data, epochs=1)
+    assert int(loop.optimizer.iterations) == 0
+
+
+def test_a_folder_with_later_checkpoints_belongs_to_another_run(saved_run):
+    with pytest.raises(ValueError, match="a checkpoint of step 3, this run stands at step 0; continue the run"):
+        make_loop(saved_run, log=False).run(arrays(), steps=1)
+
+
+def test_a_log_that_was_cut_is_refused(tmp_path):
+    make_loop(tmp_path).run(arrays(), steps=3)
+    (tmp_path / "metrics.jsonl").write_text("")
+    with pytest.raises(ValueError, match="has 0 bytes, but had"):
+        make_loop(tmp_path).restore(tmp_path / "checkpoints")
+
+
+# --- Damage -----------------------------------------------------------------------------------------------
+
+
+def cut_off(content):
+    return content[: len(content) // 2]
+
+
+def flip(content):
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize("file", ["arrays.npz", "meta.json"])
+@pytest.mark.parametrize("damage", [cut_off, flip, lambda content: b"", None])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(file, damage, saved_run, tmp_path, caplog):
+    folder = shutil.copytree(saved_run, tmp_path / "run")
+    damaged = folder / "checkpoints" / "step-00000006" / file
+    if damage is None:
+        damaged.unlink()
+    else:
+        damaged.write_bytes(damage(damaged.read_bytes()))
+    loop = make_loop(folder)
+    assert loop.restore(folder / "checkpoints") == 3
+    assert str(damaged) in caplog.text
+
+
+def test_a_run_goes_on_behind_a_damaged_checkpoint(saved_run, tmp_path):
+    folder = shutil.copytree(saved_run, tmp_path / "run")
+    (folder / "checkpoints" / "step-00000006" / "arrays.npz").write_bytes(b"")
+    loop = make_loop(folder)
+    loop.restore(folder / "checkpoints")
+    loop.run(arrays(), steps=9)
+    assert loop.hooks[1].folder.steps() == [3, 6, 9]
+    whole = TrainLoop(stateful_net(), Momentum(0.1), crossentropy())
+    whole.run(arrays(), steps=9)
+    np.testing.assert_array_equal(weights(loop.model), weights(whole.model))
+
+
+def test_every_bit_counts(tmp_path):
+    """Wherever one is flipped, it is noticed, or it is where nothing is read."""
+    make_loop(tmp_path, net=dense_net, log=False, metrics=()).run(arrays(), steps=3)
+    (folder,) = (tmp_path / "checkpoints").iterdir()
+    file = folder / "arrays.npz"
+    whole = file.read_bytes()
+    saved = checkpoint_file.Saved(folder)
+    expected = {name: saved.read(name) for name in saved.names}
+    saved.close()
+    noticed = 0
+    for place in np.random.default_rng(0).integers(0, len(whole), 60):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        try:
+            with checkpoint_file.Saved(folder) as saved:
+                assert saved.names == list(expected)
+                for name, array in expected.items():
+                    np.testing.assert_array_equal(saved.read(name), array)
+        except checkpoint_file.DamagedCheckpointError:
+            noticed += 1
+    assert noticed > 40
+
+
+def test_a_full_disk_is_told_and_the_run_goes_on(tmp_path, caplog):
+    loop, data = make_loop(tmp_path), arrays()
+    loop.run(data, steps=3)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8000, before[1]))
+    try:
+        assert loop.run(data, steps=6).step == 9
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "the checkpoint of step 6 was not written" in caplog.text
+    assert "the last one is of step 3; the run goes on" in caplog.text
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000003"]
+    assert make_loop(tmp_path).restore(tmp_path / "checkpoints") == 3
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    unfinished = tmp_path / "checkpoints" / ".unfinished-step-00000002"
+    unfinished.mkdir(parents=True)
+    (unfinished / "arrays.npz").write_text("half")
+    loop = make_loop(tmp_path)
+    assert loop.restore(tmp_path / "checkpoints") is None
+    loop.run(arrays(), steps=3)
+    assert not unfinished.exists()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "int64", "bool"])
+def test_arrays_of_every_dtype_come_back(dtype, tmp_path):
+    arrays = {"a/b": tf.cast(tf.reshape(tf.range(6), [2, 3]), dtype), "c": tf.cast(1, dtype), "none": np.zeros((0, 3))}
+    checkpoint_file.write(tmp_path / "it", arrays, {"what": float("inf")})
+    with checkpoint_file.Saved(tmp_path / "it") as saved:
+        assert saved.names == ["a/b", "c", "none"]
+        assert saved.meta == {"format": 1, "what": float("inf")}
+        for name, array in arrays.items():
+            expected = array.numpy() if tf.is_tensor(array) else array
+            np.testing.assert_array_equal(saved.read(name), expected)
+            assert saved.read(name).dtype == expected.dtype
+            assert saved.shape(name) == tuple(array.shape)
+
+
+def test_a_later_format_is_not_guessed_at(tmp_path, monkeypatch):
+    with monkeypatch.context() as later:
+        later.setattr(checkpoint_file, "FORMAT", 2)
+        checkpoint_file.write(tmp_path / "it", {}, {"versions": {"trainloop": "9.0"}})
+    with pytest.raises(ValueError, match=r"has format 2, this version of trainloop reads format 1.*trainloop 9\.0"):
+        checkpoint_file.Saved(tmp_path / "it")
+
+
+# --- When -------------------------------------------------------------------------------------------------
+
+
+def test_minutes_are_those_of_the_clock(tmp_path):
+    now = [0.0]
+    saver = SaveCheckpoint(tmp_path, every_minutes=1, clock=lambda: now[0])
+
+    class Tick(Hook):
+        def on_block(self, progress):
+            now[0] += 25
+
+    TrainLoop(dense_net(), SimpleGD(0.1), crossentropy(), hooks=[Tick(), saver], steps_per_call=1).run(
+        arrays(), steps=10
+    )
+    assert saver.folder.steps() == [6, 9, 10]  # 3 too, which was the oldest
+
+
+def test_the_best_epoch_is_kept(tmp_path):
+    saver = SaveCheckpoint(tmp_path, every_steps=2, keep=1, monitor="loss")
+
+    class Worse(Hook):
+        """The losses of the epochs: 3, 2, 4, 5."""
+
+        def on_epoch(self, progress, summary):
+            summary["loss"] = [3.0, 2.0, 4.0, 5.0][summary["epoch"] - 1]
+
+    TrainLoop(dense_net(), SimpleGD(0.1), crossentropy(), hooks=[Worse(), saver]).run(arrays(), epochs=4)
+    assert saver.folder.steps() == [10, 20]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"every_steps": 0}, "every_steps must be an integer of at least 1"),
+        ({"every_minutes": 0}, "every_minutes must be a finite number above 0"),
+        ({"keep": 0}, "keep must be an integer of at least 1"),
+        ({"monitor": "val_something"}, "say so with larger_is_better"),
+    ],
+)
+def test_bad_arguments(options, words, tmp_path):
+    with pytest.raises(ValueError, match=words):
+        SaveCheckpoint(tmp_path, **options)

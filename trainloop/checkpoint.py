@@ -1,0 +1,201 @@
+"""What a checkpoint of a training loop consists of, and the way back.
+
+    arrays  model/...      every variable: weights, BatchNormalization averages, dropout seeds
+            optimizer/...  iterations, learning rate, the method's state, the record of failed steps
+            metrics/...    counters of the running epoch
+            evaluations    by kind, for methods that evaluate
+            data/...       position of a dataset's iterator; arrays in memory need none
+            random/...     Python's and NumPy's generators
+            hooks/...      arrays that hooks remember
+    meta    of             model, optimizer (class and configuration) and data, to be compared
+            run            step, epoch, index of the next batch, sums of the running epoch, summaries of those before
+            hooks          what hooks remember: best value so far, length of metrics.jsonl, ...
+
+Variables are read and written one after the other, where they are. Nothing else has a copy of them.
+"""
+
+import dataclasses
+import itertools
+import json
+import logging
+import re
+
+import keras
+import numpy as np
+
+from trainloop import random_state
+from trainloop.run_directory import versions
+
+_LOG = logging.getLogger("trainloop")
+
+
+@dataclasses.dataclass
+class Resumable:
+    """The parts of a `TrainLoop` that a checkpoint is made of and put back into.
+
+    Attributes:
+        model, optimizer, metrics, evaluations, hooks: of the loop; `evaluations` may be None.
+        of: what they are, from `identity`.
+        run: the `Bookkeeping` of the current run; None while there is none.
+        rollbacks: how often the run went back to a checkpoint.
+    """
+
+    model: object
+    optimizer: object
+    metrics: object
+    evaluations: object
+    hooks: tuple
+    of: dict
+    run: object
+    rollbacks: int
+
+    def variables(self):
+        """Every variable by the name it has in the file."""
+        named = {f"model/{name}": v for name, v in _variables_of(self.model).items()}
+        named |= {f"optimizer/{name}": v for name, v in self.optimizer.resumable_variables().items()}
+        named |= {f"metrics/{i:03d}": v for i, v in enumerate(self.metrics.variables)}
+        if self.evaluations:
+            named["evaluations"] = self.evaluations.variable
+        return {name: v.value if isinstance(v, keras.Variable) else v for name, v in named.items()}
+
+    def named_hooks(self):
+        """Hooks by class name, with a number where it occurs again."""
+        counts = {}
+        for hook in self.hooks:
+            name = type(hook).__name__
+            counts[name] = counts.get(name, 0) + 1
+            yield name if counts[name] == 1 else f"{name}_{counts[name]}", hook
+
+
+@dataclasses.dataclass
+class Position:
+    """Where the run of a checkpoint stood, kept until the next run gets its data.
+
+    `of` is the description of the data, `run` is for `Bookkeeping.go_to`, `data` for the feed.
+    """
+
+    path: object
+    of: dict
+    run: dict
+    data: dict
+    rollbacks: int
+
+    def continue_in(self, run):
+        """Let a run stand there.
+
+        Raises:
+            ValueError: it has other data; names what differs.
+        """
+        _compare(self.path, "data set", self.of, run.feed.description())
+        run.go_to(self.run, self.data)
+
+
+def identity(model, optimizer):
+    """What a model and an optimizer are, to be compared with what a checkpoint was made of: JSON-able.
+
+    Numbers that Keras puts behind names to tell them apart do not count: they depend on what else a process has made.
+    """
+    described = {name: f"{list(v.shape)} {v.dtype}" for name, v in _variables_of(model).items()}
+    text = json.dumps(optimizer.get_config(), default=str)
+    config = json.loads(re.sub(r" at 0x[0-9a-f]+", "", text))  # where an object lies in memory is no part of what it is
+    method = {"class": f"{type(optimizer).__module__}.{type(optimizer).__qualname__}"}
+    return {"model": described, "optimizer": method | {f"config {name}": value for name, value in config.items()}}
+
+
+def save(folder, parts):
+    """Write a checkpoint of the current run.
+
+    Args:
+        folder: a `CheckpointFolder`.
+        parts: a `Resumable` between two blocks.
+
+    Raises:
+        OSError: it cannot be written.
+        ValueError: the position in the data cannot be saved.
+    """
+    arrays = dict(parts.variables())
+    arrays |= {f"data/{name}": array for name, array in parts.run.feed.arrays().items()}
+    arrays |= {f"random/{name}": array for name, array in random_state.arrays().items()}
+    hooks = {}
+    for name, hook in parts.named_hooks():
+        state = hook.state()
+        arrays |= {f"hooks/{name}/{key}": value for key, value in state.items() if isinstance(value, np.ndarray)}
+        hooks[name] = {key: value for key, value in state.items() if not isinstance(value, np.ndarray)}
+    meta = {
+        "run": parts.run.state(),
+        "rollbacks": parts.rollbacks,
+        "hooks": hooks,
+        "of": {**parts.of, "data set": parts.run.feed.description()},
+        "layout_fingerprint": parts.optimizer.layout.fingerprint(),
+        "versions": versions(),
+    }
+    folder.write(parts.run.step, arrays, meta)
+
+
+def load(saved, parts):
+    """Put everything but the position in the data where it was.
+
+    Args:
+        saved: an opened `checkpoint_file.Saved`.
+        parts: a `Resumable`.
+
+    Returns:
+        `Position`, for the run that continues.
+
+    Raises:
+        ValueError: the checkpoint is one of another model or another optimizer. Then nothing was changed.
+    """
+    for kind, here in parts.of.items():
+        _compare(saved.path, kind, saved.meta["of"][kind], here)
+    variables = parts.variables()
+    _compare(saved.path, "set of variables", _shapes_saved(saved, variables), _shapes_here(saved, variables))
+    for name, variable in variables.items():
+        variable.assign(saved.read(name))
+    random_state.go_to(_below(saved, "random/"))
+    for name, hook in parts.named_hooks():
+        if name in saved.meta["hooks"]:
+            hook.load_state(saved.meta["hooks"][name] | _below(saved, f"hooks/{name}/"))
+    meta = saved.meta
+    if meta["versions"] != versions():
+        _LOG.warning("%s was made with %s, here are %s: numbers may differ", saved.path, meta["versions"], versions())
+    return Position(saved.path, meta["of"]["data set"], meta["run"], _below(saved, "data/"), meta["rollbacks"])
+
+
+def _below(saved, prefix):
+    return {name.removeprefix(prefix): saved.read(name) for name in saved.names if name.startswith(prefix)}
+
+
+def _shapes_saved(saved, variables):
+    ours = ("model/", "optimizer/", "metrics/", "evaluations")
+    return {name: list(saved.shape(name)) for name in saved.names if name in variables or name.startswith(ours)}
+
+
+def _shapes_here(saved, variables):
+    """Shapes of variables; of one that grows, the shape that was saved where it is possible."""
+    shapes = {}
+    for name, variable in variables.items():
+        there = saved.shape(name) if name in saved.names else None
+        fits = there is not None and variable.shape.is_compatible_with(there)
+        shapes[name] = list(there) if fits else variable.shape.as_list()
+    return shapes
+
+
+def _compare(path, kind, there, here):
+    """ValueError that names what differs, unless both are the same."""
+    differing = [name for name in {**there, **here} if there.get(name) != here.get(name)]
+    if differing:
+        listing = "; ".join(
+            f"{name} was {there.get(name, 'not there')}, here it is {here.get(name, 'not there')}"
+            for name in itertools.islice(differing, 4)
+        )
+        more = f"; and {len(differing) - 4} more" if len(differing) > 4 else ""
+        raise ValueError(
+            f"{path} was made with another {kind}: {listing}{more}. Use the one it was made with, or begin a new run"
+        )
+
+
+def _variables_of(model):
+    """All variables by number and name, without the numbers that Keras puts into names."""
+    variables = getattr(model, "variables", model.trainable_variables)
+    names = [re.sub(r"_[0-9]+", "", getattr(v, "path", None) or v.name.split(":")[0]) for v in variables]
+    return {f"{i:03d}/{name}": v for i, (name, v) in enumerate(zip(names, variables, strict=True))}

@@ -1,0 +1,81 @@
+"""Files that are there entirely or not at all, whatever happens while they are written.
+
+A new file or folder is written under a temporary name, forced to the disk, and renamed. A rename replaces one name by
+another at once, so that whoever looks sees the old content or the new one.
+"""
+
+import contextlib
+import os
+import pathlib
+import shutil
+
+# What a process that was killed leaves behind has this in its name.
+_UNFINISHED = ".unfinished-"
+
+
+def replace_text(path, text):
+    """Write a text file, in place of one that may be there."""
+    path = pathlib.Path(path)
+    unfinished = path.with_name(f"{_UNFINISHED}{path.name}")
+    with open(unfinished, "w", encoding="utf-8") as file:
+        file.write(text)
+        sync(file)
+    os.replace(unfinished, path)
+    sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def new_folder(path):
+    """An empty folder to write files to, which is called `path` afterwards.
+
+    Every file has to be forced to the disk, see `sync`. After an exception nothing is left of it.
+
+    Yields:
+        `pathlib.Path` of the folder while it is written.
+
+    Raises:
+        OSError: it cannot be written, or there is one of that name.
+    """
+    path = pathlib.Path(path)
+    unfinished = path.with_name(f"{_UNFINISHED}{path.name}")
+    unfinished.mkdir(parents=True)
+    try:
+        yield unfinished
+        sync_folder(unfinished)
+        os.rename(unfinished, path)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    sync_folder(path.parent)
+
+
+def remove_folder(path):
+    """Remove a folder, which is not seen half removed."""
+    path = pathlib.Path(path)
+    doomed = path.with_name(f"{_UNFINISHED}{path.name}")
+    os.rename(path, doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def remove_unfinished(folder):
+    """Remove what killed processes have left in a folder."""
+    for path in pathlib.Path(folder).glob(f"{_UNFINISHED}*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def sync(file):
+    """Wait until what was written to an open file is on the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def sync_folder(path):
+    """Wait until the names in a folder are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,118 @@
+"""Hooks that end a run, and one that chooses the weights it ends with."""
+
+import numpy as np
+
+from trainloop import checks
+from trainloop.hooks import Hook
+from trainloop.monitor import Monitor
+
+
+class EarlyStopping(Hook):
+    """Ends a run when a number of the epochs' summaries has not become better for a while.
+
+    Args:
+        monitor: its name, such as "val_loss".
+        patience: so many epochs in a row without improvement end the run, at least 1.
+        by: what counts as an improvement must be larger than this.
+        larger_is_better: None finds out by the name.
+    """
+
+    def __init__(self, monitor="val_loss", patience=5, by=0.0, larger_is_better=None):
+        super().__init__()
+        self._monitor = Monitor(monitor, larger_is_better, by)
+        self._patience = checks.integer("patience", patience, at_least=1)
+        self._loop, self._epochs = None, 0
+
+    def on_start(self, loop):
+        self._loop = loop
+
+    def on_epoch(self, progress, summary):
+        self._epochs = 0 if self._monitor.is_better(summary) else self._epochs + 1
+        if self._epochs >= self._patience:
+            name, best = self._monitor.name, self._monitor.best
+            self._loop.stop(f"{name} was not better than {best} for {self._epochs} epochs")
+
+    def state(self):
+        return {"epochs": self._epochs, **self._monitor.state()}
+
+    def load_state(self, state):
+        self._epochs = state["epochs"]
+        self._monitor.load_state(state)
+
+
+class StopWhen(Hook):
+    """Ends a run when the loss is low enough, or a budget is spent, whichever comes first.
+
+    It looks after every block, whose length depends on the speed of the machine; with `every_steps` after exactly these
+    steps. Losses belong to the weights before their step.
+
+    Args:
+        f_target: a loss of a batch of at most this ends the run.
+        seconds: wall clock of the run, what it took before an interruption included.
+        evaluations: of the objective. For methods that do not count them it is one per step.
+        every_steps: see above.
+
+    Raises:
+        ValueError: no condition, or one out of range.
+    """
+
+    def __init__(self, f_target=None, seconds=None, evaluations=None, *, every_steps=None):
+        super().__init__(every_steps)
+        if f_target is None and seconds is None and evaluations is None:
+            raise ValueError("StopWhen needs f_target=..., seconds=... or evaluations=...; received none of them")
+        self._f_target = None if f_target is None else checks.real("f_target", f_target)
+        self._seconds = None if seconds is None else checks.real("seconds", seconds, above=0)
+        self._evaluations = None if evaluations is None else checks.integer("evaluations", evaluations, at_least=1)
+        self._loop = None
+
+    def on_start(self, loop):
+        self._loop = loop
+
+    def on_block(self, progress):
+        if self.every_steps is None or progress.step % self.every_steps == 0:
+            for reason in self._reasons(progress):
+                self._loop.stop(reason)
+
+    def _reasons(self, progress):
+        losses = progress.logs["loss"]
+        counts = progress.logs.get("evaluations/f", progress.logs["step"])
+        if self._f_target is not None and np.any(losses <= self._f_target):
+            yield f"the loss is at most f_target = {self._f_target:g}"
+        if self._seconds is not None and progress.seconds >= self._seconds:
+            yield f"{self._seconds:g} seconds are over"
+        if self._evaluations is not None and len(counts) and counts[-1] >= self._evaluations:
+            yield f"{self._evaluations} evaluations of the objective are done"
+
+
+class RestoreBest(Hook):
+    """Leaves the model with the weights of its best epoch.
+
+    A run that is resumed after it ended begins with its last weights, not with these.
+
+    Args:
+        monitor: name of a number of the epochs' summaries.
+        larger_is_better: None finds out by the name.
+    """
+
+    def __init__(self, monitor="val_loss", larger_is_better=None):
+        super().__init__()
+        self._monitor = Monitor(monitor, larger_is_better)
+        self._model, self._weights = None, []
+
+    def on_start(self, loop):
+        self._model = loop.model
+
+    def on_epoch(self, progress, summary):
+        if self._monitor.is_better(summary):
+            self._weights = self._model.get_weights()
+
+    def on_end(self, result):
+        if self._weights:
+            self._model.set_weights(self._weights)
+
+    def state(self):
+        return self._monitor.state() | {f"weights_{i:03d}": array for i, array in enumerate(self._weights)}
+
+    def load_state(self, state):
+        self._monitor.load_state(state)
+        self._weights = [state[name] for name in sorted(state) if name.startswith("weights_")]

@@ -1,0 +1,60 @@
+"""The best value so far of one number of the epochs' summaries."""
+
+import math
+
+from trainloop import checks
+
+# Words in a name that say which way is better; Keras has no such thing as a direction of a metric.
+_SMALLER, _LARGER = ("loss", "error", "crossentropy", "divergence"), ("accuracy", "auc", "precision", "recall", "score")
+
+
+class Monitor:
+    """Compares values with the best before them.
+
+    Args:
+        name: of the number, such as "val_loss".
+        larger_is_better: None finds out by the name.
+        by: by how much a value must be better to count, at least 0.
+
+    Raises:
+        ValueError: nothing in the name says which way is better.
+    """
+
+    def __init__(self, name, larger_is_better=None, by=0.0):
+        self.name, self._by = str(name), checks.real("by", by, at_least=0)
+        if larger_is_better is None:
+            larger_is_better = _by_name(self.name)
+        self._sign = 1 if checks.flag("larger_is_better", larger_is_better) else -1
+        self.best = None
+
+    def is_better(self, summary):
+        """Whether the value in an epoch's summary is better than all before; NaN never is. It is remembered.
+
+        Raises:
+            ValueError: the summary has no such number.
+        """
+        if self.name not in summary:
+            hint = "; is validation_data missing?" if self.name.startswith("val_") else ""
+            raise ValueError(f"no epoch's summary has {self.name!r}; it has {', '.join(summary)}{hint}")
+        value = float(summary[self.name])
+        first = self.best is None and not math.isnan(value)
+        better = first or (self.best is not None and self._sign * (value - self.best) > self._by)
+        if better:
+            self.best = value
+        return better
+
+    def state(self):
+        """For `Hook.state`."""
+        return {"best": self.best}
+
+    def load_state(self, state):
+        """For `Hook.load_state`."""
+        self.best = state["best"]
+
+
+def _by_name(name):
+    if any(word in name for word in _SMALLER):
+        return False
+    if any(word in name for word in _LARGER):
+        return True
+    raise ValueError(f"whether larger values of {name!r} are better is not in its name; say so with larger_is_better")

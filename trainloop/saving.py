@@ -1,0 +1,97 @@
+"""When a run is saved."""
+
+import logging
+import time
+
+from trainloop import checkpoint, checks
+from trainloop.checkpoint_folder import CheckpointFolder
+from trainloop.hooks import Hook
+from trainloop.monitor import Monitor
+from trainloop.status import Status
+
+_LOG = logging.getLogger("trainloop")
+
+
+class SaveCheckpoint(Hook):
+    """Writes checkpoints from which a run goes on as if nothing had happened, bit for bit.
+
+    A run is saved between two blocks, when everything else is done with a step: after the validation, after the lines
+    of metrics.jsonl. So a checkpoint is complete, and when one is written changes no result. Where one cannot be
+    written (a full disk) a warning says so, and the run goes on.
+
+    Args:
+        folder: for checkpoints, and nothing else.
+        every_steps: after each step whose number is a multiple of this; None for never.
+        every_minutes: as soon as so many minutes have passed since the last one; None for never.
+        keep: how many of the last ones are kept, at least 1.
+        monitor: name of a metric of the epochs' summaries, such as "val_loss": an epoch that is better than all before
+            it is saved at once, and kept until a better one comes. None for no such thing.
+        clock: function returning seconds.
+
+    A run that ends without a failure is saved at its end in any case.
+
+    Raises (when the run starts):
+        ValueError: the position in its data cannot be saved, or the folder has checkpoints of another run.
+
+    Example:
+        >>> loop = TrainLoop(model, TestGD(), loss, hooks=[SaveCheckpoint("checkpoints", every_minutes=1)])
+        >>> loop.restore("checkpoints")  # None at the first start
+        >>> loop.run(batches, epochs=50)
+    """
+
+    def __init__(self, folder, every_steps=None, every_minutes=None, keep=3, monitor=None, clock=time.monotonic):
+        super().__init__(every_steps)
+        self.folder = CheckpointFolder(folder)
+        if every_minutes is not None:
+            every_minutes = checks.real("every_minutes", every_minutes, above=0)
+        self._every_seconds = every_minutes and 60 * every_minutes
+        self._keep = checks.integer("keep", keep, at_least=1)
+        self._monitor = monitor and Monitor(monitor)
+        self._best_step, self._better = None, False
+        self._clock, self._loop = clock, None
+        self._saved_step, self._saved_at = None, None
+
+    def on_start(self, loop):
+        self._loop, self._saved_at = loop, self._clock()
+        self.folder.begin(int(loop.optimizer.iterations))
+        loop.resumable().run.feed.arrays()  # what cannot be saved should show now
+        steps = self.folder.steps()
+        self._saved_step = steps[-1] if steps else None
+
+    def on_epoch(self, progress, summary):
+        if self._monitor:
+            self._better |= self._monitor.is_better(summary)
+
+    def on_rest(self, progress, status):
+        if not status.failed and progress.step != self._saved_step and self._is_due(progress.step, status):
+            self.save(progress.step)
+
+    def save(self, step):
+        """Write a checkpoint now. Only between blocks."""
+        if self._better:
+            self._best_step = step
+        try:
+            checkpoint.save(self.folder, self._loop.resumable())
+            self.folder.prune(self._keep, self._best_step)
+        except OSError as error:
+            last = "there is none yet" if self._saved_step is None else f"the last one is of step {self._saved_step}"
+            _LOG.warning("the checkpoint of step %d was not written (%s); %s; the run goes on", step, error, last)
+        else:
+            self._saved_step, self._better = step, False
+        self._saved_at = self._clock()
+
+    def state(self):
+        return {"best_step": self._best_step} | (self._monitor.state() if self._monitor else {})
+
+    def load_state(self, state):
+        self._best_step, self._better = state["best_step"], False
+        if self._monitor:
+            self._monitor.load_state(state)
+
+    def _is_due(self, step, status):
+        return (
+            self._better
+            or status != Status.RUNNING
+            or (self.every_steps is not None and step % self.every_steps == 0)
+            or (self._every_seconds is not None and self._clock() - self._saved_at >= self._every_seconds)
+        )
