@@ -30,7 +30,18 @@ LAYERS = [
     | {"vector_ring", "feeds"},
     {"batch_loss", "objective", "function_objective", "model_objective", "evaluations"},
     {"line", "interpolation", "backtracking", "more_thuente", "secant2", "linesearch", "trust_region"},
-    {"state", "refusals", "fusion", "whole_vector", "optimizer", "wrapper", "metrics", "memory", "memory_plan"},
+    {
+        "state",
+        "refusals",
+        "fusion",
+        "saved_variables",
+        "whole_vector",
+        "optimizer",
+        "wrapper",
+        "metrics",
+        "memory",
+        "memory_plan",
+    },
     {"algorithms"},
     {"checkpoint_folder", "checkpoint", "saving", "monitor", "endings", "nonfinite", "diagnosis"}
     | {"history", "hooks", "pace", "engine", "bookkeeping", "loop", "writers", "display", "report", "run_directory"}
@@ -53,10 +64,12 @@ WRITERS = {
     "history_storage",
     "memory",
     "whole_vector",
+    "saved_variables",
     "evaluations",
     "checkpoint",
     "side_effects",
 }
+WRITERS |= {"minimize"}  # f and g where x is, beside the vector
 WRITERS |= {"testing"}  # resets what it puts to the test
 
 SOURCES = sorted(PACKAGE.rglob("*.py"))

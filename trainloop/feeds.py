@@ -92,14 +92,14 @@ class ArrayFeed:
 
 
 class DatasetFeed:
-    """Batches of a `tf.data.Dataset`; one epoch is one pass over it.
+    """Batches of a `tf.data.Dataset`; one epoch is one pass over it. The next batch is made while a step is computed.
 
     Raises:
         ValueError: an epoch without a single batch.
     """
 
     def __init__(self, dataset):
-        self.dataset = dataset
+        self.dataset = dataset.prefetch(tf.data.AUTOTUNE)
         cardinality = int(dataset.cardinality())
         self.infinite = cardinality == tf.data.INFINITE_CARDINALITY
         self.steps_per_epoch = cardinality if cardinality >= 0 else None

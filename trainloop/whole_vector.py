@@ -10,19 +10,18 @@ a rejected step is one that is not committed. What `update` looks like is the co
 """
 
 import abc
-import functools
 import logging
 import typing
 import warnings
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from trainloop import checks, linalg, memory_plan, refusals
 from trainloop import state as states
 from trainloop.layout import VariableVector
-from trainloop.memory import Memory, restore
+from trainloop.memory import Memory
+from trainloop.saved_variables import SavedVariables
 from trainloop.status import Status, first_failure
 from trainloop.stored import StoredValue
 
@@ -41,7 +40,7 @@ class StepResult(typing.NamedTuple):
     evaluated: tuple = None
 
 
-class WholeVectorOptimizer(keras.optimizers.Optimizer, abc.ABC):
+class WholeVectorOptimizer(SavedVariables, abc.ABC):
     """The machinery of both kinds of methods; derive from `GlobalVectorOptimizer` or `GlobalObjectiveOptimizer`.
 
     It owns the variables and the state, and is the only writer of both. Constructor arguments are those of
@@ -325,60 +324,6 @@ class WholeVectorOptimizer(keras.optimizers.Optimizer, abc.ABC):
                 f"{type(self).__name__} is not built and has no state; call build(model.trainable_variables)"
             )
         return self._memory.read()
-
-    def _saved_variables(self):
-        """Everything a saved optimizer consists of, by name."""
-        rate = super().learning_rate
-        own = {"iterations": self.iterations} | ({"learning_rate": rate} if isinstance(rate, keras.Variable) else {})
-        return {name.replace("/", "."): variable for name, variable in (own | self._memory.variables).items()}
-
-    def resumable_variables(self):
-        """Everything that an interrupted run needs of this optimizer to go on exactly, by name: what is saved, and the
-        record of failed steps."""
-        return self._saved_variables() | {"skipped_steps": self._skipped_steps, "last_failure": self._last_failure}
-
-    def shrink_steps(self, factor):
-        """Take shorter steps from now on: learning rates and radii times a factor, damping divided by it.
-
-        These are variables of the optimizer and entries of the state with the names "learning_rate", "radius" and
-        "damping", those of a method inside of this one included.
-
-        Args:
-            factor: in (0, 1); 1 changes nothing.
-
-        Returns:
-            Names of what is changed: none for methods that have nothing of the kind.
-        """
-        factors = {"learning_rate": factor, "radius": factor, "damping": 1 / factor}
-        found = [(name, v, name.rpartition(".")[2]) for name, v in self._saved_variables().items()]
-        found = [(name, v, factors[kind]) for name, v, kind in found if kind in factors]
-        for _, variable, times in found:
-            variable.assign(variable * tf.cast(times, variable.dtype))
-        return [name for name, *_ in found]
-
-    def save_own_variables(self, store):
-        """Write every variable into a Keras store under its own name."""
-        for name, variable in self._saved_variables().items():
-            store[name] = np.asarray(variable)
-
-    def load_own_variables(self, store):
-        """Read what `save_own_variables` wrote. Before it is built, an optimizer keeps the values until it is.
-
-        Raises:
-            ValueError: the store belongs to another method or another model.
-        """
-        saved = {name: np.asarray(store[name]) for name in store.keys()}  # noqa: SIM118 (a Keras store only has keys())
-        if self.built:
-            self._restore(saved)
-        else:
-            self._restore_when_built = functools.partial(self._restore, saved)
-
-    def _restore(self, saved):
-        ours = {name: array for name, array in saved.items() if name.startswith("state.")}
-        ours = self._memory.converted({name.replace(".", "/"): array for name, array in ours.items()})
-        saved = {name: array for name, array in saved.items() if not name.startswith("state.")}
-        saved |= {name.replace("/", "."): array for name, array in ours.items()}
-        restore(type(self).__name__, self._saved_variables(), saved)
 
     def get_config(self):
         """The constructor arguments, as JSON-able values. Subclasses add their own."""

@@ -1,0 +1,67 @@
+"""What a saved method consists of, variable by variable, and the way back; also for a run that goes on from there."""
+
+import functools
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from trainloop.memory import restore
+
+
+class SavedVariables(keras.optimizers.Optimizer):
+    """The part of `WholeVectorOptimizer` that saves and loads: `self._memory` holds the state."""
+
+    def _saved_variables(self):
+        """Everything a saved optimizer consists of, by name."""
+        rate = super().learning_rate
+        own = {"iterations": self.iterations} | ({"learning_rate": rate} if isinstance(rate, keras.Variable) else {})
+        return {name.replace("/", "."): variable for name, variable in (own | self._memory.variables).items()}
+
+    def resumable_variables(self):
+        """Everything that an interrupted run needs of this optimizer to go on exactly, by name: what is saved, and the
+        record of failed steps."""
+        return self._saved_variables() | {"skipped_steps": self._skipped_steps, "last_failure": self._last_failure}
+
+    def shrink_steps(self, factor):
+        """Take shorter steps from now on: learning rates and radii times a factor, damping divided by it.
+
+        These are variables of the optimizer and entries of the state with the names "learning_rate", "radius" and
+        "damping", those of a method inside of this one included.
+
+        Args:
+            factor: in (0, 1); 1 changes nothing.
+
+        Returns:
+            Names of what is changed: none for methods that have nothing of the kind.
+        """
+        factors = {"learning_rate": factor, "radius": factor, "damping": 1 / factor}
+        found = [(name, v, name.rpartition(".")[2]) for name, v in self._saved_variables().items()]
+        found = [(name, v, factors[kind]) for name, v, kind in found if kind in factors]
+        for _, variable, times in found:
+            variable.assign(variable * tf.cast(times, variable.dtype))
+        return [name for name, *_ in found]
+
+    def save_own_variables(self, store):
+        """Write every variable into a Keras store under its own name."""
+        for name, variable in self._saved_variables().items():
+            store[name] = np.asarray(variable)
+
+    def load_own_variables(self, store):
+        """Read what `save_own_variables` wrote. Before it is built, an optimizer keeps the values until it is.
+
+        Raises:
+            ValueError: the store belongs to another method or another model.
+        """
+        saved = {name: np.asarray(store[name]) for name in store.keys()}  # noqa: SIM118 (a Keras store only has keys())
+        if self.built:
+            self._restore(saved)
+        else:
+            self._restore_when_built = functools.partial(self._restore, saved)
+
+    def _restore(self, saved):
+        ours = {name: array for name, array in saved.items() if name.startswith("state.")}
+        ours = self._memory.converted({name.replace(".", "/"): array for name, array in ours.items()})
+        saved = {name: array for name, array in saved.items() if not name.startswith("state.")}
+        saved |= {name.replace("/", "."): array for name, array in ours.items()}
+        restore(type(self).__name__, self._saved_variables(), saved)
