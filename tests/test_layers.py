@@ -44,8 +44,20 @@ LAYERS = [
     },
     {"algorithms"},
     {"checkpoint_folder", "checkpoint", "saving", "monitor", "endings", "nonfinite", "diagnosis"}
-    | {"history", "hooks", "pace", "engine", "bookkeeping", "loop", "writers", "display", "report", "run_directory"}
-    | {"minimize", "stopping"},
+    | {
+        "history",
+        "hooks",
+        "pace",
+        "engine",
+        "bookkeeping",
+        "loop",
+        "loop_arguments",
+        "writers",
+        "display",
+        "report",
+        "run_directory",
+    }
+    | {"minimize", "stopping", "loop_arguments"},
     {"plugins", "testing", "__init__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -26,7 +26,7 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from trainloop import batch_loss, checkpoint, checks, diagnosis, refusals
+from trainloop import batch_loss, checkpoint, checks, diagnosis, loop_arguments
 from trainloop.bookkeeping import Bookkeeping, smallest
 from trainloop.checkpoint_folder import CheckpointFolder
 from trainloop.engine import Engine
@@ -41,7 +41,6 @@ from trainloop.optimizer import GlobalObjectiveOptimizer
 from trainloop.pace import Pace
 from trainloop.side_effects import SideEffects
 from trainloop.status import Status, TrainingError
-from trainloop.whole_vector import WholeVectorOptimizer
 
 
 class TrainLoop:
@@ -91,21 +90,16 @@ class TrainLoop:
         microbatch_size=None,
         on_nonfinite="stop",
     ):
-        _check_kinds(model, optimizer)
-        refusals.half_precision(model)
+        loop_arguments.check_kinds(model, optimizer)
         self.model, self.optimizer, self.hooks = model, optimizer, tuple(hooks)
-        self._batch_loss = _choose_loss(loss, loss_fn, metrics)
-        self._microbatch_size = _check_microbatches(microbatch_size, jit_compile)
+        self._batch_loss = loop_arguments.choose_loss(loss, loss_fn, metrics)
+        self._microbatch_size = loop_arguments.check_microbatches(microbatch_size, jit_compile)
         self._metrics = MetricSet(metrics)
         self._test_metrics = self._metrics.fresh_copy()
         self._jit_compile = checks.flag("jit_compile", jit_compile)
         optimizer.build(model.trainable_variables)
         self._vector = VariableVector(model.trainable_variables)
-        if self._jit_compile and optimizer.grows:
-            raise ValueError(
-                f"{type(optimizer).__name__} keeps a history that grows (a SharedMatrix with storage='factored'), "
-                "which XLA cannot compile; use storage='dense' or 'factored:1000:restart', or jit_compile=False"
-            )
+        loop_arguments.check_growth(optimizer, self._jit_compile)
         self._evaluations = Evaluations() if isinstance(optimizer, GlobalObjectiveOptimizer) else None
         self._columns = {"samples": np.dtype("int64"), **optimizer.log_dtypes()}
         if self._evaluations:
@@ -329,32 +323,3 @@ class TrainLoop:
             self._test_metrics.update(batch[1], predictions)
         row = [tf.cast(batch_loss.samples(batch), tf.float64), tf.cast(f, tf.float64)]
         return tf.constant(Status.RUNNING, tf.int32), tf.stack(row)
-
-
-def _check_kinds(model, optimizer):
-    if not isinstance(optimizer, WholeVectorOptimizer):
-        raise ValueError(
-            f"optimizer must be a GlobalVectorOptimizer, received {type(optimizer).__name__}; subclass "
-            "trainloop.GlobalVectorOptimizer, or use model.fit for Keras's own optimizers"
-        )
-    if not hasattr(model, "trainable_variables"):
-        raise ValueError(f"model must be a Keras model, received {type(model).__name__}")
-    if not getattr(model, "built", True):
-        raise ValueError(
-            "the model is not built, so it has no weights yet; give it an Input, or call it once on a batch"
-        )
-
-
-def _choose_loss(loss, loss_fn, metrics):
-    chosen = batch_loss.choose(loss, loss_fn)
-    if loss_fn is not None and metrics:
-        raise ValueError("metrics need loss, whose predictions they compare; with loss_fn compute them in a hook")
-    return chosen
-
-
-def _check_microbatches(size, jit_compile):
-    if size is None:
-        return None
-    if jit_compile:
-        raise ValueError("XLA does not know the sizes of microbatches; use jit_compile=False, or a smaller batch_size")
-    return checks.integer("microbatch_size", size, at_least=1)

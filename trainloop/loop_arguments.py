@@ -1,0 +1,62 @@
+"""What `TrainLoop` is given, checked before anything is built."""
+
+from trainloop import batch_loss, checks, refusals
+from trainloop.whole_vector import WholeVectorOptimizer
+
+
+def check_kinds(model, optimizer):
+    """Refuse what is not a built Keras model and a method on the whole vector.
+
+    Raises:
+        ValueError: see above, or a layer computes in float16.
+    """
+    if not isinstance(optimizer, WholeVectorOptimizer):
+        raise ValueError(
+            f"optimizer must be a GlobalVectorOptimizer, received {type(optimizer).__name__}; subclass "
+            "trainloop.GlobalVectorOptimizer, or use model.fit for Keras's own optimizers"
+        )
+    if not hasattr(model, "trainable_variables"):
+        raise ValueError(f"model must be a Keras model, received {type(model).__name__}")
+    if not getattr(model, "built", True):
+        raise ValueError(
+            "the model is not built, so it has no weights yet; give it an Input, or call it once on a batch"
+        )
+    refusals.half_precision(model)
+
+
+def choose_loss(loss, loss_fn, metrics):
+    """The `BatchLoss` of exactly one of `loss` and `loss_fn`.
+
+    Raises:
+        ValueError: both or neither, or metrics without predictions to compare.
+    """
+    chosen = batch_loss.choose(loss, loss_fn)
+    if loss_fn is not None and metrics:
+        raise ValueError("metrics need loss, whose predictions they compare; with loss_fn compute them in a hook")
+    return chosen
+
+
+def check_growth(optimizer, jit_compile):
+    """Refuse a built method whose state grows where XLA compiles.
+
+    Raises:
+        ValueError: names the alternatives.
+    """
+    if jit_compile and optimizer.grows:
+        raise ValueError(
+            f"{type(optimizer).__name__} keeps a history that grows (a SharedMatrix with storage='factored'), "
+            "which XLA cannot compile; use storage='dense' or 'factored:1000:restart', or jit_compile=False"
+        )
+
+
+def check_microbatches(size, jit_compile):
+    """The size as an int, or None.
+
+    Raises:
+        ValueError: not a positive integer, or XLA is to compile.
+    """
+    if size is None:
+        return None
+    if jit_compile:
+        raise ValueError("XLA does not know the sizes of microbatches; use jit_compile=False, or a smaller batch_size")
+    return checks.integer("microbatch_size", size, at_least=1)
