@@ -216,7 +216,14 @@ def prepare(settings):
         step = directory.resume({**settings, **facts}, loop.restore)
     else:
         directory.begin({**settings, **facts})
-    return lambda: do_run(settings, directory, loop, batches, (data.x_test, data.y_test), step)
+
+    def run():
+        try:
+            do_run(settings, directory, loop, batches, (data.x_test, data.y_test), step)
+        finally:
+            directory.release()
+
+    return run
 
 
 def make_saver(settings, directory):

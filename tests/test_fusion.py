@@ -107,3 +107,29 @@ def test_a_failed_step_on_a_very_long_vector_writes_nothing():
     np.testing.assert_array_equal(steps_of(optimizer, gradients), np.full(N, -3.0))
     np.testing.assert_array_equal(optimizer.state["sum"], np.full(N, 3.0))
     assert optimizer.skipped_steps == 1
+
+
+class Plain(GlobalVectorOptimizer):
+    """Returns Python numbers where the state has a float64 and an int64."""
+
+    def init_state(self, x):
+        return {"age": 0.0, "count": tf.constant(0, tf.int64)}
+
+    def update(self, x, g, state):
+        return x - g, {"age": 1.5, "count": 7}
+
+
+class Misnamed(Plain):
+    def update(self, x, g, state):
+        return x - g, {"age": 1.5}
+
+
+def test_plain_numbers_in_the_state_of_a_very_long_vector():
+    optimizer = Plain()
+    steps_of(optimizer, tf.ones([1, N], tf.float64))
+    assert {name: float(leaf) for name, leaf in optimizer.state.items()} == {"age": 1.5, "count": 7}
+
+
+def test_mistakes_are_named_on_a_very_long_vector_too():
+    with pytest.raises(ValueError, match=r"Misnamed.update must return the keys .* expected \['age', 'count'\]"):
+        steps_of(Misnamed(), tf.ones([1, N], tf.float64))

@@ -21,9 +21,11 @@ from trainloop import (
     SaveCheckpoint,
     SimpleGD,
     Status,
+    TrainingError,
     TrainLoop,
     checkpoint_file,
 )
+from trainloop.run_directory import RunDirectory
 
 pytestmark = pytest.mark.usefixtures("no_graph_rewriting")
 
@@ -361,3 +363,74 @@ def test_the_best_epoch_is_kept(tmp_path):
 def test_bad_arguments(options, words, tmp_path):
     with pytest.raises(ValueError, match=words):
         SaveCheckpoint(tmp_path, **options)
+
+
+# --- The folder belongs to one run, and the best epoch to one number --------------------------------------
+
+
+def test_a_rollback_goes_to_the_checkpoint_of_its_own_run(tmp_path):
+    def infinite(targets, predictions):
+        return tf.reduce_sum(predictions, -1) * float("inf")
+
+    def weights_after(first):
+        model = dense_net()
+        model.set_weights([np.full_like(w, first) for w in model.get_weights()])
+        hooks = [SaveCheckpoint(tmp_path / "checkpoints")]
+        training = TrainLoop(model, SimpleGD(0.1), infinite, hooks=hooks, on_nonfinite="rollback")
+        with pytest.raises(TrainingError):
+            training.run(ArrayData(*blobs(), 20), epochs=1)
+        return model.get_weights()[0]
+
+    np.testing.assert_array_equal(weights_after(3.0), 3.0)
+    np.testing.assert_array_equal(weights_after(7.0), 7.0)
+
+
+def test_a_best_epoch_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+    class Full(Hook):
+        """From the second epoch on the disk is full."""
+
+        def on_epoch(self, progress, summary):
+            if progress.epoch == 2:
+                monkeypatch.setattr(checkpoint_file, "write", self.fail)
+
+        def fail(self, *_):
+            raise OSError("no space left")
+
+    saver = SaveCheckpoint(tmp_path / "checkpoints", every_steps=1, keep=1, monitor="loss")
+    training = TrainLoop(dense_net(), SimpleGD(0.1), crossentropy(), hooks=[Full(), saver], steps_per_call=1)
+    data = ArrayData(*blobs(), 24)  # four steps an epoch, each epoch better than the one before
+    training.run(data, epochs=2)
+    assert saver.state()["best_step"] == 4
+    monkeypatch.undo()
+    training.run(data, steps=1)
+    assert saver.state()["best_step"] == 4
+    assert saver.folder.steps() == [4, 9]
+
+
+def test_the_best_of_another_number_is_not_compared(tmp_path):
+    first = SaveCheckpoint(tmp_path / "checkpoints", monitor="loss")
+    TrainLoop(dense_net(), SimpleGD(0.1), crossentropy(), hooks=[first]).run(ArrayData(*blobs(), 24), epochs=1)
+    for monitor in (None, "accuracy"):
+        second = SaveCheckpoint(tmp_path / "checkpoints", monitor=monitor)
+        training = TrainLoop(dense_net(), SimpleGD(0.1), crossentropy(), hooks=[second])
+        assert training.restore(tmp_path / "checkpoints") == 4
+        assert second.state()["best_step"] is None
+        assert second.state().get("best") is None
+
+
+def test_a_folder_of_checkpoints_without_its_configuration_is_not_touched(tmp_path):
+    (tmp_path / "checkpoints" / "step-00000010").mkdir(parents=True)
+    with pytest.raises(ValueError, match="has checkpoints but no config"):
+        RunDirectory(tmp_path, resume=True).resume({}, lambda folder: None)
+    assert (tmp_path / "checkpoints" / "step-00000010").exists()
+
+
+def test_a_refusal_holds_no_lock(tmp_path):
+    first = RunDirectory(tmp_path)
+    first.begin({})
+    with pytest.raises(ValueError, match="in use by a run"):
+        RunDirectory(tmp_path)
+    first.release()
+    with pytest.raises(ValueError, match="already holds a run"):
+        RunDirectory(tmp_path)
+    RunDirectory(tmp_path, resume=True).release()

@@ -30,12 +30,12 @@ def write(path, arrays, meta):
     """Write a checkpoint.
 
     Args:
-        path: the folder, which must not exist yet.
+        path: the folder; one that is there is replaced.
         arrays: dict by name of variables, tensors or NumPy arrays; each is converted when its turn comes.
         meta: dict of what JSON knows, NaN and infinities included.
 
     Raises:
-        OSError: it cannot be written. Then nothing is there.
+        OSError: it cannot be written. Then what was there still is.
     """
     with durable.new_folder(path) as folder:
         with open(folder / "arrays.npz", "xb") as file:

@@ -26,7 +26,7 @@ def replace_text(path, text):
 
 @contextlib.contextmanager
 def new_folder(path):
-    """An empty folder to write files to, which is called `path` afterwards.
+    """An empty folder to write files to, which is called `path` afterwards, in place of one that may be there.
 
     Every file has to be forced to the disk, see `sync`. After an exception nothing is left of it.
 
@@ -34,14 +34,17 @@ def new_folder(path):
         `pathlib.Path` of the folder while it is written.
 
     Raises:
-        OSError: it cannot be written, or there is one of that name.
+        OSError: it cannot be written. Then what was there still is.
     """
     path = pathlib.Path(path)
     unfinished = path.with_name(f"{_UNFINISHED}{path.name}")
+    shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     try:
         yield unfinished
         sync_folder(unfinished)
+        if path.exists():
+            remove_folder(path)
         os.rename(unfinished, path)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -52,7 +55,8 @@ def new_folder(path):
 def remove_folder(path):
     """Remove a folder, which is not seen half removed."""
     path = pathlib.Path(path)
-    doomed = path.with_name(f"{_UNFINISHED}{path.name}")
+    doomed = path.with_name(f"{_UNFINISHED}removed-{path.name}")
+    shutil.rmtree(doomed, ignore_errors=True)
     os.rename(path, doomed)
     shutil.rmtree(doomed, ignore_errors=True)
 

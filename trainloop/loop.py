@@ -137,7 +137,8 @@ class TrainLoop:
         run = Bookkeeping(self._feed_of(data), epochs, steps, int(self.optimizer.iterations), counted)
         if validation_data is not None:
             as_feed(validation_data)  # what is wrong with it should not show only after the first epoch
-        if self._position is not None:
+        continued = self._position is not None
+        if continued:
             self._position.continue_in(run)
         self._run, self._position, self._where = run, None, None
         started = []
@@ -145,7 +146,7 @@ class TrainLoop:
             for hook in self.hooks:
                 started.append(hook)
                 hook.on_start(self)
-            self._nonfinite.begin(self, run.step)
+            self._nonfinite.begin(self, run.step, continued)
             while run.status == Status.RUNNING:
                 self._one_block(run, validation_data)
         finally:

@@ -46,8 +46,13 @@ class OnNonfinite:
                 "after a rollback; use on_nonfinite='skip' or 'stop'"
             )
 
-    def begin(self, loop, step):
-        """Before the first step of a run: see to it that there is a checkpoint to go back to.
+    def begin(self, loop, step, continued):
+        """Before the first step of a run: see to it that there is a checkpoint to go back to, and that it is its own.
+
+        Args:
+            loop: a `TrainLoop`.
+            step: steps taken before.
+            continued: whether the run continues that of a checkpoint.
 
         Raises:
             ValueError: nothing writes checkpoints.
@@ -56,7 +61,8 @@ class OnNonfinite:
             saver = _saver_of(loop.hooks)
             if saver is None:
                 raise ValueError("on_nonfinite='rollback' needs checkpoints to go back to; add the hook SaveCheckpoint")
-            if not saver.folder.steps():
+            if not continued:
+                self.rollbacks = 0
                 saver.save(step)
 
     def skip(self, block, step):
@@ -94,6 +100,7 @@ class OnNonfinite:
         # The checkpoint has the steps that were right when it was written, after so many rollbacks.
         changed = loop.optimizer.shrink_steps(FACTOR ** (times - position.rollbacks))
         self.rollbacks = times
+        _saver_of(loop.hooks).went_back_to(position.run["step"])
         _LOG.warning(
             "back to step %d with %s changed by the factor %g, because %s",
             position.run["step"], " and ".join(changed), FACTOR, status.sentence,

@@ -83,7 +83,9 @@ class GlobalVectorOptimizer(WholeVectorOptimizer):
 
     def _update_at_rate(self, x, g, state, rate):
         self._rate_inside = rate
-        return self.update(x, g, state)
+        # Checked here too: what leaves a traced function is a tensor, and was converted without knowing to what.
+        x_new, leaves, _ = self._checked(self.update(x, g, state), x, None, None, state)
+        return x_new, states.unflatten(leaves)
 
     def apply(self, grads, trainable_variables=None):
         """The door of `model.fit` and of `apply_gradients`.

@@ -52,6 +52,7 @@ class RunDirectory:
         self._lock = RunLock(self.path / "lock") if (self.path / "lock").exists() else None
         present = [name for name in self.NAMES if (self.path / name).exists()]
         if present and not overwrite and not resume:
+            self.release()
             ways = "" if self.model.exists() else "it did not come to its end, so continue it with --resume, or "
             raise ValueError(
                 f"{path} already holds a run ({', '.join(present)}); {ways}give another folder, or --overwrite"
@@ -89,16 +90,27 @@ class RunDirectory:
             OSError: see `begin`.
         """
         if not self.config.exists():
+            self._refuse_checkpoints("has checkpoints but no config.json to compare with; put it back")
             return self.begin(config)
         self._lock = self._lock or RunLock(self.path / "lock")
         self._check(config)
         step = restore(self.checkpoints)
-        if step is None and self.checkpoints.exists() and any(self.checkpoints.glob("step-*")):
-            raise ValueError(f"every checkpoint in {self.checkpoints} is damaged; begin again with --overwrite")
         if step is None:
+            self._refuse_checkpoints("has damaged checkpoints only")
             return self.begin(config)
         self._write(config)
         return step
+
+    def release(self):
+        """Let other runs have the folder."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _refuse_checkpoints(self, what):
+        """Beginning a run would remove what may be the only trace of one: that takes a word."""
+        if self.checkpoints.exists() and any(self.checkpoints.glob("step-*")):
+            raise ValueError(f"{self.path} {what}, or begin again with --overwrite")
 
     def _check(self, config):
         saved, here = json.loads(self.config.read_text(encoding="utf-8")), json.loads(json.dumps(config))

@@ -63,29 +63,38 @@ class SaveCheckpoint(Hook):
             self._better |= self._monitor.is_better(summary)
 
     def on_rest(self, progress, status):
-        if not status.failed and progress.step != self._saved_step and self._is_due(progress.step, status):
+        is_new = self._better or progress.step != self._saved_step
+        if not status.failed and is_new and self._is_due(progress.step, status):
             self.save(progress.step)
 
     def save(self, step):
-        """Write a checkpoint now. Only between blocks."""
+        """Write a checkpoint now, in place of one of this step. Only between blocks."""
+        best_before = self._best_step
         if self._better:
-            self._best_step = step
+            self._best_step = step  # before it is written, because it is part of what is
         try:
             checkpoint.save(self.folder, self._loop.resumable())
+            self._saved_step = step
             self.folder.prune(self._keep, self._best_step)
         except OSError as error:
+            self._best_step = best_before
             last = "there is none yet" if self._saved_step is None else f"the last one is of step {self._saved_step}"
             _LOG.warning("the checkpoint of step %d was not written (%s); %s; the run goes on", step, error, last)
-        else:
-            self._saved_step, self._better = step, False
-        self._saved_at = self._clock()
+        self._saved_at, self._better = self._clock(), False
+
+    def went_back_to(self, step):
+        """After a rollback: what comes after this step is to be saved again."""
+        self._saved_step, self._better = step, False
 
     def state(self):
-        return {"best_step": self._best_step} | (self._monitor.state() if self._monitor else {})
+        own = {"best_step": self._best_step, "monitor": self._monitor and self._monitor.name}
+        return own | (self._monitor.state() if self._monitor else {})
 
     def load_state(self, state):
-        self._best_step, self._better = state["best_step"], False
-        if self._monitor:
+        # The best value of another number says nothing about this one.
+        same = self._monitor is not None and state["monitor"] == self._monitor.name
+        self._best_step, self._better = state["best_step"] if same else None, False
+        if same:
             self._monitor.load_state(state)
 
     def _is_due(self, step, status):

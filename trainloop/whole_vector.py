@@ -238,12 +238,16 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
         """
         if self.global_clipnorm is not None:
             g = linalg.clip_norm(g, linalg.norm(g), self.global_clipnorm)
-        method = type(self).__name__
         self._rate_inside = self._rate_as_tensor()
         try:
             returned = self._call_update(x, f, g, state, objective)
         finally:
             self._rate_inside = None
+        return self._checked(returned, x, f, g, state)
+
+    def _checked(self, returned, x, f, g, state):
+        """What `update` returned for these arguments, as `updated` returns it."""
+        method = type(self).__name__
         if not isinstance(returned, tuple) or len(returned) not in (2, 3):
             raise ValueError(f"{method}.update must return (x_new, state), received {type(returned).__name__}")
         x_new, state_new, *rest = returned
