@@ -24,6 +24,7 @@ from trainloop import (
     TrainLoop,
     checkpoint_file,
 )
+from trainloop.feeds import DatasetFeed
 
 pytestmark = pytest.mark.usefixtures("no_graph_rewriting")
 
@@ -102,6 +103,58 @@ def test_the_same_bits_logs_and_result(data, step, tmp_path):
         np.testing.assert_array_equal(result.epochs[name], expected.epochs[name])
     assert result.seconds > 0
     np.testing.assert_array_equal(result.history["loss"], expected.history["loss"][step - step % 3 :])
+
+
+def small_batches():
+    return tf.data.Dataset.range(24).shuffle(10, seed=3).batch(5)
+
+
+def batches_of(feed, count):
+    """The next ones, and what a checkpoint would say before each: ([epoch, index, arrays], batch as a list)."""
+    found = []
+    while len(found) < count:
+        before = feed.epoch, feed.index, feed.arrays()
+        batch = next(feed.source()[0], None)
+        if batch is None:
+            feed.advance(0, 1)
+        else:
+            found.append((before, batch.numpy().tolist()))
+            feed.advance(1, 1)
+    return found
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        small_batches,
+        lambda: small_batches().repeat(2),
+        lambda: small_batches().repeat(),
+        lambda: small_batches().repeat(2).filter(lambda batch: batch[0] > 2),  # of a length that is not known
+        lambda: small_batches().repeat().filter(lambda batch: batch[0] > 2),
+        lambda: small_batches().repeat().take(7),
+    ],
+)
+def test_the_batches_behind_every_cut_are_those_without_it(data):
+    found = batches_of(DatasetFeed(data()), 14)
+    everything = [batch for _, batch in found]
+    for i in range(0, 14, 2):
+        feed = DatasetFeed(data())
+        feed.go_to(*found[i][0])
+        assert [batch for _, batch in batches_of(feed, 14 - i)] == everything[i:]
+
+
+def test_a_repeated_dataset_resumes_in_the_midst_of_a_repetition(tmp_path):
+    run = {"epochs": None, "steps": 13, "validation_data": None}
+    whole, _, resumed, _ = cut_and_resumed(tmp_path, lambda: shuffled().repeat(), 7, run, net=dense_net)
+    np.testing.assert_array_equal(weights(resumed.model), weights(whole.model))
+
+
+def test_a_position_that_was_never_asked_for_is_not_made_up():
+    feed = DatasetFeed(small_batches())
+    next(feed.source()[0])
+    feed.advance(1, 1)
+    with pytest.raises(ValueError, match="cannot be saved first after 1 batches of an epoch; ask for it before"):
+        feed.arrays()
 
 
 def test_xla_resumes_too(tmp_path):
