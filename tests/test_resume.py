@@ -265,6 +265,41 @@ def test_a_log_that_was_cut_is_refused(tmp_path):
         make_loop(tmp_path).restore(tmp_path / "checkpoints")
 
 
+class Remember(Hook):
+    """Remembers what it is given."""
+
+    def __init__(self, what):
+        super().__init__()
+        self.what = what
+
+    def state(self):
+        return self.what
+
+    def load_state(self, state):
+        self.what = state
+
+
+def test_what_a_hook_remembers_comes_back_as_json_has_it(tmp_path):
+    kept = Remember({"counts": {10: 1, 9: 2}, 3: (1, float("inf")), "mean": np.float64(0.5), "array": np.arange(3)})
+    make_loop(tmp_path, kept, net=dense_net, log=False).run(arrays(), steps=3)
+    loop = make_loop(tmp_path, Remember(None), net=dense_net, log=False)
+    assert loop.restore(tmp_path / "checkpoints") == 3
+    found = loop.hooks[-1].what
+    np.testing.assert_array_equal(found.pop("array"), np.arange(3))
+    assert found == {"counts": {"10": 1, "9": 2}, "3": [1, float("inf")], "mean": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [({"count": np.int64(3)}, "'count' is a int64"), ({"seen": {1, 2}}, "'seen' is a set"), ({(1, 2): 3}, "keys must")],
+)
+def test_what_json_does_not_know_is_refused_by_name(what, words, tmp_path):
+    loop = make_loop(tmp_path, Remember(what), net=dense_net, log=False)
+    with pytest.raises(ValueError, match=rf"state\(\) of the hook Remember must return JSON-able .*{words}"):
+        loop.run(arrays(), steps=3)
+    assert not (tmp_path / "checkpoints").exists()
+
+
 # --- Damage -----------------------------------------------------------------------------------------------
 
 

@@ -111,7 +111,7 @@ def save(folder, parts):
 
     Raises:
         OSError: it cannot be written.
-        ValueError: the position in the data cannot be saved.
+        ValueError: the position in the data cannot be saved, or what a hook remembers.
     """
     arrays = dict(parts.variables())
     arrays |= {f"data/{name}": array for name, array in parts.run.feed.arrays().items()}
@@ -120,7 +120,7 @@ def save(folder, parts):
     for name, hook in parts.named_hooks():
         state = hook.state()
         arrays |= {f"hooks/{name}/{key}": value for key, value in state.items() if isinstance(value, np.ndarray)}
-        hooks[name] = {key: value for key, value in state.items() if not isinstance(value, np.ndarray)}
+        hooks[name] = _json_able(name, {k: value for k, value in state.items() if not isinstance(value, np.ndarray)})
     meta = {
         "run": parts.run.state(),
         "rollbacks": parts.rollbacks,
@@ -159,6 +159,19 @@ def load(saved, parts):
     if meta["versions"] != versions():
         _LOG.warning("%s was made with %s, here are %s: numbers may differ", saved.path, meta["versions"], versions())
     return Position(saved.path, meta["of"]["data set"], meta["run"], _below(saved, "data/"), meta["rollbacks"])
+
+
+def _json_able(name, state):
+    """What a hook remembers, or a ValueError that names hook and key of what JSON does not know."""
+    for key, value in state.items():
+        try:
+            json.dumps({key: value})
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"state() of the hook {name} must return JSON-able values and NumPy arrays; {key!r} is a "
+                f"{type(value).__name__} ({error}); convert numbers with float() or int()"
+            ) from error
+    return state
 
 
 def _below(saved, prefix):

@@ -82,7 +82,10 @@ class Hook:
         """
 
     def state(self):
-        """What this hook has to remember when the run is interrupted: dict of JSON-able values and NumPy arrays."""
+        """What this hook has to remember when the run is interrupted: dict of JSON-able values and NumPy arrays.
+
+        As everywhere in JSON, keys of dicts come back as strings and tuples as lists.
+        """
         return {}
 
     def load_state(self, state):
