@@ -261,8 +261,12 @@ def test_a_folder_with_later_checkpoints_belongs_to_another_run(saved_run):
 def test_a_log_that_was_cut_is_refused(tmp_path):
     make_loop(tmp_path).run(arrays(), steps=3)
     (tmp_path / "metrics.jsonl").write_text("")
+    loop = make_loop(tmp_path)
+    before = weights(loop.model)
     with pytest.raises(ValueError, match="has 0 bytes, but had"):
-        make_loop(tmp_path).restore(tmp_path / "checkpoints")
+        loop.restore(tmp_path / "checkpoints")
+    np.testing.assert_array_equal(weights(loop.model), before)
+    assert int(loop.optimizer.iterations) == 0
 
 
 class Remember(Hook):

@@ -143,18 +143,20 @@ def load(saved, parts):
         `Position`, for the run that continues.
 
     Raises:
-        ValueError: the checkpoint is one of another model or another optimizer. Then nothing was changed.
+        ValueError: the checkpoint is one of another model, optimizer or set of metrics; then nothing was changed. Or a
+            hook cannot be as it was; then the hooks before it are, and nothing else was changed.
     """
     for kind, here in parts.of.items():
         _compare(saved.path, kind, saved.meta["of"][kind], here)
     variables = parts.variables()
     _compare(saved.path, "set of variables", _shapes_saved(saved, variables), _shapes_here(saved, variables))
-    for name, variable in variables.items():
-        variable.assign(saved.read(name))
-    random_state.go_to(_below(saved, "random/"))
+    # Hooks come first: theirs is code of anybody, and what it raises should find the model untouched.
     for name, hook in parts.named_hooks():
         if name in saved.meta["hooks"]:
             hook.load_state(saved.meta["hooks"][name] | _below(saved, f"hooks/{name}/"))
+    for name, variable in variables.items():
+        variable.assign(saved.read(name))
+    random_state.go_to(_below(saved, "random/"))
     meta = saved.meta
     if meta["versions"] != versions():
         _LOG.warning("%s was made with %s, here are %s: numbers may differ", saved.path, meta["versions"], versions())

@@ -89,7 +89,10 @@ class Hook:
         return {}
 
     def load_state(self, state):
-        """Be as this hook was when `state` returned this dict. Called before `on_start`, or in the midst of a run."""
+        """Be as this hook was when `state` returned this dict. Called before `on_start`, or in the midst of a run.
+
+        Weights and the method's state are put back after it.
+        """
 
 
 def end_all(hooks, result):

@@ -171,7 +171,8 @@ class TrainLoop:
             The step it stands at, or None where there is no checkpoint. Then nothing was changed.
 
         Raises:
-            ValueError: the checkpoint is one of another model or another optimizer; `run` raises it for other data.
+            ValueError: the checkpoint is one of another model, optimizer or set of metrics, or a hook cannot be as it
+                was; the model is as before then. `run` raises it for other data.
         """
         self._position = self.restore_position(CheckpointFolder(folder))
         if self._position is None:
