@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import interrupted
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -207,7 +208,8 @@ def test_without_a_checkpoint_nothing_is_restored(tmp_path):
         ({"net": dense_net}, "another model: .*batch_normalization"),
         ({"optimizer": SimpleGD(0.1)}, "another optimizer: class was .*Momentum, here it is .*SimpleGD"),
         ({"optimizer": Momentum(0.2)}, r"another optimizer: config learning_rate was 0\.1.*, here it is 0\.2"),
-        ({"metrics": ["accuracy", "mse"]}, "another set of variables: metrics/"),
+        ({"metrics": ["accuracy", "mse"]}, "another set of metrics: 3 class was not there, here it is .*MeanSquared"),
+        ({"metrics": [keras.metrics.BinaryAccuracy()]}, "another set of metrics: 0 config name was accuracy, here"),
     ],
 )
 def test_other_models_and_optimizers_are_refused(change, words, saved_run):
@@ -216,6 +218,35 @@ def test_other_models_and_optimizers_are_refused(change, words, saved_run):
     with pytest.raises(ValueError, match=words):
         loop.restore(saved_run / "checkpoints")
     np.testing.assert_array_equal(weights(loop.model), before)
+
+
+def test_metrics_with_as_many_variables_are_told_apart(tmp_path):
+    def loop(metric):
+        return make_loop(tmp_path, net=dense_net, log=False, metrics=[metric])
+
+    def entropy(name="entropy", from_logits=True):
+        return keras.metrics.SparseCategoricalCrossentropy(name, from_logits=from_logits)
+
+    loop(entropy()).run(arrays(), steps=3)
+    # A number behind a name, with which Keras tells several AUCs of a process apart, does not count.
+    assert loop(entropy("entropy_1")).restore(tmp_path / "checkpoints") == 3
+    with pytest.raises(ValueError, match=r"another set of metrics: 0 config from_logits was True, here it is False\."):
+        loop(entropy(from_logits=False)).restore(tmp_path / "checkpoints")
+    with pytest.raises(ValueError, match=r"another set of metrics: 0 class was .*Cross.*, here it is .*\.MeanSquared"):
+        loop("mse").restore(tmp_path / "checkpoints")
+
+
+class Warmup(Hook):
+    """Begins every run with a smaller learning rate."""
+
+    def on_start(self, loop):
+        loop.optimizer.learning_rate = 0.01
+
+
+def test_a_hook_may_change_the_learning_rate_before_the_first_step(tmp_path):
+    hooks = [Warmup(), SaveCheckpoint(tmp_path / "checkpoints")]
+    TrainLoop(dense_net(), Momentum(0.1), crossentropy(), hooks=hooks).run(arrays(), steps=3)
+    assert make_loop(tmp_path, Warmup(), net=dense_net, log=False, metrics=()).restore(tmp_path / "checkpoints") == 3
 
 
 @pytest.fixture(scope="module")

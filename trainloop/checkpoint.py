@@ -7,7 +7,7 @@
             data/...       position of a dataset's iterator; arrays in memory need none
             random/...     Python's and NumPy's generators
             hooks/...      arrays that hooks remember
-    meta    of             model, optimizer (class and configuration) and data, to be compared
+    meta    of             model, optimizer and metrics (class and configuration) and data, to be compared
             run            step, epoch, index of the next batch, sums of the running epoch, summaries of those before
             hooks          what hooks remember: best value so far, length of metrics.jsonl, ...
 
@@ -90,16 +90,26 @@ class Position:
         run.go_to(self.run, self.data)
 
 
-def identity(model, optimizer):
-    """What a model and an optimizer are, to be compared with what a checkpoint was made of: JSON-able.
+def identity(model, optimizer, metrics):
+    """What a model, an optimizer and a `MetricSet` are, to be compared with what a checkpoint was made of: JSON-able.
 
     Numbers that Keras puts behind names to tell them apart do not count: they depend on what else a process has made.
     """
     described = {name: f"{list(v.shape)} {v.dtype}" for name, v in _variables_of(model).items()}
-    text = json.dumps(optimizer.get_config(), default=str)
+    of_metrics = {
+        f"{i} {name}": re.sub("_[0-9]+$", "", value) if name == "config name" else value
+        for i, metric in enumerate(metrics.all())
+        for name, value in _description(metric).items()
+    }
+    return {"model": described, "optimizer": _description(optimizer), "set of metrics": of_metrics}
+
+
+def _description(configured):
+    """Class and configuration of an object of Keras: JSON-able."""
+    text = json.dumps(configured.get_config(), default=str)
     config = json.loads(re.sub(r" at 0x[0-9a-f]+", "", text))  # where an object lies in memory is no part of what it is
-    method = {"class": f"{type(optimizer).__module__}.{type(optimizer).__qualname__}"}
-    return {"model": described, "optimizer": method | {f"config {name}": value for name, value in config.items()}}
+    kind = {"class": f"{type(configured).__module__}.{type(configured).__qualname__}"}
+    return kind | {f"config {name}": value for name, value in config.items()}
 
 
 def save(folder, parts):
@@ -147,7 +157,7 @@ def load(saved, parts):
             hook cannot be as it was; then the hooks before it are, and nothing else was changed.
     """
     for kind, here in parts.of.items():
-        _compare(saved.path, kind, saved.meta["of"][kind], here)
+        _compare(saved.path, kind, saved.meta["of"].get(kind, {}), here)
     variables = parts.variables()
     _compare(saved.path, "set of variables", _shapes_saved(saved, variables), _shapes_here(saved, variables))
     # Hooks come first: theirs is code of anybody, and what it raises should find the model untouched.

@@ -21,8 +21,6 @@ What holds at every moment:
     - Reading a block's log is the only synchronisation with Python, once per block.
 """
 
-import functools
-
 import numpy as np
 import tensorflow as tf
 
@@ -109,6 +107,8 @@ class TrainLoop:
         self._pace = Pace(steps_per_call, self._train.most_steps)
         self._data, self._feed = (), None
         self._nonfinite = OnNonfinite(on_nonfinite, optimizer)
+        # As model and optimizer are now: a hook may change the learning rate as soon as a run begins.
+        self._identity = checkpoint.identity(model, optimizer, self._metrics)
         self._run, self._position, self._where, self._stop_reason = None, None, None, None
 
     @property
@@ -200,11 +200,6 @@ class TrainLoop:
             run=self._run,
             rollbacks=self._nonfinite.rollbacks,
         )
-
-    @functools.cached_property
-    def _identity(self):
-        """As model and optimizer were at first: a learning rate may change while a run goes on."""
-        return checkpoint.identity(self.model, self.optimizer)
 
     def stop(self, reason):
         """Ask the current run, or the next one if there is none, to end after this block. For hooks and signals.
