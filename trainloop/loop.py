@@ -123,7 +123,8 @@ class TrainLoop:
                 arrays.
             epochs: passes over the data to do; a pass that an earlier call began counts when it is finished.
             steps: steps to do. With both, whichever is reached first ends the run.
-            validation_data: as `data`; evaluated after every epoch.
+            validation_data: as `data`; evaluated after every epoch. Where it is a shuffled dataset, its order begins
+                anew in a run that is continued, so the last bits of "val_" numbers may differ.
 
         Returns:
             `RunResult`.
@@ -163,6 +164,9 @@ class TrainLoop:
         continues the run that was saved, in the middle of an epoch too, with the same bits as if nothing had happened.
         Its goals count from the beginning of that run: they are totals. Damaged checkpoints are named in a warning of
         the log, and the one before is taken.
+
+        A shuffled dataset as validation data is the exception: it is read in another order, so that "val_" numbers may
+        differ in their last bits.
 
         Args:
             folder: of checkpoints. It need not exist.
