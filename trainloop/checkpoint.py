@@ -4,7 +4,7 @@
             optimizer/...  iterations, learning rate, the method's state, the record of failed steps
             metrics/...    counters of the running epoch
             evaluations    by kind, for methods that evaluate
-            data/...       position of a dataset's iterator; arrays in memory need none
+            data/...       a dataset's iterator as its epoch began; arrays in memory need none
             random/...     Python's and NumPy's generators
             hooks/...      arrays that hooks remember
     meta    of             model, optimizer and metrics (class and configuration) and data, to be compared
