@@ -4,8 +4,7 @@
 
 trains once without a disturbance (FOLDER/whole), and once (FOLDER/cut) with SIGKILL at every one of `MOMENTS`, one
 after the other. Every run is a process of its own. They fork after TensorFlow is imported and before it is used, which
-saves
-its import. What is left of each is in metrics.jsonl and final.npz.
+saves its import. What is left of each is in metrics.jsonl and final.npz.
 """
 
 import os

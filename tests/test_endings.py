@@ -4,12 +4,27 @@ import math
 import os
 import signal
 import time
+import types
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from networks import blobs, crossentropy, dense_net, weights
 
-from trainloop import LBFGS, ArrayData, EarlyStopping, Hook, RestoreBest, SimpleGD, Status, StopWhen, TrainLoop
+from trainloop import (
+    LBFGS,
+    ArrayData,
+    EarlyStopping,
+    Hook,
+    RestoreBest,
+    SaveCheckpoint,
+    SimpleGD,
+    Status,
+    StopWhen,
+    TrainingError,
+    TrainLoop,
+)
 from trainloop.monitor import Monitor
 from trainloop.run_lock import RunLock
 from trainloop.signals import StopOnSignals
@@ -81,6 +96,90 @@ def test_stop_when(hook, optimizer, steps, message):
         assert result.history["loss"][-1] <= 0.85 < result.history["loss"][:-1].min()
     if optimizer is LBFGS:
         assert 4 <= result.evaluations["f"] < 16
+
+
+def a_loss_of(values):
+    """A loss that is values[i] at the weight i, which is one more after every step of `SimpleGD(1.0)`."""
+    table = tf.constant(values, "float64")
+
+    def loss(model, batch):
+        weight = model.trainable_variables[0][0, 0]
+        value = tf.gather(table, tf.cast(tf.round(weight), "int32"))
+        return tf.stop_gradient(value + weight) - weight
+
+    layer = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")
+    net = keras.Sequential([keras.layers.Input((6,)), layer])
+    return net, loss
+
+
+def run_of_losses(values, *hooks, folder=None, **options):
+    net, loss = a_loss_of(values)
+    loop = TrainLoop(net, SimpleGD(1.0), loss_fn=loss, hooks=hooks, **options)
+    if folder:
+        loop.restore(folder)
+    return loop.run(ArrayData(*blobs(), 20), steps=len(values))
+
+
+@pytest.mark.parametrize("steps_per_call", [1, 2, 4])
+def test_a_target_met_between_two_looks_is_not_forgotten(steps_per_call, tmp_path):
+    losses = [9.0, 1.0, 9.0, 9.0, 9.0, 9.0, 9.0, 9.0]
+    result = run_of_losses(losses, StopWhen(f_target=2, every_steps=4), steps_per_call=steps_per_call)
+    np.testing.assert_array_equal(result.history["loss"], losses[:4])
+    assert result.message == "the loss is at most f_target = 2"
+
+    class Cut(Hook):
+        def on_step(self, progress):
+            raise InterruptedError
+
+    saver = SaveCheckpoint(tmp_path, every_steps=3)
+    with pytest.raises(InterruptedError):
+        run_of_losses(losses, StopWhen(f_target=2, every_steps=4), saver, Cut(4), steps_per_call=steps_per_call)
+    assert saver.folder.steps() == [3]
+    hooks = StopWhen(f_target=2, every_steps=4), SaveCheckpoint(tmp_path)
+    assert run_of_losses(losses, *hooks, folder=tmp_path).step == 4
+
+
+def test_a_target_that_an_earlier_run_met_is_not_that_of_the_next():
+    net, loss = a_loss_of([1.0, *[9.0] * 8])
+    loop = TrainLoop(net, SimpleGD(1.0), loss_fn=loss, hooks=[StopWhen(f_target=2, every_steps=4)])
+    data = ArrayData(*blobs(), 20)
+    assert loop.run(data, steps=2).step == 2
+    assert loop.run(data, steps=6).status == Status.FINISHED
+
+
+def test_a_failed_run_says_why_it_failed():
+    class Stop(Hook):
+        def on_start(self, loop):
+            self.loop = loop
+
+        def on_block(self, progress):
+            self.loop.stop("enough")
+
+    with pytest.raises(TrainingError) as caught:
+        run_of_losses([5.0, -math.inf, 5.0], StopWhen(f_target=2), Stop(), steps_per_call=2)
+    assert caught.value.result.status == Status.NONFINITE_LOSS
+    assert caught.value.result.message == Status.NONFINITE_LOSS.sentence
+
+
+def test_an_infinite_loss_meets_no_target():
+    hook, reasons = StopWhen(f_target=2), []
+    hook.on_start(types.SimpleNamespace(stop=reasons.append))
+    for loss in (-math.inf, math.nan, 1.0):
+        hook.on_block(types.SimpleNamespace(step=1, seconds=1.0, logs={"step": np.ones(1), "loss": np.array([loss])}))
+        assert bool(reasons) == (loss == 1.0)
+
+
+def test_the_best_weights_keep_their_order():
+    """Also where there are more than a thousand arrays."""
+    before, after = RestoreBest("loss"), RestoreBest("loss")
+    values = [np.array(i) for i in range(1012)]
+    before.on_start(types.SimpleNamespace(model=types.SimpleNamespace(get_weights=lambda: values)))
+    before.on_epoch(None, {"loss": 1.0})
+    after.load_state(before.state())
+    restored = []
+    after.on_start(types.SimpleNamespace(model=types.SimpleNamespace(set_weights=restored.extend)))
+    after.on_end(None)
+    np.testing.assert_array_equal(restored, values)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import interrupted
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -25,6 +26,7 @@ from trainloop import (
     TrainLoop,
     checkpoint_file,
 )
+from trainloop.feeds import DatasetFeed
 from trainloop.run_directory import RunDirectory
 
 pytestmark = pytest.mark.usefixtures("no_graph_rewriting")
@@ -106,6 +108,58 @@ def test_the_same_bits_logs_and_result(data, step, tmp_path):
     np.testing.assert_array_equal(result.history["loss"], expected.history["loss"][step - step % 3 :])
 
 
+def small_batches():
+    return tf.data.Dataset.range(24).shuffle(10, seed=3).batch(5)
+
+
+def batches_of(feed, count):
+    """The next ones, and what a checkpoint would say before each: ([epoch, index, arrays], batch as a list)."""
+    found = []
+    while len(found) < count:
+        before = feed.epoch, feed.index, feed.arrays()
+        batch = next(feed.source()[0], None)
+        if batch is None:
+            feed.advance(0, 1)
+        else:
+            found.append((before, batch.numpy().tolist()))
+            feed.advance(1, 1)
+    return found
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        small_batches,
+        lambda: small_batches().repeat(2),
+        lambda: small_batches().repeat(),
+        lambda: small_batches().repeat(2).filter(lambda batch: batch[0] > 2),  # of a length that is not known
+        lambda: small_batches().repeat().filter(lambda batch: batch[0] > 2),
+        lambda: small_batches().repeat().take(7),
+    ],
+)
+def test_the_batches_behind_every_cut_are_those_without_it(data):
+    found = batches_of(DatasetFeed(data()), 14)
+    everything = [batch for _, batch in found]
+    for i in range(0, 14, 2):
+        feed = DatasetFeed(data())
+        feed.go_to(*found[i][0])
+        assert [batch for _, batch in batches_of(feed, 14 - i)] == everything[i:]
+
+
+def test_a_repeated_dataset_resumes_in_the_midst_of_a_repetition(tmp_path):
+    run = {"epochs": None, "steps": 13, "validation_data": None}
+    whole, _, resumed, _ = cut_and_resumed(tmp_path, lambda: shuffled().repeat(), 7, run, net=dense_net)
+    np.testing.assert_array_equal(weights(resumed.model), weights(whole.model))
+
+
+def test_a_position_that_was_never_asked_for_is_not_made_up():
+    feed = DatasetFeed(small_batches())
+    next(feed.source()[0])
+    feed.advance(1, 1)
+    with pytest.raises(ValueError, match="cannot be saved first after 1 batches of an epoch; ask for it before"):
+        feed.arrays()
+
+
 def test_xla_resumes_too(tmp_path):
     options = {"net": dense_net, "jit_compile": True}
     whole, _, resumed, _ = cut_and_resumed(tmp_path, arrays, 7, {"epochs": 2, "validation_data": None}, **options)
@@ -156,7 +210,8 @@ def test_without_a_checkpoint_nothing_is_restored(tmp_path):
         ({"net": dense_net}, "another model: .*batch_normalization"),
         ({"optimizer": SimpleGD(0.1)}, "another optimizer: class was .*Momentum, here it is .*SimpleGD"),
         ({"optimizer": Momentum(0.2)}, r"another optimizer: config learning_rate was 0\.1.*, here it is 0\.2"),
-        ({"metrics": ["accuracy", "mse"]}, "another set of variables: metrics/"),
+        ({"metrics": ["accuracy", "mse"]}, "another set of metrics: 3 class was not there, here it is .*MeanSquared"),
+        ({"metrics": [keras.metrics.BinaryAccuracy()]}, "another set of metrics: 0 config name was accuracy, here"),
     ],
 )
 def test_other_models_and_optimizers_are_refused(change, words, saved_run):
@@ -165,6 +220,35 @@ def test_other_models_and_optimizers_are_refused(change, words, saved_run):
     with pytest.raises(ValueError, match=words):
         loop.restore(saved_run / "checkpoints")
     np.testing.assert_array_equal(weights(loop.model), before)
+
+
+def test_metrics_with_as_many_variables_are_told_apart(tmp_path):
+    def loop(metric):
+        return make_loop(tmp_path, net=dense_net, log=False, metrics=[metric])
+
+    def entropy(name="entropy", from_logits=True):
+        return keras.metrics.SparseCategoricalCrossentropy(name, from_logits=from_logits)
+
+    loop(entropy()).run(arrays(), steps=3)
+    # A number behind a name, with which Keras tells several AUCs of a process apart, does not count.
+    assert loop(entropy("entropy_1")).restore(tmp_path / "checkpoints") == 3
+    with pytest.raises(ValueError, match=r"another set of metrics: 0 config from_logits was True, here it is False\."):
+        loop(entropy(from_logits=False)).restore(tmp_path / "checkpoints")
+    with pytest.raises(ValueError, match=r"another set of metrics: 0 class was .*Cross.*, here it is .*\.MeanSquared"):
+        loop("mse").restore(tmp_path / "checkpoints")
+
+
+class Warmup(Hook):
+    """Begins every run with a smaller learning rate."""
+
+    def on_start(self, loop):
+        loop.optimizer.learning_rate = 0.01
+
+
+def test_a_hook_may_change_the_learning_rate_before_the_first_step(tmp_path):
+    hooks = [Warmup(), SaveCheckpoint(tmp_path / "checkpoints")]
+    TrainLoop(dense_net(), Momentum(0.1), crossentropy(), hooks=hooks).run(arrays(), steps=3)
+    assert make_loop(tmp_path, Warmup(), net=dense_net, log=False, metrics=()).restore(tmp_path / "checkpoints") == 3
 
 
 @pytest.fixture(scope="module")
@@ -210,8 +294,47 @@ def test_a_folder_with_later_checkpoints_belongs_to_another_run(saved_run):
 def test_a_log_that_was_cut_is_refused(tmp_path):
     make_loop(tmp_path).run(arrays(), steps=3)
     (tmp_path / "metrics.jsonl").write_text("")
+    loop = make_loop(tmp_path)
+    before = weights(loop.model)
     with pytest.raises(ValueError, match="has 0 bytes, but had"):
-        make_loop(tmp_path).restore(tmp_path / "checkpoints")
+        loop.restore(tmp_path / "checkpoints")
+    np.testing.assert_array_equal(weights(loop.model), before)
+    assert int(loop.optimizer.iterations) == 0
+
+
+class Remember(Hook):
+    """Remembers what it is given."""
+
+    def __init__(self, what):
+        super().__init__()
+        self.what = what
+
+    def state(self):
+        return self.what
+
+    def load_state(self, state):
+        self.what = state
+
+
+def test_what_a_hook_remembers_comes_back_as_json_has_it(tmp_path):
+    kept = Remember({"counts": {10: 1, 9: 2}, 3: (1, float("inf")), "mean": np.float64(0.5), "array": np.arange(3)})
+    make_loop(tmp_path, kept, net=dense_net, log=False).run(arrays(), steps=3)
+    loop = make_loop(tmp_path, Remember(None), net=dense_net, log=False)
+    assert loop.restore(tmp_path / "checkpoints") == 3
+    found = loop.hooks[-1].what
+    np.testing.assert_array_equal(found.pop("array"), np.arange(3))
+    assert found == {"counts": {"10": 1, "9": 2}, "3": [1, float("inf")], "mean": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [({"count": np.int64(3)}, "'count' is a int64"), ({"seen": {1, 2}}, "'seen' is a set"), ({(1, 2): 3}, "keys must")],
+)
+def test_what_json_does_not_know_is_refused_by_name(what, words, tmp_path):
+    loop = make_loop(tmp_path, Remember(what), net=dense_net, log=False)
+    with pytest.raises(ValueError, match=rf"state\(\) of the hook Remember must return JSON-able .*{words}"):
+        loop.run(arrays(), steps=3)
+    assert not (tmp_path / "checkpoints").exists()
 
 
 # --- Damage -----------------------------------------------------------------------------------------------

@@ -136,7 +136,9 @@ class Bookkeeping:
             evaluations: that are counted now, by kind; None as above.
         """
         interrupted = self.status == Status.RUNNING
-        message = "the run was interrupted" if interrupted else stop_reason or self.status.sentence
+        # A reason that came together with a failure is not how the run ended.
+        asked = None if self.status.failed else stop_reason
+        message = "the run was interrupted" if interrupted else asked or self.status.sentence
         taken = self.steps_taken
         return RunResult(
             status=Status.STOPPED if interrupted else self.status,

@@ -4,10 +4,10 @@
             optimizer/...  iterations, learning rate, the method's state, the record of failed steps
             metrics/...    counters of the running epoch
             evaluations    by kind, for methods that evaluate
-            data/...       position of a dataset's iterator; arrays in memory need none
+            data/...       a dataset's iterator as its epoch began; arrays in memory need none
             random/...     Python's and NumPy's generators
             hooks/...      arrays that hooks remember
-    meta    of             model, optimizer (class and configuration) and data, to be compared
+    meta    of             model, optimizer and metrics (class and configuration) and data, to be compared
             run            step, epoch, index of the next batch, sums of the running epoch, summaries of those before
             hooks          what hooks remember: best value so far, length of metrics.jsonl, ...
 
@@ -90,16 +90,26 @@ class Position:
         run.go_to(self.run, self.data)
 
 
-def identity(model, optimizer):
-    """What a model and an optimizer are, to be compared with what a checkpoint was made of: JSON-able.
+def identity(model, optimizer, metrics):
+    """What a model, an optimizer and a `MetricSet` are, to be compared with what a checkpoint was made of: JSON-able.
 
     Numbers that Keras puts behind names to tell them apart do not count: they depend on what else a process has made.
     """
     described = {name: f"{list(v.shape)} {v.dtype}" for name, v in _variables_of(model).items()}
-    text = json.dumps(optimizer.get_config(), default=str)
+    of_metrics = {
+        f"{i} {name}": re.sub("_[0-9]+$", "", value) if name == "config name" else value
+        for i, metric in enumerate(metrics.all())
+        for name, value in _description(metric).items()
+    }
+    return {"model": described, "optimizer": _description(optimizer), "set of metrics": of_metrics}
+
+
+def _description(configured):
+    """Class and configuration of an object of Keras: JSON-able."""
+    text = json.dumps(configured.get_config(), default=str)
     config = json.loads(re.sub(r" at 0x[0-9a-f]+", "", text))  # where an object lies in memory is no part of what it is
-    method = {"class": f"{type(optimizer).__module__}.{type(optimizer).__qualname__}"}
-    return {"model": described, "optimizer": method | {f"config {name}": value for name, value in config.items()}}
+    kind = {"class": f"{type(configured).__module__}.{type(configured).__qualname__}"}
+    return kind | {f"config {name}": value for name, value in config.items()}
 
 
 def save(folder, parts):
@@ -111,7 +121,7 @@ def save(folder, parts):
 
     Raises:
         OSError: it cannot be written.
-        ValueError: the position in the data cannot be saved.
+        ValueError: the position in the data cannot be saved, or what a hook remembers.
     """
     arrays = dict(parts.variables())
     arrays |= {f"data/{name}": array for name, array in parts.run.feed.arrays().items()}
@@ -120,7 +130,7 @@ def save(folder, parts):
     for name, hook in parts.named_hooks():
         state = hook.state()
         arrays |= {f"hooks/{name}/{key}": value for key, value in state.items() if isinstance(value, np.ndarray)}
-        hooks[name] = {key: value for key, value in state.items() if not isinstance(value, np.ndarray)}
+        hooks[name] = _json_able(name, {k: value for k, value in state.items() if not isinstance(value, np.ndarray)})
     meta = {
         "run": parts.run.state(),
         "rollbacks": parts.rollbacks,
@@ -143,22 +153,37 @@ def load(saved, parts):
         `Position`, for the run that continues.
 
     Raises:
-        ValueError: the checkpoint is one of another model or another optimizer. Then nothing was changed.
+        ValueError: the checkpoint is one of another model, optimizer or set of metrics; then nothing was changed. Or a
+            hook cannot be as it was; then the hooks before it are, and nothing else was changed.
     """
     for kind, here in parts.of.items():
-        _compare(saved.path, kind, saved.meta["of"][kind], here)
+        _compare(saved.path, kind, saved.meta["of"].get(kind, {}), here)
     variables = parts.variables()
     _compare(saved.path, "set of variables", _shapes_saved(saved, variables), _shapes_here(saved, variables))
-    for name, variable in variables.items():
-        variable.assign(saved.read(name))
-    random_state.go_to(_below(saved, "random/"))
+    # Hooks come first: theirs is code of anybody, and what it raises should find the model untouched.
     for name, hook in parts.named_hooks():
         if name in saved.meta["hooks"]:
             hook.load_state(saved.meta["hooks"][name] | _below(saved, f"hooks/{name}/"))
+    for name, variable in variables.items():
+        variable.assign(saved.read(name))
+    random_state.go_to(_below(saved, "random/"))
     meta = saved.meta
     if meta["versions"] != versions():
         _LOG.warning("%s was made with %s, here are %s: numbers may differ", saved.path, meta["versions"], versions())
     return Position(saved.path, meta["of"]["data set"], meta["run"], _below(saved, "data/"), meta["rollbacks"])
+
+
+def _json_able(name, state):
+    """What a hook remembers, or a ValueError that names hook and key of what JSON does not know."""
+    for key, value in state.items():
+        try:
+            json.dumps({key: value})
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"state() of the hook {name} must return JSON-able values and NumPy arrays; {key!r} is a "
+                f"{type(value).__name__} ({error}); convert numbers with float() or int()"
+            ) from error
+    return state
 
 
 def _below(saved, prefix):

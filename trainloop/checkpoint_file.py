@@ -36,14 +36,17 @@ def write(path, arrays, meta):
 
     Raises:
         OSError: it cannot be written. Then what was there still is.
+        TypeError: there is something in meta that JSON does not know. Then nothing is there either.
     """
+    # The checksum is that of what will be read: JSON makes strings of keys and lists of tuples.
+    meta = json.loads(json.dumps({"format": FORMAT, **meta}))
     with durable.new_folder(path) as folder:
         with open(folder / "arrays.npz", "xb") as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as parts:
                 for name, array in arrays.items():
                     _write_array(parts, name, array)
             durable.sync(file)
-        text = json.dumps({"format": FORMAT, **meta, "sha256": _checksum({"format": FORMAT, **meta})}, indent=1)
+        text = json.dumps({**meta, "sha256": _checksum(meta)}, indent=1)
         with open(folder / "meta.json", "x", encoding="utf-8") as file:
             file.write(text + "\n")
             durable.sync(file)

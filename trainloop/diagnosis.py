@@ -9,7 +9,7 @@ import contextlib
 import keras
 import tensorflow as tf
 
-from trainloop import batch_loss
+from trainloop import batch_loss, refusals
 
 
 def first_nonfinite(model, loss, batch, vector, microbatch_size=None):
@@ -60,7 +60,7 @@ def _in_passes(model, loss, batch, vector):
 @contextlib.contextmanager
 def _watch(model, found):
     """Inside, names of layers that return something that is not finite are appended to `found`, inner ones first."""
-    layers = list(_layers_of(model))
+    layers = refusals.layers_of(model)
     for layer in layers:
         layer.call = _watched(layer, layer.call, found)
     try:
@@ -78,18 +78,6 @@ def _watched(layer, call, found):
         return outputs
 
     return watched
-
-
-def _layers_of(model):
-    """Every layer inside of a model once, those of inner models too."""
-    seen = {}
-    waiting = list(getattr(model, "layers", ()))
-    while waiting:
-        layer = waiting.pop()
-        if id(layer) not in seen:
-            seen[id(layer)] = layer
-            waiting += getattr(layer, "layers", ())
-    return seen.values()
 
 
 def _is_finite(tensor):

@@ -10,6 +10,9 @@ from trainloop.monitor import Monitor
 class EarlyStopping(Hook):
     """Ends a run when a number of the epochs' summaries has not become better for a while.
 
+    The best value and the count of epochs since go on when a loop runs again; for a fresh start make a new loop with a
+    new hook.
+
     Args:
         monitor: its name, such as "val_loss".
         patience: so many epochs in a row without improvement end the run, at least 1.
@@ -47,9 +50,10 @@ class StopWhen(Hook):
     steps. Losses belong to the weights before their step.
 
     Args:
-        f_target: a loss of a batch of at most this ends the run.
+        f_target: a finite loss of a batch of at most this, at any step since the last look, ends the run.
         seconds: wall clock of the run, what it took before an interruption included.
-        evaluations: of the objective. For methods that do not count them it is one per step.
+        evaluations: of the objective, over the life of the optimizer, earlier runs included. For methods that do not
+            count them it is one per step.
         every_steps: see above.
 
     Raises:
@@ -63,20 +67,32 @@ class StopWhen(Hook):
         self._f_target = None if f_target is None else checks.real("f_target", f_target)
         self._seconds = None if seconds is None else checks.real("seconds", seconds, above=0)
         self._evaluations = None if evaluations is None else checks.integer("evaluations", evaluations, at_least=1)
-        self._loop = None
+        self._loop, self._met = None, False  # whether the target was met since the last look
 
     def on_start(self, loop):
         self._loop = loop
 
     def on_block(self, progress):
+        if self._f_target is not None:
+            losses = progress.logs["loss"]
+            self._met |= bool(np.any(np.isfinite(losses) & (losses <= self._f_target)))
         if self.every_steps is None or progress.step % self.every_steps == 0:
             for reason in self._reasons(progress):
                 self._loop.stop(reason)
+            self._met = False
+
+    def on_end(self, result):
+        self._met = False  # what a later run looks for, it has to find itself
+
+    def state(self):
+        return {"met": self._met}
+
+    def load_state(self, state):
+        self._met = state["met"]
 
     def _reasons(self, progress):
-        losses = progress.logs["loss"]
         counts = progress.logs.get("evaluations/f", progress.logs["step"])
-        if self._f_target is not None and np.any(losses <= self._f_target):
+        if self._met:
             yield f"the loss is at most f_target = {self._f_target:g}"
         if self._seconds is not None and progress.seconds >= self._seconds:
             yield f"{self._seconds:g} seconds are over"
@@ -115,4 +131,6 @@ class RestoreBest(Hook):
 
     def load_state(self, state):
         self._monitor.load_state(state)
-        self._weights = [state[name] for name in sorted(state) if name.startswith("weights_")]
+        names = [name for name in state if name.startswith("weights_")]
+        # By number: as text, "weights_1000" comes before "weights_101".
+        self._weights = [state[name] for name in sorted(names, key=lambda name: int(name.removeprefix("weights_")))]

@@ -105,7 +105,7 @@ class DatasetFeed:
         self.steps_per_epoch = cardinality if cardinality >= 0 else None
         self.epoch, self.index = 0, 0
         self._iterator = None
-        self._beginning = None  # of the epoch, as `iterator_state` saves it, once somebody has asked for a position
+        self._beginning = None  # of the epoch, as `iterator_state` saves it, once somebody has asked for it
 
     def available(self):
         """How many steps the next block may take at most, None when the length is not known."""
@@ -146,34 +146,38 @@ class DatasetFeed:
         return {"kind": "Dataset", "batches": self.steps_per_epoch, "elements": str(self.dataset.element_spec)}
 
     def arrays(self):
-        """What a checkpoint needs besides epoch and index to find the next batch.
+        """What a checkpoint needs besides epoch and index to find the next batch: an iterator at the epoch's beginning.
 
-        The position has what is left of this epoch. Where that is nothing, TensorFlow leaves out what the orders of the
-        epochs to come are drawn from; the beginning of the epoch has it.
+        From there `go_to` takes the batches again that are done. It is not the position itself, because TensorFlow
+        leaves something out of that. The orders of `shuffle` are drawn by a generator that all iterators of a dataset
+        share. An iterator whose pass is not over has it. One that has nothing left, or that has handed its last
+        elements to a `prefetch` behind it, lacks it, and the next pass, by `repeat` or by a new iterator, would have
+        another order. To load both does not help: what is loaded last takes the generator to where it stood then.
 
         Raises:
-            ValueError: the dataset's iterators cannot be saved.
+            ValueError: the dataset's iterators cannot be saved, or nobody asked when the epoch began.
         """
         (iterator,) = self.source()
-        position = iterator_state.save(iterator)
-        self._beginning = self._beginning or position
-        parts = {"position": position, "beginning": self._beginning}
-        return {f"{part}/{name}": array for part, files in parts.items() for name, array in files.items()}
+        if self._beginning is None:
+            if self.index > 0:
+                raise ValueError(
+                    f"the position in this dataset cannot be saved first after {self.index} batches of an epoch; ask "
+                    "for it before the first one too, as the hook SaveCheckpoint does"
+                )
+            self._beginning = iterator_state.save(iterator)
+        return self._beginning
 
     def go_to(self, epoch, index, arrays):
-        """Continue with batch `index` of an epoch, with an iterator as it was saved."""
-        parts = {part: {} for part in ("position", "beginning")}
-        for name, array in arrays.items():
-            part, _, file = name.partition("/")
-            parts[part][file] = array
+        """Continue with batch `index` of an epoch, from what `arrays` returned. Takes the batches before it again."""
         self.epoch, self.index, self._iterator = epoch, index, iter(self.dataset)
-        iterator_state.load(self._iterator, parts["position"])
-        iterator_state.load(iter(self.dataset), parts["beginning"])  # last: it leaves the drawing of orders behind it
-        self._beginning = parts["beginning"]
+        iterator_state.load(self._iterator, arrays)
+        self._beginning = arrays
+        for _ in range(index):
+            next(self._iterator)
 
     def again(self, i):
-        """The i-th batch of the block that has just run, before `advance`; that of another pass where those differ."""
-        return next(iter(self.dataset.skip(self.index + i)), None)
+        """None: to find a batch again the dataset would have to be read from its beginning, maybe in another order."""
+        del i
 
 
 def _specs(parts):

@@ -82,11 +82,17 @@ class Hook:
         """
 
     def state(self):
-        """What this hook has to remember when the run is interrupted: dict of JSON-able values and NumPy arrays."""
+        """What this hook has to remember when the run is interrupted: dict of JSON-able values and NumPy arrays.
+
+        As everywhere in JSON, keys of dicts come back as strings and tuples as lists.
+        """
         return {}
 
     def load_state(self, state):
-        """Be as this hook was when `state` returned this dict. Called before `on_start`, or in the midst of a run."""
+        """Be as this hook was when `state` returned this dict. Called before `on_start`, or in the midst of a run.
+
+        Weights and the method's state are put back after it.
+        """
 
 
 def end_all(hooks, result):

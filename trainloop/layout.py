@@ -2,9 +2,8 @@
 
     x = [ w_1 | w_2 | ... | w_k ]        w_i = the i-th trainable variable, flattened row by row
 
-`FlatLayout` is the plan: names, shapes and offsets, no tensors. `VariableVector` applies it to variables that
-    exist. Neither knows
-anything of optimizers, so both can serve a loop that has nothing else to do with this package:
+`FlatLayout` is the plan: names, shapes and offsets, no tensors. `VariableVector` applies it to variables that exist.
+Neither knows anything of optimizers, so both can serve a loop that has nothing else to do with this package:
 
     vector = VariableVector(model.trainable_variables)
     x = vector.read()                                       # [n]

@@ -21,8 +21,6 @@ What holds at every moment:
     - Reading a block's log is the only synchronisation with Python, once per block.
 """
 
-import functools
-
 import numpy as np
 import tensorflow as tf
 
@@ -109,6 +107,8 @@ class TrainLoop:
         self._pace = Pace(steps_per_call, self._train.most_steps)
         self._data, self._feed = (), None
         self._nonfinite = OnNonfinite(on_nonfinite, optimizer)
+        # As model and optimizer are now: a hook may change the learning rate as soon as a run begins.
+        self._identity = checkpoint.identity(model, optimizer, self._metrics)
         self._run, self._position, self._where, self._stop_reason = None, None, None, None
 
     @property
@@ -123,7 +123,8 @@ class TrainLoop:
                 arrays.
             epochs: passes over the data to do; a pass that an earlier call began counts when it is finished.
             steps: steps to do. With both, whichever is reached first ends the run.
-            validation_data: as `data`; evaluated after every epoch.
+            validation_data: as `data`; evaluated after every epoch. Where it is a shuffled dataset, its order begins
+                anew in a run that is continued, so the last bits of "val_" numbers may differ.
 
         Returns:
             `RunResult`.
@@ -165,6 +166,9 @@ class TrainLoop:
         Its goals count from the beginning of that run: they are totals. Damaged checkpoints are named in a warning of
         the log, and the one before is taken.
 
+        A shuffled dataset as validation data is the exception: it is read in another order, so that "val_" numbers may
+        differ in their last bits.
+
         Args:
             folder: of checkpoints. It need not exist.
 
@@ -172,7 +176,8 @@ class TrainLoop:
             The step it stands at, or None where there is no checkpoint. Then nothing was changed.
 
         Raises:
-            ValueError: the checkpoint is one of another model or another optimizer; `run` raises it for other data.
+            ValueError: the checkpoint is one of another model, optimizer or set of metrics, or a hook cannot be as it
+                was; the model is as before then. `run` raises it for other data.
         """
         self._position = self.restore_position(CheckpointFolder(folder))
         if self._position is None:
@@ -200,11 +205,6 @@ class TrainLoop:
             run=self._run,
             rollbacks=self._nonfinite.rollbacks,
         )
-
-    @functools.cached_property
-    def _identity(self):
-        """As model and optimizer were at first: a learning rate may change while a run goes on."""
-        return checkpoint.identity(self.model, self.optimizer)
 
     def stop(self, reason):
         """Ask the current run, or the next one if there is none, to end after this block. For hooks and signals.

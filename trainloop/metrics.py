@@ -43,15 +43,16 @@ class MetricSet:
 
     def reset(self):
         """Forget all batches."""
-        for metric in self._all():
+        for metric in self.all():
             metric.reset_state()
 
     @property
     def variables(self):
         """The counters of all metrics."""
-        return [variable for metric in self._all() for variable in metric.variables]
+        return [variable for metric in self.all() for variable in metric.variables]
 
-    def _all(self):
+    def all(self):
+        """All metrics in a fixed order; for "accuracy", one of each kind."""
         for candidate in self._candidates:
             yield from [candidate] if isinstance(candidate, keras.metrics.Metric) else candidate.values()
 

@@ -1,6 +1,6 @@
 """What a loop does about a step that met a NaN or an infinity.
 
-    stop        the run ends with a `TrainingError`, which says where the first such number arose
+    stop        the run ends with a `TrainingError`, which for data in memory says where the first such number arose
     skip        the step is left out, and the run goes on with the next batch
     rollback    the run goes back to its last checkpoint and takes shorter steps from there
 

@@ -87,7 +87,7 @@ def half_precision(model):
     Raises:
         ValueError: names the first layer that does.
     """
-    for layer in _layers(model):
+    for layer in (model, *layers_of(model)):
         if getattr(layer, "compute_dtype", None) == "float16":
             raise ValueError(
                 f"layer {layer.name} computes in float16, where gradients below 6e-8 become zero unless the loss is "
@@ -96,8 +96,15 @@ def half_precision(model):
             )
 
 
-def _layers(model):
-    """A model and all layers in it."""
-    yield model
-    for layer in getattr(model, "layers", ()):
-        yield from _layers(layer)
+def layers_of(model):
+    """Every layer inside of a model once, those of inner models too."""
+    seen = {}
+
+    def visit(outer):
+        for layer in getattr(outer, "layers", ()):
+            if id(layer) not in seen:
+                seen[id(layer)] = layer
+                visit(layer)
+
+    visit(model)
+    return list(seen.values())

@@ -75,7 +75,8 @@ class TrainingError(RuntimeError):
 
     Attributes: `step` (the step that failed, counted from 1 over the life of the optimizer), `status` (a
     `Status`), `last_loss` (the last finite loss, or None), `result` (the `RunResult` up to the failure) and `where`
-    (a sentence that says where the first number arose that is not finite, or None where that is not known).
+    (a sentence that says where the first number arose that is not finite, or None where that is not known: of a
+    `tf.data.Dataset` the batch cannot be had again).
     """
 
     def __init__(self, step, status, last_loss=None, result=None, where=None):
