@@ -1,4 +1,4 @@
-"""The command line, as a user meets it: in a process of its own."""
+"""The command line, as a user meets it: in a process of its own, or in this one where only words and files count."""
 
 import json
 import re
@@ -20,6 +20,24 @@ TRAIN = [sys.executable, str(ROOT / "scripts" / "train.py")]
 
 def train(*arguments, cwd):
     return subprocess.run([*TRAIN, *arguments], capture_output=True, text=True, cwd=cwd, timeout=300)
+
+
+@pytest.fixture
+def train_here(tmp_path, monkeypatch, capfd, float32):
+    """Runs train.py in this process, because starting TensorFlow takes seconds: (exit code, lines out, lines err)."""
+
+    def run(*arguments, cwd=tmp_path):
+        monkeypatch.chdir(cwd)
+        monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+        code = 0
+        try:
+            runpy.run_path(str(ROOT / "scripts" / "train.py"), run_name="__main__")
+        except SystemExit as ended:
+            code = ended.code
+        printed = capfd.readouterr()
+        return code, printed.out.splitlines(), printed.err.splitlines()
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +104,11 @@ def test_curves_are_a_picture(run):
     assert len(content) > 10_000
 
 
-def test_a_folder_with_a_run_is_not_touched_unless_asked(run, tmp_path):
+def test_a_folder_with_a_run_is_not_touched_unless_asked(run, train_here):
     before = (run[0] / "config.json").read_bytes()
-    done = train("--steps", "1", "--run-dir", str(run[0]), cwd=tmp_path)
-    assert done.returncode == 2
-    assert "already holds a run" in done.stderr
+    code, _, complaints = train_here("--steps", "1", "--run-dir", str(run[0]))
+    assert code == 2
+    assert "already holds a run" in complaints[-1]
     assert (run[0] / "config.json").read_bytes() == before
 
 
@@ -123,42 +141,38 @@ def test_an_interrupted_run_is_continued_by_the_same_command(tmp_path):
     assert resumed.stdout.splitlines()[-1].rpartition(",")[0] == whole.stdout.splitlines()[-1].rpartition(",")[0]
 
 
-def test_a_users_mistake_is_named_by_its_line_and_the_files_are_readable(tmp_path, monkeypatch, capfd, float32):
+def test_a_users_mistake_is_named_by_its_line_and_the_files_are_readable(tmp_path, train_here):
     (tmp_path / "mine.py").write_text(
         "from trainloop import SimpleGD\n"
         "class Mine(SimpleGD):\n"
         "    def update(self, x, g, state):\n"
         "        return x - self.rate * g, {}\n"
     )
-    monkeypatch.chdir(tmp_path)
     options = ["--model", "softmax_regression", "--optimizer", "mine.py:Mine", "--run-dir", "a"]
-    monkeypatch.setattr(sys, "argv", ["train.py", *options])
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(ROOT / "scripts" / "train.py"), run_name="__main__")
-    assert ended.value.code == 1
-    last = capfd.readouterr().err.splitlines()[-1]
-    assert re.match(r"Error: AttributeError at .*mine\.py:4 in update: .*no attribute 'rate'", last)
+    code, _, complaints = train_here(*options)
+    assert code == 1
+    assert re.match(r"Error: AttributeError at .*mine\.py:4 in update: .*no attribute 'rate'", complaints[-1])
     assert lines(tmp_path / "a" / "metrics.jsonl") == []
     assert json.loads((tmp_path / "a" / "config.json").read_text())["optimizer"] == "mine.py:Mine"
 
 
-def test_overwrite_replaces_a_run(tmp_path):
+def test_overwrite_replaces_a_run(tmp_path, train_here):
     folder = tmp_path / "runs" / "a"
     folder.mkdir(parents=True)
     (folder / "metrics.jsonl").write_text("old")
     (folder / "notes.txt").write_text("kept")
-    done = train("--model", "softmax_regression", "--steps", "2", "--run-dir", str(folder), "--overwrite", cwd=tmp_path)
-    assert done.returncode == 0
+    code, *_ = train_here("--model", "softmax_regression", "--steps", "2", "--run-dir", str(folder), "--overwrite")
+    assert code == 0
     assert [r["step"] for r in lines(folder / "metrics.jsonl")] == [1, 2]
     assert (folder / "notes.txt").read_text() == "kept"
 
 
-def test_list_names_everything(tmp_path):
-    done = train("--list", cwd=tmp_path)
-    names = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")]
+def test_list_names_everything(train_here):
+    _, printed, _ = train_here("--list")
+    names = [line.split()[0] for line in printed if line.startswith("  ")]
     expected = ["digits", "mnist", "fashion_mnist", "lenet5", "mlp", "softmax_regression", *ALGORITHMS, *WRAPPERS]
     assert names == expected
-    assert max(map(len, done.stdout.splitlines())) <= 140
+    assert max(map(len, printed)) <= 140
 
 
 def test_a_users_method_with_xla_and_full_batches(tmp_path):
@@ -181,11 +195,10 @@ def test_a_users_method_with_xla_and_full_batches(tmp_path):
     assert losses[2] < losses[0]
 
 
-def test_a_loss_that_is_not_finite_ends_with_code_1_and_readable_files(tmp_path):
+def test_a_loss_that_is_not_finite_ends_with_code_1_and_readable_files(tmp_path, train_here):
     options = ["--model", "mlp", "--optimizer", "adam", "-o", "learning_rate=1e30", "--epochs", "1"]
-    done = train(*options, "--run-dir", "a", cwd=tmp_path)
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
+    code, _, (line,) = train_here(*options, "--run-dir", "a")
+    assert code == 1
     records = lines(tmp_path / "a" / "metrics.jsonl")
     assert records[-1]["loss"] is None
     assert f"step {records[-1]['step']} failed" in line
@@ -275,16 +288,11 @@ def bad_folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("arguments", "words"), BAD.items(), ids=BAD.keys())
-def test_bad_input_is_one_line_and_code_2(arguments, words, bad_folder, monkeypatch, capfd):
-    """In this process, because starting TensorFlow thirty times would take minutes."""
-    monkeypatch.chdir(bad_folder)
+def test_bad_input_is_one_line_and_code_2(arguments, words, bad_folder, train_here):
     if "Frozen" in words:
         arguments += " -o rad=3"
-    monkeypatch.setattr(sys, "argv", ["train.py", *arguments.split()])
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(ROOT / "scripts" / "train.py"), run_name="__main__")
-    assert ended.value.code == 2
-    (line,) = capfd.readouterr().err.splitlines()
+    code, _, (line,) = train_here(*arguments.split(), cwd=bad_folder)
+    assert code == 2
     assert line.startswith("Error: ")
     assert words in line
     assert not (bad_folder / "runs").exists()
