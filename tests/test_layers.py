@@ -136,10 +136,11 @@ def test_importing_needs_nothing_that_only_some_commands_need():
     assert done.stdout.strip() == "['trainloop']"
 
 
-def test_help_does_not_import_tensorflow():
+@pytest.mark.parametrize("words", [["train.py", "--help"], ["benchmark.py", "loop", "--help"]])
+def test_help_does_not_import_tensorflow(words):
     code = (
-        "import runpy, sys; sys.argv = ['train.py', '--help']\n"
-        "try: runpy.run_path('scripts/train.py', run_name='__main__')\n"
+        f"import runpy, sys; sys.argv = {words}; sys.path.insert(0, 'scripts')\n"
+        f"try: runpy.run_path('scripts/{words[0]}', run_name='__main__')\n"
         "except SystemExit: pass\n"
         "print('tensorflow' in sys.modules)"
     )

@@ -1,6 +1,6 @@
 """An update compiled by XLA into few passes over memory, where that is possible and worth its while.
 
-TensorFlow runs one operation after the other, and each writes a new vector. The update of Adam reads and writes 24
+TensorFlow runs one operation after the other, and each writes a new vector. The update of Adam reads and writes 30
 vectors that way and 10 when it is compiled. Calling compiled code has a price, so short vectors are left alone.
 
 XLA cannot compile everything that a method may do (print, call Python, ask for shapes that depend on values). So only
