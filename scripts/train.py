@@ -77,6 +77,9 @@ class BatchSize(click.ParamType):
 @click.option(
     "--deterministic", is_flag=True, help="The same bits in every run on the same machine, at a price in speed."
 )
+@click.option("--max-seconds", type=click.FloatRange(min=0, min_open=True), metavar="X", help="End after X seconds.")
+@click.option("--max-evaluations", type=click.IntRange(min=1), metavar="N", help="End after N evaluations of the loss.")
+@click.option("--f-target", type=float, metavar="X", help="End when the loss of a batch is at most X.")
 @click.option(
     "--on-nonfinite",
     type=click.Choice(["stop", "skip", "rollback"]),
@@ -199,7 +202,12 @@ def prepare(settings):
         optimizer,
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
-        hooks=[MetricsFile(directory.metrics), make_display(), make_saver(settings, directory)],
+        hooks=[
+            MetricsFile(directory.metrics),
+            make_display(),
+            *make_endings(settings),
+            make_saver(settings, directory),
+        ],
         jit_compile=settings["jit"],
         steps_per_call=settings["steps_per_call"],
         microbatch_size=settings["microbatch"],
@@ -209,6 +217,7 @@ def prepare(settings):
         "parameters": optimizer.layout.size,
         "layout_fingerprint": optimizer.layout.fingerprint(),
         "data_fingerprint": batches.fingerprint(),
+        "training_samples": batches.size,
         "optimizer_config": optimizer.get_config(),
     }
     step = None
@@ -231,6 +240,13 @@ def make_saver(settings, directory):
 
     minutes, steps = settings["checkpoint_minutes"], settings["checkpoint_steps"]
     return SaveCheckpoint(directory.checkpoints, steps, minutes, settings["keep"], settings["keep_best"])
+
+
+def make_endings(settings):
+    from trainloop.endings import StopWhen
+
+    limits = [settings[name] for name in ("f_target", "max_seconds", "max_evaluations")]
+    return [StopWhen(*limits)] if any(limit is not None for limit in limits) else []
 
 
 def make_display():
@@ -261,6 +277,7 @@ def with_defaults(settings):
 def do_run(settings, directory, loop, batches, test, resumed_at):
     import trainloop as tl
     from trainloop.signals import StopOnSignals
+    from trainloop.writers import append_test
 
     title = f"{settings['model']} on {settings['dataset']} with {settings['optimizer']}"
     n = loop.optimizer.layout.size
@@ -283,17 +300,17 @@ def do_run(settings, directory, loop, batches, test, resumed_at):
     if failure is not None:
         raise click.ClickException(str(failure))
     measured = loop.evaluate(test)
+    append_test(directory.metrics, measured)
     click.echo(f"test loss {measured['loss']:.4f}, test accuracy {measured['accuracy']:.2%}, {result.seconds:.1f} s")
 
 
 def write_results(directory, loop, result, title, resumed_at):
-    from trainloop.report import plot_curves
-    from trainloop.writers import read_metrics
+    from trainloop.run_log import read_run_log
 
     if resumed_at is not None:  # the result has only the steps of this process
-        history, epochs = read_metrics(directory.metrics)
-        result = dataclasses.replace(result, history=history, epochs=epochs)
-    plot_curves(result, directory.curves, title)
+        log = read_run_log(directory.metrics)
+        result = dataclasses.replace(result, history=log.history, epochs=log.epochs)
+    result.plot(directory.curves, title)
     if loop.optimizer.best_point() is not None:
         loop.optimizer.restore_best()
     loop.model.save(directory.model)
@@ -309,10 +326,10 @@ def _first_line(documented):
     return documented.__doc__.strip().splitlines()[0]
 
 
-def main():
-    """Run the command; whatever is wrong with its arguments is one line and exit code 2."""
+def run_main(command):
+    """Run a command; whatever is wrong with its arguments is one line and exit code 2."""
     try:
-        train(standalone_mode=False)
+        command(standalone_mode=False)
     except click.UsageError as error:
         click.echo(f"Error: {error.format_message()}", err=True)
         sys.exit(2)
@@ -325,4 +342,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_main(train)

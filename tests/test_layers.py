@@ -11,7 +11,8 @@ PACKAGE = ROOT / "trainloop"
 
 # Who may import whom: modules only from lower layers, or from their own where no circle arises.
 LAYERS = [
-    {"status", "storage_choice", "checks", "array_checks", "durable", "run_lock", "signals", "xla"},
+    {"status", "storage_choice", "checks", "array_checks", "durable", "run_lock", "signals", "xla"}
+    | {"json_values", "peak_memory", "picture"},
     {"checkpoint_file", "iterator_state", "random_state", "side_effects"}
     | {"layout", "linalg", "data", "datasets", "data_files", "models", "derivatives", "stored", "unmade"},
     {
@@ -56,9 +57,10 @@ LAYERS = [
         "display",
         "report",
         "run_directory",
+        "run_log",
     }
     | {"minimize", "stopping", "loop_arguments"},
-    {"plugins", "testing", "__init__"},
+    {"plugins", "testing", "comparison", "__init__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 METHODS = LEVEL["algorithms"]

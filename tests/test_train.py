@@ -71,6 +71,10 @@ def test_metrics_file_has_every_step_and_every_epoch(run):
     assert [r["step"] for r in steps] == list(range(1, 41))
     assert [r["epoch"] for r in steps] == [1] * 23 + [2] * 17
     assert set(steps[0]) == {"kind", "step", "epoch", "samples", "loss", "grad_norm", "radius", "status", "B/rank"}
+    end, test = records[-2:]
+    assert (end["kind"], end["status"], end["step"], end["evaluations/gradient"]) == ("end", "FINISHED", 40, 40)
+    assert end["peak_memory"] > 100e6
+    assert test.keys() == {"kind", "loss", "accuracy"}
     (epoch,) = epochs
     assert epoch["loss"] == pytest.approx(
         np.average([r["loss"] for r in steps[:23]], weights=[r["samples"] for r in steps[:23]])
@@ -137,6 +141,7 @@ def test_an_interrupted_run_is_continued_by_the_same_command(tmp_path):
     for records in logs:
         for record in records:
             record.pop("seconds", None)
+            record.pop("peak_memory", None)
     assert logs[0] == logs[1]
     assert resumed.stdout.splitlines()[-1].rpartition(",")[0] == whole.stdout.splitlines()[-1].rpartition(",")[0]
 
@@ -152,7 +157,7 @@ def test_a_users_mistake_is_named_by_its_line_and_the_files_are_readable(tmp_pat
     code, _, complaints = train_here(*options)
     assert code == 1
     assert re.match(r"Error: AttributeError at .*mine\.py:4 in update: .*no attribute 'rate'", complaints[-1])
-    assert lines(tmp_path / "a" / "metrics.jsonl") == []
+    assert [r["kind"] for r in lines(tmp_path / "a" / "metrics.jsonl")] == ["end"]
     assert json.loads((tmp_path / "a" / "config.json").read_text())["optimizer"] == "mine.py:Mine"
 
 
@@ -163,7 +168,7 @@ def test_overwrite_replaces_a_run(tmp_path, train_here):
     (folder / "notes.txt").write_text("kept")
     code, *_ = train_here("--model", "softmax_regression", "--steps", "2", "--run-dir", str(folder), "--overwrite")
     assert code == 0
-    assert [r["step"] for r in lines(folder / "metrics.jsonl")] == [1, 2]
+    assert [r["step"] for r in lines(folder / "metrics.jsonl") if r["kind"] == "step"] == [1, 2]
     assert (folder / "notes.txt").read_text() == "kept"
 
 
@@ -200,9 +205,10 @@ def test_a_loss_that_is_not_finite_ends_with_code_1_and_readable_files(tmp_path,
     code, _, (line,) = train_here(*options, "--run-dir", "a")
     assert code == 1
     records = lines(tmp_path / "a" / "metrics.jsonl")
-    assert records[-1]["loss"] is None
-    assert f"step {records[-1]['step']} failed" in line
-    assert f"last finite loss {records[-2]['loss']:.6g}".lower() in line.lower()
+    *_, before, failed, end = records
+    assert (failed["loss"], end["status"]) == (None, "NONFINITE_LOSS")
+    assert f"step {failed['step']} failed" in line
+    assert f"last finite loss {before['loss']:.6g}".lower() in line.lower()
     for name in ("config.json", "curves.png", "model.keras"):
         assert (tmp_path / "a" / name).stat().st_size > 0
 

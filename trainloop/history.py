@@ -1,9 +1,12 @@
 """What a run leaves behind: every step's numbers, every epoch's summary, and how it ended."""
 
+import base64
 import dataclasses
+import html
 
 import numpy as np
 
+from trainloop.json_values import plain
 from trainloop.status import Status
 
 
@@ -32,6 +35,37 @@ class RunResult:
     step: int
     seconds: float
     evaluations: dict
+
+    def plot(self, path=None, title=""):
+        """Loss, metrics, gradient norm and the method's own scalars over the steps, as a figure.
+
+        Args:
+            path: of an image file to write; its suffix says of which kind. None writes nothing.
+            title: above the figure.
+
+        Returns:
+            A Matplotlib figure, which a notebook shows.
+        """
+        from trainloop.report import draw_curves
+
+        figure = draw_curves(self, title)
+        if path is not None:
+            figure.savefig(path, dpi=120)
+        return figure
+
+    def to_dict(self):
+        """Everything as JSON has it: arrays are lists, NaN and infinities are None, the status is its name."""
+        columns = {
+            part: {name: [plain(value) for value in values] for name, values in getattr(self, part).items()}
+            for part in ("history", "epochs")
+        }
+        return dataclasses.asdict(self) | columns | {"status": self.status.name, "seconds": plain(self.seconds)}
+
+    def _repr_html_(self):
+        """What a notebook shows: how it ended, and the curves."""
+        image = base64.b64encode(self.plot().png()).decode() if self.history else None
+        shown = f'<br><img alt="curves of the run" src="data:image/png;base64,{image}">' if image else ""
+        return f"<p>step {self.step}, {self.seconds:.1f} s: {html.escape(self.message)}</p>{shown}"
 
 
 class Recorder:

@@ -27,6 +27,10 @@ class Monitor:
         self._sign = 1 if checks.flag("larger_is_better", larger_is_better) else -1
         self.best = None
 
+    @property
+    def larger_is_better(self):
+        return self._sign > 0
+
     def is_better(self, summary):
         """Whether the value in an epoch's summary is better than all before; NaN never is. It is remembered.
 

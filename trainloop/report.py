@@ -1,22 +1,22 @@
 """A run as a picture."""
 
 import numpy as np
-from matplotlib.figure import Figure
 
-# Okabe and Ito (2008): told apart by every kind of colour vision.
-_BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#999999"
+from trainloop.picture import BLUE, GREY, ORANGE, Picture
 
 
-def plot_curves(result, path, title=""):
-    """Loss, metrics, gradient norm and the method's own scalars over the steps of a run, as a PNG file.
+def draw_curves(result, title=""):
+    """Loss, metrics, gradient norm and the method's own scalars over the steps of a run.
 
     Args:
-        result: a `RunResult`, also that of a run that failed.
-        path: where to write it.
+        result: a `RunResult`, also that of a run that failed, or a `RunLog`.
         title: above the figure.
+
+    Returns:
+        `Picture`.
     """
     panels = _panels(result)
-    figure = Figure(figsize=(6.4, 2.6 * len(panels) + 0.6), layout="constrained")
+    figure = Picture(figsize=(6.4, 2.6 * len(panels) + 0.6), layout="constrained")
     figure.suptitle(title)
     rows = np.atleast_1d(figure.subplots(len(panels), 1, sharex=True))
     for axes, (label, curves, logarithmic) in zip(rows, panels, strict=True):
@@ -29,16 +29,16 @@ def plot_curves(result, path, title=""):
         if len(curves) > 1:
             axes.legend(fontsize="small")
     rows[-1].set_xlabel("step")
-    figure.savefig(path, dpi=120)
+    return figure
 
 
 def _panels(result):
     """(label of the y axis, [(name, x, y, style)], logarithmic) per panel."""
     history, epochs = result.history, result.epochs
     steps = history.get("step", np.zeros(0))
-    every_step = {"color": _GREY, "linewidth": 0.8}
-    training = {"color": _BLUE, "marker": "o", "markersize": 3}
-    validation = {"color": _ORANGE, "marker": "s", "markersize": 3}
+    every_step = {"color": GREY, "linewidth": 0.8}
+    training = {"color": BLUE, "marker": "o", "markersize": 3}
+    validation = {"color": ORANGE, "marker": "s", "markersize": 3}
 
     def by_epoch(name):
         curves = [("training, mean of the epoch", epochs["step"], epochs[name], training)] if name in epochs else []
@@ -54,7 +54,7 @@ def _panels(result):
     panels += [(name, by_epoch(name), False) for name in metrics]
     scalars = [name for name in history if name not in ("step", "epoch", "samples", "loss", "status")]
     return panels + [
-        (name, [(name, steps, history[name], {"color": _BLUE, "linewidth": 0.8})], False) for name in scalars
+        (name, [(name, steps, history[name], {"color": BLUE, "linewidth": 0.8})], False) for name in scalars
     ]
 
 

@@ -23,7 +23,7 @@ from trainloop.run_lock import RunLock
 
 # What may change when a run is continued: its goals, and what has no influence on any number.
 MAY_CHANGE = {
-    *("epochs", "steps", "steps_per_call", "on_nonfinite"),
+    *("epochs", "steps", "steps_per_call", "on_nonfinite", "f_target", "max_seconds", "max_evaluations"),
     *("checkpoint_steps", "checkpoint_minutes", "keep", "keep_best"),
     *("run_dir", "overwrite", "resume", "versions"),
 }

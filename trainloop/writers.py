@@ -1,13 +1,12 @@
 """Logs that go to files while a run goes on."""
 
 import json
-import math
 import os
-
-import numpy as np
 
 from trainloop import durable
 from trainloop.hooks import Hook
+from trainloop.json_values import plain
+from trainloop.peak_memory import peak_memory
 
 
 class MetricsFile(Hook):
@@ -15,8 +14,11 @@ class MetricsFile(Hook):
 
         {"kind": "step", "step": 1, "epoch": 1, "samples": 64, "loss": 2.31, "grad_norm": 0.8, ...}
         {"kind": "epoch", "epoch": 1, "step": 23, "seconds": 1.7, "loss": 2.1, "val_accuracy": 0.4, ...}
+        {"kind": "end", "step": 23, "status": "FINISHED", "message": "...", "seconds": 1.7, "evaluations/f": 23, ...,
+         "peak_memory": 612000000}
 
-    Numbers that JSON does not have (NaN, infinities) are null.
+    Numbers that JSON does not have (NaN, infinities) are null. A run that was killed has no end. Memory is that of the
+    process, in bytes. `run_log.read_run_log` reads the file.
 
     A run that is resumed goes on in the same file, cut to the length it had when the checkpoint was written.
 
@@ -44,7 +46,11 @@ class MetricsFile(Hook):
         self._file.flush()
 
     def on_end(self, result):
-        if self._file is not None:
+        if self._file is None:
+            return
+        try:
+            self._write({"kind": "end", **_ending(result)})
+        finally:
             self._file.close()
             self._file, self._mode = None, "r+b"
 
@@ -82,29 +88,20 @@ class MetricsFile(Hook):
         self._file.seek(0, os.SEEK_END)
 
     def _write(self, record):
-        line = json.dumps({name: _plain(value) for name, value in record.items()}) + "\n"
-        self._file.write(line.encode())
+        self._file.write(_line(record))
 
 
-def read_metrics(path):
-    """What a `MetricsFile` holds, as (history, epochs) of a `RunResult`. Null becomes NaN.
-
-    A last line that was cut off is left out, as a process leaves it that was killed.
-    """
-    records = {"step": [], "epoch": []}
-    with open(path, encoding="utf-8") as file:
-        for line in file:
-            if line.endswith("\n"):
-                record = json.loads(line)
-                records[record.pop("kind")].append(record)
-    return tuple(
-        {name: np.array([np.nan if r[name] is None else r[name] for r in rows]) for name in (rows[0] if rows else ())}
-        for rows in records.values()
-    )
+def append_test(path, measured):
+    """Add what was measured on the test set after a run: `{"kind": "test", "loss": 0.1, "accuracy": 0.97}`."""
+    with open(path, "ab") as file:
+        file.write(_line({"kind": "test", **measured}))
 
 
-def _plain(value):
-    """A JSON value with the digits the number has in its own precision."""
-    if isinstance(value, (np.floating, float)):
-        return float(str(value)) if math.isfinite(value) else None
-    return value.item() if isinstance(value, np.generic) else value
+def _ending(result):
+    counts = {f"evaluations/{kind}": count for kind, count in result.evaluations.items()}
+    how = {"step": result.step, "status": result.status.name, "message": result.message, "seconds": result.seconds}
+    return {**how, **counts, "peak_memory": peak_memory()}
+
+
+def _line(record):
+    return (json.dumps({name: plain(value) for name, value in record.items()}) + "\n").encode()

@@ -1,0 +1,218 @@
+"""Compare methods: who gets how far, in which time, at which cost.
+
+    python scripts/compare.py testgd:rad=3000 adam:learning_rate=0.003 shorr
+    python scripts/compare.py --dataset mnist --model mlp --seeds 5 adam lbfgs:--batch-size=full,--epochs=200
+    python scripts/compare.py problems lbfgs bfgs newtoncg
+    python scripts/compare.py report comparisons/mine
+
+A method is what train.py takes after --optimizer, with arguments of its constructor and options of train.py of its own
+(`lbfgs:m=20,--batch-size=full`) behind a colon. The same command with the same --out continues what was interrupted.
+"""
+
+import datetime
+import os
+import pathlib
+import shlex
+import sys
+
+import click
+from train import BatchSize, import_tensorflow, run_main, train
+
+TRAIN = pathlib.Path(__file__).with_name("train.py")
+
+
+class MethodsUnlessCommand(click.Group):
+    """Without the name of a command, `networks` is meant."""
+
+    def parse_args(self, ctx, args):
+        if args and args[0] not in (*self.commands, "--help"):
+            args = ["networks", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=MethodsUnlessCommand, help=__doc__.replace("\n\n    python", "\n\n\b\n    python"))
+def compare():
+    """See the top of this file."""
+
+
+@compare.command()
+@click.argument("methods", nargs=-1, required=True, metavar="METHOD[:KEY=VALUE,...] ...")
+@click.option("--dataset", default="digits", show_default=True, help="As for train.py.")
+@click.option("--model", default="lenet5", show_default=True, help="As for train.py.")
+@click.option("--epochs", type=click.IntRange(min=1), default=20, show_default=True, metavar="N", help="Of every run.")
+@click.option(
+    "--batch-size", type=BatchSize(), metavar="N|full", default=64, show_default=True, help="Samples per step."
+)
+@click.option(
+    "--max-seconds", type=click.FloatRange(min=0, min_open=True), metavar="X", help="End runs after X seconds."
+)
+@click.option("--max-evaluations", type=click.IntRange(min=1), metavar="N", help="End runs after N evaluations.")
+@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, metavar="N", help="Runs per method.")
+@click.option("--target", metavar="NAME=VALUE", help="Report time and work until, as in val_accuracy=0.95.")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Runs at a time.")
+@click.option("--out", help="Folder.  [default: comparisons/<time>-<model>-<dataset>]")
+def networks(methods, seeds, target, jobs, out, **common):
+    """Train one network with several methods, each with several seeds."""
+    import_tensorflow()
+    from trainloop.comparison import folder, score
+    from trainloop.run_lock import RunLock
+
+    out = (
+        out
+        or f"comparisons/{datetime.datetime.now():%Y%m%d-%H%M%S}-{_safe(common['model'])}-{_safe(common['dataset'])}"
+    )
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in common.items() if value is not None]
+    try:
+        target = target and score.parse_target(target)
+        check(methods, words)
+        comparison = folder.begin(out, words, methods, range(seeds))
+        lock = RunLock(comparison.path / "lock")
+    except (ValueError, OSError) as error:
+        raise click.UsageError(" ".join(str(error).split())) from error
+    try:
+        interrupted = do_runs(comparison, jobs)
+        outcomes = show(comparison, target)
+    finally:
+        lock.release()
+    if interrupted:
+        click.echo(f"Interrupted. Continue with: {command_to_continue(out)}")
+        sys.exit(interrupted)
+    if not all(outcome.state == "complete" for outcome in outcomes):
+        sys.exit(1)
+
+
+def check(methods, words):
+    """Everything that can be wrong with the settings is wrong before the first run."""
+    from trainloop.comparison import entrant
+
+    for method in entrant.parse_all(methods):
+        arguments = [*words, *method.arguments]
+        try:
+            train.make_context("train", arguments)
+        except click.UsageError as error:
+            raise ValueError(f"{method.label}: {error.format_message()}") from error
+
+
+def do_runs(comparison, jobs):
+    """Do what is not complete yet. Returns the exit code of an interruption, or 0."""
+    from rich.console import Console
+
+    from trainloop.comparison import outcome, running, watching
+
+    waiting = [run for run in comparison.runs if outcome.read(run).state != "complete"]
+    total = len(comparison.runs)
+    click.echo(
+        f"{total} runs in {comparison.path}" + (f", {total - len(waiting)} complete" if total > len(waiting) else "")
+    )
+    console, done = Console(), total - len(waiting)
+    if not console.is_terminal:
+        return _run(running.Runner(TRAIN, comparison, jobs, watching.PlainWatcher(click.echo, total, done)), waiting)
+    with watching.LiveWatcher(console, total, done) as watcher:
+        return _run(running.Runner(TRAIN, comparison, jobs, watcher), waiting)
+
+
+def _run(runner, waiting):
+    from trainloop.signals import StopOnSignals
+
+    with StopOnSignals(runner.stop) as signals:
+        runner.run(waiting)
+    return signals.exit_code
+
+
+def show(comparison, target):
+    """Write the report, and print its table. Returns the outcomes."""
+    from rich.console import Console
+
+    from trainloop.comparison import outcome, page, score, watching
+
+    outcomes = [outcome.read(run) for run in comparison.runs]
+    path = page.write(comparison, outcomes, target)
+    found = score.rows(outcomes, target or score.common_target(outcomes))
+    watching.print_table(Console(), found)
+    for one in outcomes:
+        if one.reason:
+            click.echo(f"{one.run.name} failed: {one.reason}")
+    click.echo(f"report: {path}")
+    return outcomes
+
+
+@compare.command()
+@click.argument("methods", nargs=-1, required=True, metavar="METHOD[:KEY=VALUE,...] ...")
+@click.option("--kind", type=click.Choice(["all", "smooth", "nonsmooth", "convex"]), default="all", show_default=True)
+@click.option(
+    "--tolerance",
+    "tolerances",
+    type=click.FloatRange(min=0, max=1, min_open=True, max_open=True),
+    multiple=True,
+    metavar="X",
+    default=(1e-3, 1e-6),
+    show_default=True,
+    help="How much of the way to the minimum may be left; repeat it.",
+)
+@click.option("--budget", type=click.IntRange(min=2), default=2000, show_default=True, metavar="N", help="Evaluations.")
+@click.option("--out", default="comparisons/problems", show_default=True, help="Folder.")
+def problems(methods, kind, tolerances, budget, out):
+    """Methods over the collection of test problems: performance and data profiles.
+
+    Solved at tolerance X means that f has fallen by 1 - X of the way from f(x0) to the minimum.
+    """
+    import_tensorflow()
+    from rich.console import Console
+
+    from trainloop.comparison import collection, entrant, problems_page, watching
+
+    tolerances, out = sorted(tolerances, reverse=True), pathlib.Path(out)
+    try:
+        entrants = entrant.parse_all(methods)
+        out.mkdir(parents=True, exist_ok=True)
+        record = collection.Record(out / "problems.json", tolerances[-1], budget)
+        no_options_of_train(entrants)
+    except (ValueError, OSError) as error:
+        raise click.UsageError(" ".join(str(error).split())) from error
+    names = collection.of_kind(kind)
+    todo = [(e, name) for e in entrants for name in names if not record.has(e.label, name)]
+    for one, name in watching.track(Console(), todo, lambda pair: f"{pair[0].label} on {pair[1]}"):
+        record.add(one.label, name, collection.solve(one, names[name], tolerances[-1], budget))
+    path = out / "report.html"
+    solved = problems_page.write(path, record, [e.label for e in entrants], list(names), kind, tolerances, budget)
+    for method, counts in solved.items():
+        reached = ", ".join(f"{count} at {t:g}" for count, t in zip(counts, tolerances, strict=True))
+        click.echo(f"{method}: solved {reached} of {len(names)}")
+    click.echo(f"report: {path}")
+
+
+def no_options_of_train(entrants):
+    for one in entrants:
+        if one.settings:
+            raise ValueError(f"{one.label}: {one.settings[0]} belongs to train.py; problems take no such options")
+
+
+@compare.command()
+@click.argument("folder", metavar="FOLDER")
+@click.option("--target", metavar="NAME=VALUE", help="As above.")
+def report(folder, target):
+    """Write the report of a comparison anew, also while its runs go on."""
+    import_tensorflow()
+    from trainloop.comparison import folder as folders
+    from trainloop.comparison import score
+
+    try:
+        target = target and score.parse_target(target)
+        comparison = folders.read(folder)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    show(comparison, target)
+
+
+def command_to_continue(out):
+    given = sys.argv[1:]
+    named = any(argument.startswith("--out") for argument in given)
+    return shlex.join(["python", sys.argv[0], *given, *([] if named else ["--out", str(out)])])
+
+
+def _safe(text):
+    return "".join(c if c.isalnum() or c in "._" else "_" for c in os.path.basename(text))
+
+
+if __name__ == "__main__":
+    run_main(compare)

@@ -1,0 +1,143 @@
+"""Figures of a comparison: curves over epochs, time and evaluations, and gradient norms layer by layer."""
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
+from trainloop.picture import COLOURS, Picture
+
+_DASHES = ("-", "--", ":", "-.")
+
+# Losses above so many medians of the first epochs' losses are not shown.
+_MOST = 10
+
+# x axis -> (title, label, function of an outcome to values at the ends of epochs)
+AXES = {
+    "epochs": ("by epoch", "epoch", lambda outcome: outcome.log.epochs["epoch"]),
+    "seconds": ("by time", "wall-clock time [s]", lambda outcome: outcome.log.epochs["seconds"]),
+    "passes": (
+        "by work",
+        "evaluations [passes over the training set]",
+        lambda outcome: outcome.at_epochs(outcome.passes),
+    ),
+}
+
+
+def draw(outcomes, axis):
+    """Training loss, and below it what was measured on the test set, over one of `AXES`.
+
+    A thick line is the mean over the seeds, as far as all of them got, of both coordinates; thin lines are single runs.
+
+    Args:
+        outcomes: list of `Outcome`; those without an epoch are left out.
+        axis: a key of `AXES`.
+
+    Returns:
+        `Picture`, or None where no run has an epoch.
+    """
+    groups = _by_method(outcomes)
+    if not groups:
+        return None
+    title, label, where = AXES[axis]
+    panels = _panels(groups)
+    figure = Picture(figsize=(4.8, 2.2 * len(panels) + 0.4 + 0.2 * len(groups)), layout="constrained")
+    figure.suptitle(title)
+    rows = np.atleast_1d(figure.subplots(len(panels), 1, sharex=True))
+    for axes, (name, heading) in zip(rows, panels, strict=True):
+        for i, (method, group) in enumerate(groups.items()):
+            _curve(axes, method, [(where(o), o.log.epochs[name]) for o in group if name in o.log.epochs], style(i))
+        axes.set_ylabel(heading)
+        axes.grid(alpha=0.3)
+        if "loss" in name:
+            axes.set_yscale("log")
+            _cut_off(axes, [outcome.log.epochs[name] for group in groups.values() for outcome in group])
+    rows[-1].set_xlabel(label)
+    rows[-1].xaxis.set_major_locator(MaxNLocator(6, integer=axis == "epochs"))
+    handles, labels = rows[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower left", fontsize="small", frameon=False)
+    return figure
+
+
+def style(i):
+    """Colour and dashes of the i-th method, the same in all figures; 28 are told apart."""
+    return {"color": COLOURS[i % len(COLOURS)], "linestyle": _DASHES[i // len(COLOURS) % len(_DASHES)]}
+
+
+def draw_layers(outcome):
+    """Gradient norms of one run: variables from the input to the output downwards, steps to the right.
+
+    Args:
+        outcome: an `Outcome` whose history has columns `norm/g/<variable>`.
+
+    Returns:
+        `Picture`, or None where there are no such columns.
+    """
+    history, prefix = outcome.log.history, "norm/g/"
+    names = [name for name in history if name.startswith(prefix)]
+    if not names:
+        return None
+    with np.errstate(divide="ignore"):
+        logs = np.log10([history[name] for name in names])
+    logs[~np.isfinite(logs)] = np.nan
+    logs = _binned(logs)
+    figure = Picture(figsize=(4.8, 1.3 + 0.21 * len(names)), layout="constrained")
+    figure.suptitle(outcome.run.name)
+    axes = figure.subplots()
+    steps = history["step"]
+    image = axes.imshow(
+        logs,
+        aspect="auto",
+        cmap="cividis",
+        interpolation="nearest",
+        extent=(steps[0] - 0.5, steps[-1] + 0.5, len(names), 0),
+    )
+    axes.set_yticks(np.arange(len(names)) + 0.5, [name.removeprefix(prefix) for name in names], fontsize="small")
+    axes.set_xlabel("step")
+    figure.colorbar(image, ax=axes, label="log10 of the gradient's norm")
+    return figure
+
+
+def _binned(rows, most=240):
+    """[k, steps] as [k, at most `most`]: means over equal stretches of steps."""
+    count = rows.shape[1]
+    if count <= most:
+        return rows
+    edges = np.linspace(0, count, most + 1).astype(int)
+    known = np.isfinite(rows)
+    sums = np.add.reduceat(np.where(known, rows, 0.0), edges[:-1], axis=1)
+    counts = np.add.reduceat(known, edges[:-1], axis=1, dtype=int)
+    with np.errstate(invalid="ignore"):
+        return np.where(counts > 0, sums / counts, np.nan)
+
+
+def _by_method(outcomes):
+    """{label: outcomes with at least one epoch}."""
+    groups = {}
+    for outcome in outcomes:
+        if len(outcome.log.epochs.get("epoch", ())):
+            groups.setdefault(outcome.run.entrant.label, []).append(outcome)
+    return groups
+
+
+def _panels(groups):
+    """(name in the epochs' summaries, label of the y axis)."""
+    seen = dict.fromkeys(name for group in groups.values() for outcome in group for name in outcome.log.epochs)
+    tests = [name for name in seen if name.startswith("val_")]
+    return [("loss", "training loss"), *((name, f"test {name.removeprefix('val_')}") for name in tests)]
+
+
+def _cut_off(axes, losses):
+    """A run that diverged must not press all others together at the bottom."""
+    limit, values = _MOST * np.median([values[0] for values in losses]), np.concatenate(losses)
+    shown = values[(values > 0) & (values <= limit)]
+    if shown.size < np.sum(values > 0):
+        axes.set_ylim(shown.min() / 1.5, limit)
+
+
+def _curve(axes, method, runs, style):
+    if len(runs) > 1:
+        for x, y in runs:
+            axes.plot(x, y, linewidth=0.7, alpha=0.45, **style)
+    shortest = min((len(x) for x, _ in runs), default=0)
+    if shortest:
+        x, y = np.mean([(x[:shortest], y[:shortest]) for x, y in runs], axis=0)
+        axes.plot(x, y, linewidth=2, label=method, marker="o" if shortest == 1 else None, **style)

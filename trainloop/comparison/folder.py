@@ -1,0 +1,119 @@
+"""The files of one comparison, under one roof.
+
+comparison.json                 what is compared on what
+runs/<method>/seed-<k>/         the files of one run of train.py
+runs/<method>/seed-<k>.log      what it printed
+runs/<method>/seed-<k>.exit.json how its process ended
+summary.json, report.html       what came out
+lock                            held by the process that works here
+"""
+
+import dataclasses
+import json
+import pathlib
+
+from trainloop import durable
+from trainloop.comparison.entrant import Entrant, parse_all
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run of a comparison: a method, a seed and a folder."""
+
+    entrant: Entrant
+    seed: int
+    folder: pathlib.Path
+
+    @property
+    def name(self):
+        return f"{self.entrant.label}, seed {self.seed}"
+
+    @property
+    def metrics(self):
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def output(self):
+        """What it printed."""
+        return self.folder.with_suffix(".log")
+
+    @property
+    def exit(self):
+        """How its process ended, written by who waited for it."""
+        return self.folder.with_suffix(".exit.json")
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What is compared on what.
+
+    Attributes:
+        path: its folder.
+        common: tuple of options of train.py that all runs have, such as "--dataset=digits".
+        entrants: tuple of `Entrant`.
+        seeds: tuple of ints.
+    """
+
+    path: pathlib.Path
+    common: tuple
+    entrants: tuple
+    seeds: tuple
+
+    @property
+    def runs(self):
+        """All of them, seed by seed, so that what is finished early has something of everybody."""
+        return [
+            Run(entrant, seed, self.path / "runs" / entrant.folder / f"seed-{seed}")
+            for seed in self.seeds
+            for entrant in self.entrants
+        ]
+
+    def arguments(self, run):
+        """Of train.py, for one run, whether it begins or goes on."""
+        own = {setting.partition("=")[0] for setting in run.entrant.settings}
+        common = [word for word in self.common if word.partition("=")[0] not in own]
+        return [*common, *run.entrant.arguments, f"--seed={run.seed}", f"--run-dir={run.folder}", "--resume"]
+
+
+def begin(path, common, labels, seeds):
+    """Write down a new comparison, or add methods and seeds to the one that is there.
+
+    Raises:
+        ValueError: bad labels, or a comparison with other common settings.
+        OSError: the folder cannot be written.
+    """
+    path = pathlib.Path(path)
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{path} is a file; give a folder for the comparison")
+    entrants = parse_all(labels)  # what is misspelt among them is refused before anything else
+    before = read(path) if (path / "comparison.json").exists() else None
+    if before is not None:
+        if list(before.common) != list(common):
+            raise ValueError(
+                f"{path} is a comparison with other settings: {' '.join(before.common)}; here they are "
+                f"{' '.join(common)}. Use the same, or another folder"
+            )
+        labels = list(dict.fromkeys([*(entrant.label for entrant in before.entrants), *labels]))
+        seeds = sorted({*before.seeds, *seeds})
+        entrants = parse_all(labels)
+    path.mkdir(parents=True, exist_ok=True)
+    content = {"common": list(common), "methods": list(labels), "seeds": list(seeds)}
+    durable.replace_text(path / "comparison.json", json.dumps(content, indent=2) + "\n")
+    return Comparison(path, tuple(common), tuple(entrants), tuple(seeds))
+
+
+def read(path):
+    """The comparison in a folder.
+
+    Raises:
+        ValueError: there is none, or its file cannot be understood.
+    """
+    path = pathlib.Path(path)
+    try:
+        content = json.loads((path / "comparison.json").read_text(encoding="utf-8"))
+        common, labels, seeds = content["common"], content["methods"], content["seeds"]
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} has no comparison.json; give the folder of a comparison") from error
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path / 'comparison.json'} is damaged ({error!r}); begin again in another folder") from error
+    return Comparison(path, tuple(common), tuple(parse_all(labels)), tuple(seeds))

@@ -1,0 +1,23 @@
+"""Pages that need nothing else, neither other files nor a network."""
+
+import base64
+
+import jinja2
+
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.PackageLoader("trainloop.comparison", "."),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def render(template, **values):
+    """The text of a page."""
+    return _TEMPLATES.get_template(f"{template}.html.jinja").render(**values)
+
+
+def images(pictures):
+    """{name: PNG as text for a data URL}, without those that are None."""
+    return {name: base64.b64encode(p.png(dpi=150)).decode() for name, p in pictures.items() if p is not None}

@@ -1,0 +1,70 @@
+"""What is left of a run: how it ended, its log, and its settings as they were resolved."""
+
+import dataclasses
+import json
+
+import numpy as np
+
+from trainloop.comparison.folder import Run
+from trainloop.run_log import RunLog, read_run_log
+
+COMPLETE, FAILED, UNFINISHED, NOT_BEGUN = "complete", "failed", "unfinished", "not begun"
+
+# Of a process that was interrupted by Ctrl-C or SIGTERM, and saved before it ended.
+_INTERRUPTED = (130, 143)
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What is left of a run.
+
+    Attributes:
+        run: a `Run`.
+        state: COMPLETE, FAILED, UNFINISHED or NOT_BEGUN.
+        reason: of a failure, one line.
+        log: a `RunLog`; empty where there is none.
+        config: dict, config.json; empty where there is none.
+    """
+
+    run: Run
+    state: str
+    reason: str
+    log: RunLog
+    config: dict
+
+    @property
+    def evaluations(self):
+        """[steps]: how often the loss was evaluated until each step was done.
+
+        With or without its gradient; products with a Hessian or Gauss-Newton matrix count as one each.
+        """
+        history = self.log.history
+        kinds = [history[name] for name in ("evaluations/f", "evaluations/Hv", "evaluations/Gv") if name in history]
+        return np.sum(kinds, axis=0) if kinds else history.get("step", np.zeros(0, int))
+
+    @property
+    def passes(self):
+        """[steps]: the same in passes over the training set, so that batches of all sizes compare."""
+        samples, count = self.log.history.get("samples", np.zeros(0)), self.config.get("training_samples", np.nan)
+        return np.cumsum(np.diff(self.evaluations, prepend=0) * samples) / count
+
+    def at_epochs(self, of_steps):
+        """Values after the last step of each epoch, of values [steps]."""
+        return of_steps[np.searchsorted(self.log.history["step"], self.log.epochs.get("step", np.zeros(0, int)))]
+
+
+def read(run):
+    """The `Outcome` of a run, also while it goes on."""
+    log = read_run_log(run.metrics) if run.metrics.exists() else RunLog({}, {}, None, None)
+    config = _json(run.folder / "config.json")
+    ended = _json(run.exit)
+    code = ended.get("code")
+    if code is None or code in _INTERRUPTED:
+        state = UNFINISHED if config else NOT_BEGUN
+    else:
+        state = FAILED if code else COMPLETE
+    return Outcome(run, state, ended.get("reason", "") if state == FAILED else "", log, config)
+
+
+def _json(path):
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

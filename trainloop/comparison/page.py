@@ -1,0 +1,71 @@
+"""The report of a comparison on one network."""
+
+import json
+
+from trainloop import durable
+from trainloop.comparison import curves, score
+from trainloop.comparison.html import images, render
+from trainloop.comparison.outcome import COMPLETE, FAILED
+
+
+def write(comparison, outcomes, target=None):
+    """Write summary.json and report.html of a comparison, as far as it has got.
+
+    Args:
+        comparison: a `Comparison`.
+        outcomes: list of `Outcome`, one per run.
+        target: a `Target`; None takes the smallest training loss that every complete run reached.
+
+    Returns:
+        The path of the report.
+    """
+    target = target or score.common_target(outcomes)
+    found = score.rows(outcomes, target)
+    summary = {"target": None if target is None else {target.name: target.value}, "methods": found}
+    durable.replace_text(comparison.path / "summary.json", json.dumps(summary, indent=2) + "\n")
+    columns = score.columns(found)
+    page = render(
+        "networks",
+        title=_title(comparison),
+        common=" ".join(comparison.common),
+        complete=sum(outcome.state == COMPLETE for outcome in outcomes),
+        total=len(outcomes),
+        failures=[outcome for outcome in outcomes if outcome.state == FAILED],
+        others=[outcome for outcome in outcomes if outcome.state not in (COMPLETE, FAILED)],
+        target=target,
+        chosen=None if target is None else target == score.common_target(outcomes),
+        columns=columns,
+        rows=[(row, [score.in_words(row, column) for column in columns]) for row in found],
+        styles=[curves.style(i) for i in range(len(found))],
+        figures=images({axis: curves.draw(outcomes, axis) for axis in curves.AXES}),
+        layers=images({o.run.name: curves.draw_layers(o) for o in _first_of_each(outcomes)}),
+        runs=[(outcome, score.numbers(outcome, target)) for outcome in outcomes],
+        configurations=_configurations(outcomes),
+        root=comparison.path,
+    )
+    path = comparison.path / "report.html"
+    durable.replace_text(path, page)
+    return path
+
+
+def _title(comparison):
+    words = dict(word.removeprefix("--").partition("=")[::2] for word in comparison.common)
+    return f"{words.get('model', 'networks')} on {words.get('dataset', 'data')}"
+
+
+def _first_of_each(outcomes):
+    """The first run of every method that has steps."""
+    first = {}
+    for outcome in outcomes:
+        if outcome.log.history:
+            first.setdefault(outcome.run.entrant.label, outcome)
+    return first.values()
+
+
+def _configurations(outcomes):
+    """{method: config.json of its first run as text}."""
+    first = {}
+    for outcome in outcomes:
+        if outcome.config:
+            first.setdefault(outcome.run.entrant.label, json.dumps(outcome.config, indent=2))
+    return first

@@ -1,0 +1,61 @@
+"""The report of a comparison on the collection of problems."""
+
+import numpy as np
+
+from trainloop import durable
+from trainloop.comparison import collection, curves, profiles
+from trainloop.comparison.html import images, render
+from trainloop.testing import problems
+
+
+def write(path, record, methods, names, kind, tolerances, budget):
+    """Write the report, as far as the methods have got.
+
+    Args:
+        path: of the HTML file.
+        record: a `collection.Record`.
+        methods, names: labels of methods and names of problems.
+        kind: what the problems have in common, in a word.
+        tolerances: from coarse to fine, none finer than that of the record.
+        budget: evaluations.
+
+    Returns:
+        {method: how many problems it has solved at each tolerance}.
+    """
+    costs = {tolerance: collection.costs(record.solved, methods, names, tolerance) for tolerance in tolerances}
+    page = render(
+        "problems",
+        title=f"{len(methods)} methods on {len(names)} problems",
+        kind=kind,
+        methods=methods,
+        names=names,
+        budget=budget,
+        missing=sum(not record.has(method, name) for method in methods for name in names),
+        figures=images({f"{t:g}": profiles.draw(costs[t], methods, t) for t in tolerances}),
+        styles=[curves.style(i) for i in range(len(methods))],
+        table=_table(costs, methods),
+        finest=f"{tolerances[-1]:g}",
+        rows=_rows(costs[tolerances[-1]], record.solved, methods, names),
+    )
+    durable.replace_text(path, page)
+    return {method: [int(np.isfinite(c[:, i]).sum()) for c in costs.values()] for i, method in enumerate(methods)}
+
+
+def _table(costs, methods):
+    """{method: [solved, cheapest, ...]}, two cells for every tolerance."""
+    table = {method: [] for method in methods}
+    for of_tolerance in costs.values():
+        solved, cheapest = np.isfinite(of_tolerance), profiles.ratios(of_tolerance) == 1
+        for i, method in enumerate(methods):
+            table[method] += [int(solved[:, i].sum()), int(cheapest[:, i].sum())]
+    return table
+
+
+def _rows(costs, solved, methods, names):
+    """(problem, n, [(evaluations or a dash, message)])."""
+    rows = []
+    for name, of_problem in zip(names, costs, strict=True):
+        messages = [solved.get(method, {}).get(name, {}).get("message", "not done yet") for method in methods]
+        cells = [f"{cost:.0f}" if np.isfinite(cost) else "-" for cost in of_problem]
+        rows.append((name, problems[name].n, list(zip(cells, messages, strict=True))))
+    return rows

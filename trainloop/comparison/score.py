@@ -1,0 +1,142 @@
+"""One row of numbers per method: means and spreads over its seeds."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from trainloop.comparison.outcome import COMPLETE, FAILED
+from trainloop.monitor import Monitor
+
+# key -> (heading, what it means)
+COLUMNS = {
+    "best_loss": ("best loss", "smallest mean training loss of an epoch"),
+    "final_loss": ("final loss", "mean training loss of the last epoch"),
+    "seconds": ("seconds", "wall clock of the run, compilation and validation included"),
+    "evaluations": ("evaluations", "of the loss on a batch; curvature products count as one each"),
+    "passes": ("passes", "evaluations times samples in the batch, over the training set"),
+    "peak_memory": ("peak MB", "resident memory of the process at its highest, TensorFlow's own included"),
+    "target_seconds": ("s to target", "seconds until the end of the first epoch at the target"),
+    "target_passes": ("passes to target", "passes until then"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A value of one number of the epochs' summaries that a run is to reach."""
+
+    name: str
+    value: float
+
+    def reached(self, epochs):
+        """Index of the first epoch that reached it, None where none did."""
+        if self.name not in epochs:
+            return None
+        sign = -1 if Monitor(self.name).larger_is_better else 1
+        hits = np.flatnonzero(sign * (epochs[self.name] - self.value) <= 0)
+        return int(hits[0]) if hits.size else None
+
+    def __str__(self):
+        return f"{self.name} {self.value:.4g}"
+
+
+def parse_target(text):
+    """`val_accuracy=0.95` as a `Target`.
+
+    Raises:
+        ValueError: not of this form, or which way is better is not in the name.
+    """
+    name, equals, value = text.partition("=")
+    try:
+        target = Target(name, float(value))
+    except ValueError:
+        equals = ""
+    if not equals:
+        raise ValueError(f"a target looks like val_accuracy=0.95 or loss=0.1, received {text!r}")
+    Monitor(name)
+    return target
+
+
+def common_target(outcomes):
+    """The smallest training loss that every complete run reached, None without a complete run."""
+    best = [
+        np.nanmin(o.log.epochs["loss"]) for o in outcomes if o.state == COMPLETE and len(o.log.epochs.get("loss", ()))
+    ]
+    return Target("loss", float(np.max(best))) if best else None
+
+
+def numbers(outcome, target):
+    """{column: number} of a run, without those it has not got to."""
+    epochs, found = outcome.log.epochs, {}
+    if len(epochs.get("loss", ())):
+        found = {"best_loss": np.nanmin(epochs["loss"]), "final_loss": epochs["loss"][-1]}
+    found |= {f"test_{name}": value for name, value in (outcome.log.test or {}).items()}
+    end = outcome.log.end or {}
+    found |= {name: end[name] for name in ("seconds", "peak_memory") if end.get(name) is not None}
+    if len(outcome.evaluations):
+        found |= {"evaluations": int(outcome.evaluations[-1]), "passes": outcome.passes[-1]}
+    reached = None if target is None else target.reached(epochs)
+    if reached is not None:
+        found["target_seconds"] = epochs["seconds"][reached]
+        found["target_passes"] = outcome.at_epochs(outcome.passes)[reached]
+    return {name: float(value) for name, value in found.items() if value is not None}
+
+
+def rows(outcomes, target):
+    """One dict per method, in their order.
+
+    Returns:
+        list of {"method": label, "runs": count, "complete": count, "failed": count, "means": {column: mean},
+        "spreads": {column: standard deviation over the complete runs}, "reached": count}. A mean is over the complete
+        runs that have the number.
+    """
+    by_method = {}
+    for outcome in outcomes:
+        by_method.setdefault(outcome.run.entrant.label, []).append(outcome)
+    return [_row(label, group, target) for label, group in by_method.items()]
+
+
+def _row(label, outcomes, target):
+    complete = [numbers(outcome, target) for outcome in outcomes if outcome.state == COMPLETE]
+    columns = {name: [n[name] for n in complete if name in n] for name in dict.fromkeys(k for n in complete for k in n)}
+    return {
+        "method": label,
+        "runs": len(outcomes),
+        "complete": len(complete),
+        "failed": sum(outcome.state == FAILED for outcome in outcomes),
+        "reached": len(columns.get("target_seconds", ())),
+        "means": {name: float(np.mean(values)) for name, values in columns.items()},
+        "spreads": {name: float(np.std(values, ddof=1)) for name, values in columns.items() if len(values) > 1},
+    }
+
+
+def columns(found):
+    """{key: (heading, meaning)} of everything that some row has, in the order of a table."""
+    present = {name for row in found for name in row["means"]}
+    tests = sorted(name for name in present if name.startswith("test_"))
+    order = ["best_loss", "final_loss", *tests, *(k for k in COLUMNS if k not in ("best_loss", "final_loss"))]
+    test = {name: (name.replace("_", " "), "on the test set after the run") for name in tests}
+    return {name: (COLUMNS | test)[name] for name in order if name in present}
+
+
+def in_words(row, column):
+    """`0.123 ± 0.004`, with as many digits as its spread says; empty where there is none."""
+    if column not in row["means"]:
+        return ""
+    scale = 1e-6 if column == "peak_memory" else 1.0
+    mean, spread = row["means"][column] * scale, row["spreads"].get(column, 0.0) * scale
+    short = f"{row['reached']} of {row['complete']}: " if _is_partial(row, column) else ""
+    return short + _with_spread(mean, spread)
+
+
+def _is_partial(row, column):
+    return column.startswith("target_") and row["reached"] < row["complete"]
+
+
+def _with_spread(mean, spread):
+    if not 1e-3 <= abs(mean) < 1e6:
+        return f"{mean:.3g}" + (f" ± {spread:.1g}" if spread else "")
+    if not spread:
+        return f"{mean:,.4g}" if abs(mean) < 1000 else f"{mean:,.0f}"
+    decimals = min(4, max(0, -math.floor(math.log10(spread))))
+    return f"{mean:,.{decimals}f} ± {spread:.1g}"

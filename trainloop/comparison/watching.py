@@ -1,0 +1,130 @@
+"""What a person sees of a comparison while it goes on."""
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from trainloop.comparison import score
+from trainloop.comparison.running import Watcher, newest
+
+
+def outcome_line(run, code, reason):
+    """`adam, seed 0: complete`, or why not."""
+    if code == 0:
+        return f"{run.name}: complete"
+    if code in (130, 143):
+        return f"{run.name}: interrupted"
+    return f"{run.name}: failed: {reason}"
+
+
+class PlainWatcher(Watcher):
+    """One line when a run begins and one when it ends.
+
+    Args:
+        write: function of a line.
+        total: number of runs of the comparison; `done`: how many are complete already.
+    """
+
+    def __init__(self, write, total, done):
+        self._write, self._total, self._begun = write, total, done
+
+    def begin(self, run):
+        self._begun += 1
+        self._write(f"[{self._begun}/{self._total}] {run.name}")
+
+    def end(self, run, code, reason):
+        last = newest_numbers(run) if code == 0 else ""
+        self._write(f"  {outcome_line(run, code, reason)}{last}")
+
+
+class LiveWatcher(Watcher):
+    """A bar over all runs, one moving line for each that goes on, and a line that stays for each that has ended.
+
+    Args:
+        console: a `rich.console.Console`.
+        total, done: as for `PlainWatcher`.
+    """
+
+    def __init__(self, console, total, done):
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[numbers]}"),
+            console=console,
+        )
+        self._all = self._bar.add_task("runs", total=total, completed=done, numbers=f"{done} of {total}")
+        self._total, self._lines = total, {}
+
+    def __enter__(self):
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception):
+        self._bar.stop()
+
+    def begin(self, run):
+        self._lines[run] = self._bar.add_task(run.name, total=None, numbers="starting")
+
+    def look(self, run):
+        self._bar.update(self._lines[run], numbers=newest_numbers(run).removeprefix("  ") or "starting")
+
+    def end(self, run, code, reason):
+        self._bar.remove_task(self._lines.pop(run))
+        self._bar.console.print(outcome_line(run, code, reason) + newest_numbers(run), highlight=False, markup=False)
+        self._bar.advance(self._all)
+        done = round(self._bar.tasks[0].completed)
+        self._bar.update(self._all, numbers=f"{done} of {self._total}")
+
+
+def newest_numbers(run):
+    """`  epoch 3  step 69  loss 0.31` of the newest line of a run's log; empty before the first."""
+    record = newest(run)
+    shown = [f"{name} {record[name]:.4g}" for name in ("epoch", "step", "loss") if record.get(name) is not None]
+    return "".join(f"  {part}" for part in shown)
+
+
+# Of a number with its spread, and of the names of the numbers, in characters.
+_CELL, _HEADINGS = 15, 22
+
+
+def print_table(console, rows):
+    """The numbers of all methods, one method per column, as many beside each other as there is room for.
+
+    Args:
+        console: a `rich.console.Console`.
+        rows: what `score.rows` returned.
+    """
+    at_once = max(1, (console.width - _HEADINGS) // (_CELL + 3))
+    columns = score.columns(rows)
+    for first in range(0, len(rows), at_once):
+        shown = rows[first : first + at_once]
+        table = Table("", *(row["method"] for row in shown))
+        for column in table.columns[1:]:
+            column.justify, column.overflow, column.min_width, column.max_width = "right", "fold", _CELL, _CELL
+        table.add_row("runs complete", *(f"{row['complete']} of {row['runs']}" for row in shown))
+        for name, (heading, _) in columns.items():
+            table.add_row(heading, *(score.in_words(row, name) for row in shown))
+        console.print(table)
+
+
+def track(console, items, name):
+    """Go through items, with a bar on a terminal and a line each otherwise.
+
+    Args:
+        console: a `rich.console.Console`.
+        items: a list.
+        name: function of an item.
+    """
+    if not console.is_terminal:
+        for i, item in enumerate(items, 1):
+            console.print(f"[{i}/{len(items)}] {name(item)}", markup=False, highlight=False)
+            yield item
+        return
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(20), TimeRemainingColumn(compact=True), console=console
+    ) as bar:
+        task = bar.add_task("", total=len(items))
+        for item in items:
+            bar.update(task, description=name(item))
+            yield item
+            bar.advance(task)
