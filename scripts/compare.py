@@ -164,9 +164,9 @@ def problems(methods, kind, tolerances, budget, out):
     tolerances, out = sorted(tolerances, reverse=True), pathlib.Path(out)
     try:
         entrants = entrant.parse_all(methods)
+        no_options_of_train(entrants)
         out.mkdir(parents=True, exist_ok=True)
         record = collection.Record(out / "problems.json", tolerances[-1], budget)
-        no_options_of_train(entrants)
     except (ValueError, OSError) as error:
         raise click.UsageError(" ".join(str(error).split())) from error
     names = collection.of_kind(kind)

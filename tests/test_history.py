@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -90,13 +91,47 @@ def test_epoch_loss_is_the_mean_over_samples(cuts, dtype, epoch):
     assert made.epoch_loss(epoch) == pytest.approx(mean, rel=1e-15)
 
 
+def result_of(made, message="done"):
+    return RunResult(Status.FINISHED, message, made.history(), made.epochs(), 9, 0.1, {"f": 9})
+
+
 def test_histories_become_data_frames():
     pandas = pytest.importorskip("pandas")
     made = recorder((4, 8))
     made.add_epoch({"epoch": 1, "loss": 2.0})
     made.add_epoch({"epoch": 2, "loss": 1.0})
-    result = RunResult(Status.FINISHED, "done", made.history(), made.epochs(), 9, 0.1, {"f": 9})
+    result = result_of(made)
     steps, epochs = pandas.DataFrame(result.history), pandas.DataFrame(result.epochs)
     assert steps.shape == (9, 6)
     assert steps["loss"].tolist() == LOSSES.tolist()
     assert epochs["loss"].tolist() == [2.0, 1.0]
+
+
+def test_a_result_is_json():
+    made = recorder((4, 8), losses=[np.nan, *LOSSES[1:]])
+    made.add_epoch({"epoch": 1, "loss": 2.0})
+    saved = json.loads(json.dumps(result_of(made).to_dict(), allow_nan=False))
+    assert saved["status"] == "FINISHED"
+    assert saved["history"]["loss"] == [None, *LOSSES[1:]]
+    assert saved["history"]["step"] == list(range(1, 10))
+    assert saved["epochs"] == {"epoch": [1], "loss": [2.0]}
+    assert (saved["step"], saved["seconds"], saved["evaluations"]) == (9, 0.1, {"f": 9})
+
+
+def test_a_result_draws_itself(tmp_path):
+    made = recorder((4, 8))
+    made.add_epoch({"epoch": 1, "step": 4, "loss": 2.0, "val_loss": 3.0})
+    figure = result_of(made).plot(tmp_path / "curves.png", title="A run")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    loss = figure.axes[0]
+    np.testing.assert_array_equal(loss.lines[0].get_ydata(), LOSSES)
+    assert [line.get_ydata().tolist() for line in loss.lines[1:]] == [[2.0], [3.0]]
+    assert figure.axes[-1].get_xlabel() == "step"
+
+
+def test_a_notebook_shows_a_result_and_its_figure():
+    shown = result_of(recorder((4, 8)), message="<done>")._repr_html_()
+    assert shown.startswith("<p>step 9, 0.1 s: &lt;done&gt;</p>")
+    assert "data:image/png;base64," in shown
+    assert result_of(recorder((4, 8))).plot()._repr_png_().startswith(b"\x89PNG")
+    assert "img" not in result_of(Recorder())._repr_html_()

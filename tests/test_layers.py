@@ -138,7 +138,9 @@ def test_importing_needs_nothing_that_only_some_commands_need():
     assert done.stdout.strip() == "['trainloop']"
 
 
-@pytest.mark.parametrize("words", [["train.py", "--help"], ["benchmark.py", "loop", "--help"]])
+@pytest.mark.parametrize(
+    "words", [["train.py", "--help"], ["benchmark.py", "loop", "--help"], ["compare.py", "--help"]]
+)
 def test_help_does_not_import_tensorflow(words):
     code = (
         f"import runpy, sys; sys.argv = {words}; sys.path.insert(0, 'scripts')\n"

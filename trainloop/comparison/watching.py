@@ -77,10 +77,13 @@ class LiveWatcher(Watcher):
 
 
 def newest_numbers(run):
-    """`  epoch 3  step 69  loss 0.31` of the newest line of a run's log; empty before the first."""
-    record = newest(run)
-    shown = [f"{name} {record[name]:.4g}" for name in ("epoch", "step", "loss") if record.get(name) is not None]
-    return "".join(f"  {part}" for part in shown)
+    """`  epoch 3  step 69  loss 0.31` or `  test loss 0.4  test accuracy 0.9`: the newest line of a run's log."""
+    record = dict(newest(run))
+    if record.pop("kind", None) == "test":
+        shown = {f"test {name}": value for name, value in record.items()}
+    else:
+        shown = {name: record.get(name) for name in ("epoch", "step", "loss")}
+    return "".join(f"  {name} {value:.4g}" for name, value in shown.items() if value is not None)
 
 
 # Of a number with its spread, and of the names of the numbers, in characters.

@@ -1,0 +1,111 @@
+"""compare.py as a user meets it."""
+
+import json
+import runpy
+import sys
+
+import pytest
+from conftest import ROOT
+
+from trainloop.comparison import collection
+
+DIVERGES = """
+import trainloop as tl
+
+class Diverges(tl.SimpleGD):
+    def update(self, x, g, state):
+        return x / 0, state
+"""
+
+
+@pytest.fixture
+def compare(tmp_path, monkeypatch, capfd, float32):
+    """Runs compare.py in this process: (exit code, lines out, lines err)."""
+
+    def run(*arguments):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+        monkeypatch.setenv("PYTHONPATH", str(ROOT))
+        monkeypatch.setattr(sys, "argv", [str(ROOT / "scripts" / "compare.py"), *arguments])
+        code = 0
+        try:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        except SystemExit as ended:
+            code = ended.code
+        printed = capfd.readouterr()
+        return code, printed.out.splitlines(), printed.err.splitlines()
+
+    return run
+
+
+def test_from_one_command_to_a_report_and_on(tmp_path, compare):
+    """A method joins later, and fails; what is complete is not done again."""
+    (tmp_path / "mine.py").write_text(DIVERGES)
+    options = ["--model", "softmax_regression", "--epochs", "2", "--out", "c", "--seeds", "1"]
+    code, out, err = compare("adam:learning_rate=0.01", *options, "--target", "val_accuracy=0.5")
+    assert (code, err) == (0, [])
+    assert out[:2] == ["1 runs in c", "[1/1] adam:learning_rate=0.01, seed 0"]
+    assert out[2].startswith("  adam:learning_rate=0.01, seed 0: complete  test loss")
+    assert out[-1] == "report: c/report.html"
+
+    run = tmp_path / "c" / "runs" / "adam_learning_rate=0.01" / "seed-0"
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    epochs = [r for r in records if r["kind"] == "epoch"]
+    summary = json.loads((tmp_path / "c" / "summary.json").read_text())
+    means = summary["methods"][0]["means"]
+    assert summary["target"] == {"val_accuracy": 0.5}
+    assert means["final_loss"] == epochs[-1]["loss"]
+    assert means["seconds"] == next(r for r in records if r["kind"] == "end")["seconds"]
+    assert means["test_accuracy"] == records[-1]["accuracy"]
+    assert means["evaluations"] == 46
+    assert means["target_seconds"] in [r["seconds"] for r in epochs]
+
+    before = (run / "metrics.jsonl").stat().st_mtime_ns
+    code, out, err = compare("mine.py:Diverges", *options)
+    assert (code, err) == (1, [])
+    assert out[:2] == ["2 runs in c, 1 complete", "[2/2] mine.py:Diverges, seed 0"]
+    assert any(line.startswith("mine.py:Diverges, seed 0 failed: step 1 failed (nonfinite_step)") for line in out)
+    assert (run / "metrics.jsonl").stat().st_mtime_ns == before
+    assert "mine.py:Diverges, seed 0 failed" in (tmp_path / "c" / "report.html").read_text()
+
+
+def test_methods_over_problems_go_on_where_they_were(tmp_path, compare, monkeypatch):
+    monkeypatch.setitem(collection.KINDS, "all", lambda problem: problem.name in ("beale", "shor"))
+    code, out, err = compare("problems", "lbfgs", "--out", "p")
+    assert (code, err) == (0, [])
+    assert out == [
+        "[1/2] lbfgs on beale",
+        "[2/2] lbfgs on shor",
+        "lbfgs: solved 2 at 0.001, 1 at 1e-06 of 2",
+        "report: p/report.html",
+    ]
+    code, out, _ = compare("problems", "lbfgs", "momentum:learning_rate=1e9", "--out", "p")
+    assert code == 0
+    assert out[:2] == ["[1/2] momentum:learning_rate=1e9 on beale", "[2/2] momentum:learning_rate=1e9 on shor"]
+    assert "solved 0 at 0.001, 0 at 1e-06 of 2" in out[3]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("adam testdg", "testdg: unknown optimizer 'testdg' (did you mean 'testgd'?)"),
+        ("adam adam", "adam is given twice"),
+        ("adam:learning_rat=1", "did you mean 'learning_rate'"),
+        ("adam:--batch-size=none", "adam:--batch-size=none: Invalid value for '--batch-size'"),
+        ("adam:--bach-size=3", "No such option '--bach-size'"),
+        ("adam --target fast", "a target looks like val_accuracy=0.95"),
+        ("adam --seeds 0", "seeds"),
+        ("adam --out file", "file is a file"),
+        ("--seeds 3", "METHOD"),
+        ("report nowhere", "no comparison.json"),
+        ("problems adam:--jit", "--jit belongs to train.py"),
+        ("problems adam --tolerance 2", "tolerance"),
+        ("problems testdg", "did you mean 'testgd'"),
+    ],
+)
+def test_bad_input_is_one_line_before_any_run(arguments, words, tmp_path, compare):
+    (tmp_path / "file").write_text("")
+    code, _, (line,) = compare(*arguments.split())
+    assert code == 2
+    assert words in line
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -1,0 +1,68 @@
+"""metrics.jsonl, written and read."""
+
+import json
+
+import numpy as np
+import pytest
+
+from trainloop.history import RunResult
+from trainloop.hooks import Progress
+from trainloop.run_log import read_run_log
+from trainloop.status import Status
+from trainloop.writers import MetricsFile, append_test
+
+LOGS = {"step": np.array([1, 2]), "loss": np.array([0.1, np.nan], "float32"), "samples": np.array([64, 36])}
+RESULT = RunResult(Status.NONFINITE_LOSS, "too long steps", {}, {}, 2, 0.5, {"f": 2, "gradient": 2})
+
+
+def write(path):
+    hook = MetricsFile(path)
+    progress = Progress(2, 1, 2, 2, 2, 2, 0.5, LOGS, {})
+    hook.on_start(None)
+    hook.on_block(progress)
+    hook.on_epoch(progress, {"epoch": 1, "step": 2, "loss": 0.3})
+    return hook
+
+
+def test_what_was_written_is_read(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    write(path).on_end(RESULT)
+    append_test(path, {"loss": np.float32(0.1), "accuracy": 0.9})
+    log = read_run_log(path)
+    np.testing.assert_array_equal(log.history["step"], [1, 2])
+    np.testing.assert_array_equal(log.history["loss"], [0.1, np.nan])
+    np.testing.assert_array_equal(log.epochs["loss"], [0.3])
+    assert log.end.pop("peak_memory") > 1e7
+    how = {"step": 2, "status": "NONFINITE_LOSS", "message": "too long steps", "seconds": 0.5}
+    assert log.end == {**how, "evaluations/f": 2, "evaluations/gradient": 2}
+    assert log.test == {"loss": 0.1, "accuracy": 0.9}
+
+
+def test_a_run_that_goes_on_has_no_end_and_a_cut_off_line_is_left_out(tmp_path):
+    path, cut = tmp_path / "metrics.jsonl", tmp_path / "cut.jsonl"
+    hook = write(path)
+    cut.write_bytes(path.read_bytes()[:-5])
+    hook.on_end(RESULT)
+    log = read_run_log(cut)
+    assert (log.end, log.test, log.epochs) == (None, None, {})
+    assert len(log.history["step"]) == 2
+
+
+def test_columns_that_came_later_are_nan_before(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    records = [{"kind": "step", "step": 1}, {"kind": "step", "step": 2, "radius": 3.0}]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    np.testing.assert_array_equal(read_run_log(path).history["radius"], [np.nan, 3.0])
+
+
+def test_the_file_is_closed_also_when_the_disk_is_full(tmp_path, monkeypatch):
+    hook = write(tmp_path / "metrics.jsonl")
+    file = hook._file
+
+    def full(record):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(hook, "_write", full)
+    with pytest.raises(OSError, match="no space left"):
+        hook.on_end(RESULT)
+    assert file.closed
