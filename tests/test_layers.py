@@ -11,7 +11,7 @@ PACKAGE = ROOT / "trainloop"
 
 # Who may import whom: modules only from lower layers, or from their own where no circle arises.
 LAYERS = [
-    {"status", "storage_choice", "checks", "array_checks", "durable", "run_lock", "signals", "xla"},
+    {"status", "storage_choice", "checks", "array_checks", "durable", "run_lock", "signals", "xla", "eagerly"},
     {"checkpoint_file", "iterator_state", "random_state", "side_effects"}
     | {"layout", "linalg", "data", "datasets", "data_files", "models", "derivatives", "stored", "unmade"},
     {
@@ -36,6 +36,7 @@ LAYERS = [
         "fusion",
         "saved_variables",
         "whole_vector",
+        "proposed_step",
         "optimizer",
         "wrapper",
         "metrics",
@@ -44,6 +45,7 @@ LAYERS = [
     },
     {"algorithms"},
     {"checkpoint_folder", "checkpoint", "saving", "monitor", "endings", "nonfinite", "diagnosis"}
+    | {"watching", "layer_norms", "inspection", "distributions"}
     | {
         "history",
         "hooks",
