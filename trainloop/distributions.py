@@ -1,14 +1,20 @@
 """How large the entries of vectors are in every variable, as a picture.
 
-One panel for each vector, one row for each variable. The shade says which share of a variable's entries has a size in
-a quarter of a decade; entries that are exactly zero have a column of their own, at the left.
+One panel for each vector, one hill for each variable over a logarithmic axis. All hills are scaled to the same height:
+where a hill stands and how wide it is is what they tell. A bar in it is the median. What has no place on such an axis,
+zeros and numbers that are not finite, is written beside it.
 """
 
 import numpy as np
 from matplotlib.figure import Figure
 
-_PER_DECADE = 4
+# Okabe and Ito (2008): told apart by every kind of colour vision.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73")
+_BINS = 60
 _MOST_LABELS = 40
+
+# Of every variable so many entries may be too small to be drawn, else a few would take most of the axis.
+_LEFT_OUT = 0.01
 
 
 def draw(layout, vectors, title):
@@ -16,49 +22,58 @@ def draw(layout, vectors, title):
 
     Args:
         layout: a `FlatLayout`.
-        vectors: {name: [n]}.
+        vectors: {name: [n]}, at most three.
         title: of the figure.
     """
-    rows = {name: layout.span(name) for name in layout.names if layout.sizes[layout.names.index(name)]}
-    rows["all"] = slice(None)
-    height = min(12.0, 2.2 + 0.26 * len(rows))
-    figure = Figure(figsize=(10.5, height), layout="constrained")
+    spans = {name: layout.span(name) for name, size in zip(layout.names, layout.sizes, strict=True) if size}
+    spans["all"] = slice(None)
+    figure = Figure(figsize=(11, min(14, 1.6 + 0.42 * len(spans))), layout="constrained")
     figure.suptitle(title, fontsize="medium")
     panels = figure.subplots(1, len(vectors), sharey=True, squeeze=False)[0]
-    for axes, (name, vector) in zip(panels, vectors.items(), strict=True):
-        image = _draw_panel(axes, name, vector, rows.values())
-    every = -(-len(rows) // _MOST_LABELS)
-    panels[0].set_yticks(range(0, len(rows), every), list(rows)[::every], fontsize="small")
-    panels[0].invert_yaxis()
-    figure.colorbar(image, ax=list(panels), label="share of the variable's entries (%)", pad=0.01)
+    for axes, (name, vector), colour in zip(panels, vectors.items(), _COLOURS, strict=False):
+        parts = [np.abs(vector[span].astype(float)) for span in spans.values()]
+        _draw_panel(axes, parts, colour)
+        axes.set_title(
+            {"x": "weights x", "g": "gradient g", "step": "step x_new - x"}.get(name, name), fontsize="medium"
+        )
+        axes.set_xlabel("size of an entry" + (" (units of f per unit of x)" if name == "g" else " (units of x)"))
+    every = -(-len(spans) // _MOST_LABELS)
+    panels[0].set_yticks(range(0, len(spans), every), list(spans)[::every], fontsize="small")
+    panels[0].set_ylim(len(spans) - 0.8, -1.1)
+    panels[0].set_ylabel("how many entries, scaled to the peak of each row")
     return figure
 
 
-def _draw_panel(axes, name, vector, spans):
-    edges = _edges(vector)
-    shares = np.array([_shares(vector[span], edges) for span in spans])
-    # Zeros and numbers that are not finite stand apart by the width of a column.
-    places = np.concatenate([[edges[0] - 0.5], edges])
-    image = None
-    for columns, left, right in ((slice(0, 1), places[0] - 0.25, places[0]), (slice(1, None), edges[0], edges[-1])):
-        image = axes.imshow(
-            np.where(shares[:, columns] > 0, shares[:, columns], np.nan),
-            aspect="auto", cmap="cividis_r", vmin=0, vmax=50, interpolation="none",
-            extent=(left, right, len(shares) - 0.5, -0.5),
-        )  # fmt: skip
-    return image
+def _draw_panel(axes, parts, colour):
+    edges = _edges(parts)
+    middles = np.sqrt(edges[1:] * edges[:-1])
+    for row, part in enumerate(parts):
+        seen = _shown(part)
+        counts = np.histogram(seen, edges)[0]
+        heights = 0.9 * counts / max(1, counts.max())
+        axes.fill_between(middles, row, row - heights, step="mid", color=colour, alpha=0.5, linewidth=0)
+        axes.axhline(row, color="#999999", linewidth=0.5, zorder=0)
+        if seen.size:
+            axes.vlines(np.median(seen), row - 0.9, row, color="black", linewidth=1)
+        axes.text(0.01, row - 0.1, _beside(part), transform=axes.get_yaxis_transform(), fontsize="x-small")
+    axes.set_xscale("log")
+    axes.set_xlim(edges[0], edges[-1])
+    axes.grid(axis="x", alpha=0.3)
 
 
-def _edges(vector):
-    """Powers of ten between which there are entries, in quarters of a decade."""
-    sizes = np.abs(vector[np.isfinite(vector) & (vector != 0)]).astype(float)
-    low, high = (np.log10(sizes.min()), np.log10(sizes.max())) if sizes.size else (-1.0, 0.0)
-    first, last = np.floor(low * _PER_DECADE), np.floor(high * _PER_DECADE) + 1
-    return np.arange(first, last + 1) / _PER_DECADE
+def _edges(parts):
+    """Of bins from the smallest entry that is drawn to the largest."""
+    seen = [part for part in map(_shown, parts) if part.size]
+    low = min((np.quantile(part, _LEFT_OUT) for part in seen), default=0.1)
+    high = max((part.max() for part in seen), default=1.0)
+    return np.geomspace(low / 1.5, high * 1.5, _BINS + 1)
 
 
-def _shares(part, edges):
-    """Percentages of zeros and of every size."""
-    size = np.abs(part[np.isfinite(part) & (part != 0)]).astype(float)
-    counts, _ = np.histogram(np.log10(size), edges)
-    return 100 * np.concatenate([[np.count_nonzero(part == 0)], counts]) / len(part)
+def _shown(part):
+    return part[np.isfinite(part) & (part > 0)]
+
+
+def _beside(part):
+    zeros, bad = np.count_nonzero(part == 0), np.count_nonzero(~np.isfinite(part))
+    told = [f"{100 * zeros / len(part):.2g} % zero"] if zeros else []
+    return ", ".join([*told, *([f"{bad} not finite"] if bad else [])])

@@ -113,10 +113,8 @@ class DatasetFeed:
         self.epoch, self.index = 0, 0
         self._iterator = None
         self._held = None  # the next batch, when it was taken from the iterator before its time
-        self._beginning, self._asked = (
-            None,
-            False,
-        )  # of the epoch, as `iterator_state` saves it; whether anybody wants it
+        self._beginning = None  # of the epoch, as `iterator_state` saves it
+        self._asked = False  # whether anybody wants it
 
     def available(self):
         """How many steps the next block may take at most, None when the length is not known."""
@@ -149,9 +147,7 @@ class DatasetFeed:
                 self._beginning = iterator_state.save(iterator)
         self._held = next(iterator, None)
         if self._held is None:
-            raise ValueError(
-                "the dataset has no further batch in this epoch; pass data whose first batch is to be seen"
-            )
+            raise ValueError("the dataset has no further batch in this epoch; pass data to look at their first")
 
     @staticmethod
     def batch(source, i):

@@ -76,11 +76,9 @@ def _norm_panel(kind, columns, history):
     means = {variable: np.mean(np.nan_to_num(v)) if len(v) else 0.0 for variable, v in values.items()}
     largest = sorted(means, key=means.get, reverse=True)[: len(_LOOKS)]
     shown = [variable for variable in values if variable in largest]
-    label = f"norm of {kind}" + (
-        "" if len(shown) == len(values) else f"\nlargest {len(shown)} of {len(values)} by mean"
-    )
+    left_out = "" if len(shown) == len(values) else f"\nlargest {len(shown)} of {len(values)} by mean"
     curves = [(name, history["step"], values[name], look) for name, look in zip(shown, _LOOKS, strict=False)]
-    return label, curves, True
+    return f"norm of {kind}{left_out}", curves, True
 
 
 def _positive(values):

@@ -32,9 +32,8 @@ _LOG = logging.getLogger("trainloop")
 class StepResult(typing.NamedTuple):
     """What one step tells.
 
-    `status` is an int32 code [] of `Status`; `logs` has the loss, the gradient norm, every scalar of the state, and what
-    was watched.
-    `evaluated` is (f, g) at the point where the step ended, if the method knows them, else None.
+    `status` is an int32 code [] of `Status`; `logs` has the loss, the gradient norm, every scalar of the state and what
+    was watched. `evaluated` is (f, g) at the point where the step ended, if the method knows them, else None.
     """
 
     status: tf.Tensor
@@ -229,7 +228,7 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
 
     @tf.autograph.experimental.do_not_convert
     def _propose(self, f, g, objective, old):
-        """(`ProposedStep`, norm of g before it is clipped, (f, g) at x_new or None) from the leaves of the old state."""
+        """(`ProposedStep`, norm of g before clipping, (f, g) at x_new or None) from the leaves of the old state."""
         x, grad_norm = self._vector.read(), linalg.norm(g)
         g = self._clipped(g)
         x_new, new, evaluated = self._updated(x, f, g, states.unflatten(old), objective)
