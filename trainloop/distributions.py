@@ -10,6 +10,11 @@ from matplotlib.figure import Figure
 
 # Okabe and Ito (2008): told apart by every kind of colour vision.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73")
+_TITLES = {
+    "x": ("weights x", "units of x"),
+    "g": ("gradient g", "units of f per unit of x"),
+    "step": ("step x_new - x", "units of x"),
+}
 _BINS = 60
 _MOST_LABELS = 40
 
@@ -22,7 +27,7 @@ def draw(layout, vectors, title):
 
     Args:
         layout: a `FlatLayout`.
-        vectors: {name: [n]}, at most three.
+        vectors: {name: [n]} of "x", "g" and "step".
         title: of the figure.
     """
     spans = {name: layout.span(name) for name, size in zip(layout.names, layout.sizes, strict=True) if size}
@@ -33,14 +38,13 @@ def draw(layout, vectors, title):
     for axes, (name, vector), colour in zip(panels, vectors.items(), _COLOURS, strict=False):
         parts = [np.abs(vector[span].astype(float)) for span in spans.values()]
         _draw_panel(axes, parts, colour)
-        axes.set_title(
-            {"x": "weights x", "g": "gradient g", "step": "step x_new - x"}.get(name, name), fontsize="medium"
-        )
-        axes.set_xlabel("size of an entry" + (" (units of f per unit of x)" if name == "g" else " (units of x)"))
+        title, unit = _TITLES[name]
+        axes.set_title(title, fontsize="medium")
+        axes.set_xlabel(f"size of an entry ({unit})")
     every = -(-len(spans) // _MOST_LABELS)
     panels[0].set_yticks(range(0, len(spans), every), list(spans)[::every], fontsize="small")
     panels[0].set_ylim(len(spans) - 0.8, -1.1)
-    panels[0].set_ylabel("how many entries, scaled to the peak of each row")
+    panels[0].set_ylabel("how many entries, scaled to the peak of each row; bar: median")
     return figure
 
 
@@ -55,7 +59,7 @@ def _draw_panel(axes, parts, colour):
         axes.axhline(row, color="#999999", linewidth=0.5, zorder=0)
         if seen.size:
             axes.vlines(np.median(seen), row - 0.9, row, color="black", linewidth=1)
-        axes.text(0.01, row - 0.1, _beside(part), transform=axes.get_yaxis_transform(), fontsize="x-small")
+        axes.text(0.01, row - 0.55, _beside(part), transform=axes.get_yaxis_transform(), fontsize="x-small")
     axes.set_xscale("log")
     axes.set_xlim(edges[0], edges[-1])
     axes.grid(axis="x", alpha=0.3)
