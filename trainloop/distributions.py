@@ -79,5 +79,5 @@ def _shown(part):
 
 def _beside(part):
     zeros, bad = np.count_nonzero(part == 0), np.count_nonzero(~np.isfinite(part))
-    told = [f"{100 * zeros / len(part):.2g} % zero"] if zeros else []
+    told = [f"{100 * zeros / len(part):.3g} % zero"] if zeros else []
     return ", ".join([*told, *([f"{bad} not finite"] if bad else [])])

@@ -107,7 +107,7 @@ class Inspection:
         if np.isnan(self.angle):
             return "the step has no direction: g or the step is zero or not finite"
         where = "" if self.angle <= 90 else ", uphill"
-        return f"angle between -g and the step: {self.angle:.4g} degrees{where}"
+        return f"angle between -g and the step: {self.angle:.2f} degrees{where}"
 
     def _state(self):
         told = [f"|{path}| {_norm(vector):.4g}" for path, vector in self.state.items()]
