@@ -74,6 +74,8 @@ class BatchSize(click.ParamType):
     help="Take each batch in parts of N samples; the sum is the same, in less memory.",
 )
 @click.option("--jit/--no-jit", default=False, show_default=True, help="Compile whole blocks with XLA.")
+@click.option("--eager", is_flag=True, help="Compile nothing, so that a debugger works in the method; slow.")
+@click.option("--layer-norms", is_flag=True, help="Log norms of weights, gradient and step in every layer.")
 @click.option(
     "--deterministic", is_flag=True, help="The same bits in every run on the same machine, at a price in speed."
 )
@@ -197,6 +199,7 @@ def prepare(settings):
     batch_size = None if settings["batch_size"] == "full" else settings["batch_size"]
     batches = tl.ArrayData(data.x_train, data.y_train, batch_size, settings["seed"])
     keras.utils.set_random_seed(settings["seed"])
+    looks = [tl.LayerNorms()] if settings["layer_norms"] else []
     loop = tl.TrainLoop(
         build_model(data.input_shape, data.classes),
         optimizer,
@@ -207,8 +210,10 @@ def prepare(settings):
             make_display(),
             *make_endings(settings),
             make_saver(settings, directory),
+            *looks,
         ],
         jit_compile=settings["jit"],
+        eager=settings["eager"],
         steps_per_call=settings["steps_per_call"],
         microbatch_size=settings["microbatch"],
         on_nonfinite=settings["on_nonfinite"],

@@ -12,7 +12,7 @@ PACKAGE = ROOT / "trainloop"
 # Who may import whom: modules only from lower layers, or from their own where no circle arises.
 LAYERS = [
     {"status", "storage_choice", "checks", "array_checks", "durable", "run_lock", "signals", "xla"}
-    | {"json_values", "peak_memory", "picture"},
+    | {"json_values", "peak_memory", "picture", "eagerly"},
     {"checkpoint_file", "iterator_state", "random_state", "side_effects"}
     | {"layout", "linalg", "data", "datasets", "data_files", "models", "derivatives", "stored", "unmade"},
     {
@@ -37,6 +37,7 @@ LAYERS = [
         "fusion",
         "saved_variables",
         "whole_vector",
+        "proposed_step",
         "optimizer",
         "wrapper",
         "metrics",
@@ -45,6 +46,7 @@ LAYERS = [
     },
     {"algorithms"},
     {"checkpoint_folder", "checkpoint", "saving", "monitor", "endings", "nonfinite", "diagnosis"}
+    | {"watching", "layer_norms", "inspection", "distributions"}
     | {
         "history",
         "hooks",

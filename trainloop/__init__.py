@@ -33,6 +33,8 @@ from trainloop.endings import EarlyStopping, RestoreBest, StopWhen
 from trainloop.function_objective import FunctionObjective, LeastSquares
 from trainloop.history import RunResult
 from trainloop.hooks import Hook, Progress
+from trainloop.inspection import Inspection
+from trainloop.layer_norms import LayerNorms
 from trainloop.layout import FlatLayout, VariableVector
 from trainloop.loop import TrainLoop
 from trainloop.minimize import Iterate, MinimizeResult, minimize
@@ -40,6 +42,7 @@ from trainloop.model_objective import ModelObjective
 from trainloop.models import MODELS, lenet5, mlp, softmax_regression
 from trainloop.objective import Objective
 from trainloop.optimizer import GlobalObjectiveOptimizer, GlobalVectorOptimizer
+from trainloop.proposed_step import ProposedStep
 from trainloop.saving import SaveCheckpoint
 from trainloop.shared_matrix import SharedMatrix
 from trainloop.status import Status, TrainingError
@@ -71,7 +74,9 @@ __all__ = [
     "GlobalObjectiveOptimizer",
     "GlobalVectorOptimizer",
     "Hook",
+    "Inspection",
     "Iterate",
+    "LayerNorms",
     "LeastSquares",
     "LevenbergMarquardt",
     "MetricsFile",
@@ -82,6 +87,7 @@ __all__ = [
     "NonlinearCG",
     "Objective",
     "Progress",
+    "ProposedStep",
     "RestoreBest",
     "RunResult",
     "SaveCheckpoint",

@@ -147,10 +147,15 @@ def stops_gradients(function, x):
     TensorFlow cannot look into.
 
     Args:
-        function: x [n] -> tensors.
+        function: x [n] -> tensors. One that only runs eagerly, with a `.numpy()` in it, may lack something too.
         x: only shape and dtype are used.
     """
     spec = tf.TensorSpec(x.shape, x.dtype)
-    graph = tf.function(function, autograph=False).get_concrete_function(spec).graph.as_graph_def()
+    try:
+        graph = tf.function(function, autograph=False).get_concrete_function(spec).graph.as_graph_def()
+    except (AttributeError, TypeError, NotImplementedError):  # what tensors without values raise
+        if tf.inside_function():
+            raise
+        return True
     nodes = [graph.node, *(inner.node_def for inner in graph.library.function)]
     return any(node.op in _OPAQUE for part in nodes for node in part)

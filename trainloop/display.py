@@ -5,6 +5,7 @@ import time
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from trainloop.hooks import Hook
+from trainloop.layer_norms import PREFIXES
 
 # Bookkeeping that needs no place on a line of 100 columns.
 _UNSEEN = ("step", "epoch", "samples", "status")
@@ -86,6 +87,7 @@ def epoch_line(summary):
 def _last(progress):
     """The newest number of every column, then the metrics."""
     seen = {name: values[-1] for name, values in progress.logs.items() if name not in _UNSEEN and len(values)}
+    seen = {name: value for name, value in seen.items() if not name.startswith(PREFIXES)}
     return {**seen, **progress.metrics}
 
 

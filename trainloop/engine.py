@@ -7,6 +7,8 @@ numbers per step.
 K is a tensor: its value neither causes a trace nor changes a result. What does cause a trace is a new kind of
 feed, or batches of a new shape. A second trace for the same kind is reported with what changed, because it takes as
 long as the first.
+
+For looking closely the same loop also runs as plain Python, without a trace.
 """
 
 import contextlib
@@ -18,7 +20,7 @@ import typing
 import numpy as np
 import tensorflow as tf
 
-from trainloop import xla
+from trainloop import eagerly, xla
 from trainloop.status import Status
 
 _LOG = logging.getLogger("trainloop")
@@ -49,11 +51,12 @@ class Engine:
         columns: length of a row.
         results: function without arguments, called at the end of a block: a dict of scalar tensors.
         jit_compile: compile with XLA; feeds must then be static.
+        eager: compile nothing.
     """
 
-    def __init__(self, one_step, columns, results, jit_compile=False):
+    def __init__(self, one_step, columns, results, jit_compile=False, eager=False):
         self._one_step, self._columns, self._results = one_step, columns, results
-        self._jit_compile = jit_compile
+        self._jit_compile, self._eager = jit_compile, eager
         self._compiled, self._seen = {}, {}
         self.most_steps = _JIT_ROWS if jit_compile else None
         self.traces = 0
@@ -69,10 +72,25 @@ class Engine:
             `Block`. Fewer than k rows mean that the data ended or that the last row's step ended the block.
         """
         began = time.perf_counter()
-        status, rows, results = self._function(type(feed))(feed.source(), tf.constant(k))
-        rows = rows.numpy()  # waits for the block
+        if self._eager:
+            status, rows, results = self._in_python(type(feed), feed.source(), k)
+        else:
+            status, rows, results = self._function(type(feed))(feed.source(), tf.constant(k))
+        rows = np.asarray(rows)  # waits for the block
         results = {name: float(value) for name, value in results.items()}
         return Block(Status(int(status)), rows, results, time.perf_counter() - began)
+
+    def _in_python(self, feed_kind, source, k):
+        """What `_loop` does. The source was made outside: datasets have functions that must not run as Python."""
+        status, rows = Status.RUNNING, []
+        with eagerly.running():
+            while len(rows) < k and status == Status.RUNNING:
+                more, batch = feed_kind.batch(source, len(rows))
+                if not more:
+                    break
+                status, row = self._one_step(batch())
+                rows.append(row.numpy())
+            return status, np.reshape(rows, [-1, self._columns]), self._results()
 
     def _function(self, feed_kind):
         if feed_kind not in self._compiled:

@@ -6,7 +6,11 @@ it is a pair of pure pieces: `source`, tensors (or an iterator) handed to the bl
 
     arrays      (arrays, order of the epoch, first sample)      gather order[first + i b : first + (i+1) b]
     dataset     (iterator,)                                     the iterator's next element, if there is one
+
+`hold` is for looking at the next batch without taking it: until `advance`, every source begins with it.
 """
+
+import contextlib
 
 import tensorflow as tf
 
@@ -48,6 +52,9 @@ class ArrayFeed:
         size = self.data.batch_size
         size = min(size, self.data.size - first) if self.static else tf.constant(size)
         return self.data.arrays, self._order, tf.constant(first), size
+
+    def hold(self):
+        """Let the next batch be had any number of times. Here it can be anyway."""
 
     @staticmethod
     def batch(source, i):
@@ -105,19 +112,42 @@ class DatasetFeed:
         self.steps_per_epoch = cardinality if cardinality >= 0 else None
         self.epoch, self.index = 0, 0
         self._iterator = None
-        self._beginning = None  # of the epoch, as `iterator_state` saves it, once somebody has asked for it
+        self._held = None  # the next batch, when it was taken from the iterator before its time
+        self._beginning = None  # of the epoch, as `iterator_state` saves it
+        self._asked = False  # whether anybody wants it
 
     def available(self):
         """How many steps the next block may take at most, None when the length is not known."""
+        if self._held is not None:
+            return 1
         return None if self.steps_per_epoch is None else self.steps_per_epoch - self.index
 
     def source(self):
         """Arguments of the next block."""
+        if self._held is not None:
+            held, spec = self._held, self.dataset.element_spec
+            # To a compiled function, iterators over elements of the same kind are the same.
+            return (iter(tf.data.Dataset.from_generator(lambda: [held], output_signature=spec)),)
         if self._iterator is None:
             self._iterator = iter(self.dataset)
-            if self._beginning is not None:
-                self._beginning = iterator_state.save(self._iterator)
+            self._beginning = iterator_state.save(self._iterator) if self._asked else None
         return (self._iterator,)
+
+    def hold(self):
+        """Let the next batch be had any number of times. Until `advance`, there is no other one.
+
+        Raises:
+            ValueError: there is no next batch in this epoch.
+        """
+        if self._held is not None:
+            return
+        (iterator,) = self.source()
+        if self.index == 0 and self._beginning is None:
+            with contextlib.suppress(ValueError):  # who wants it will ask, and is told
+                self._beginning = iterator_state.save(iterator)
+        self._held = next(iterator, None)
+        if self._held is None:
+            raise ValueError("the dataset has no further batch in this epoch; pass data to look at their first")
 
     @staticmethod
     def batch(source, i):
@@ -134,6 +164,7 @@ class DatasetFeed:
     def advance(self, taken, wanted):
         """Account for a block of `taken` out of `wanted` steps. Returns whether the epoch is over."""
         self.index += taken
+        self._held = None
         if taken == wanted and self.index != self.steps_per_epoch:
             return False
         if self.index == 0:
@@ -165,13 +196,14 @@ class DatasetFeed:
                     "for it before the first one too, as the hook SaveCheckpoint does"
                 )
             self._beginning = iterator_state.save(iterator)
+        self._asked = True
         return self._beginning
 
     def go_to(self, epoch, index, arrays):
         """Continue with batch `index` of an epoch, from what `arrays` returned. Takes the batches before it again."""
-        self.epoch, self.index, self._iterator = epoch, index, iter(self.dataset)
+        self.epoch, self.index, self._iterator, self._held = epoch, index, iter(self.dataset), None
         iterator_state.load(self._iterator, arrays)
-        self._beginning = arrays
+        self._beginning, self._asked = arrays, True
         for _ in range(index):
             next(self._iterator)
 
@@ -213,3 +245,28 @@ def as_feed(data, static=False):
             f"data must be an ArrayData, a tf.data.Dataset or a tuple (x, y), received {type(data).__name__}"
         )
     return ArrayFeed(data, static)
+
+
+class WithFeed:
+    """Data as a user gave them, and their feed.
+
+    Args:
+        data: see `as_feed`.
+        feed: theirs, or None for no data.
+    """
+
+    def __init__(self, data, feed):
+        self._parts, self.feed = self._parts_of(data), feed
+
+    def is_of(self, data):
+        """Whether these are the same objects."""
+        parts = self._parts_of(data)
+        same = len(parts) == len(self._parts) and all(a is b for a, b in zip(parts, self._parts, strict=True))
+        return same and self.feed is not None
+
+    @staticmethod
+    def _parts_of(data):
+        return data if isinstance(data, tuple) else (data,)
+
+
+NO_DATA = WithFeed((), None)

@@ -17,8 +17,8 @@ class RunResult:
     Attributes:
         status: a `Status`.
         message: its sentence.
-        history: one array entry per step under each of "step", "epoch", "samples", "loss", "grad_norm" and
-            every scalar of the method's state. All arrays are equally long, so
+        history: one array entry per step under each of "step", "epoch", "samples", "loss", "grad_norm",
+            every scalar of the method's state and every number that hooks watch. All arrays are equally long, so
             `pandas.DataFrame(result.history)` works. Steps and epochs count from 1. Losses and gradients belong
             to the weights *before* the step.
         epochs: the same with one entry per finished epoch: "epoch", "step", "seconds", "loss", the metrics,

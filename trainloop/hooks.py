@@ -1,8 +1,10 @@
-"""Work done between steps: logging, saving, stopping.
+"""Work done between steps: logging, saving, stopping; and looks into every step.
 
 A hook says *when* by `every_steps` and by which methods it overrides, and does its work there. Hooks run in
 Python between two compiled blocks; the loop ends a block exactly where a hook wants to be called, so
 `every_steps` is met to the step, whatever the length of blocks.
+
+`watch` is the exception: it becomes part of the compiled step and adds columns to its log, see `watching`.
 """
 
 import contextlib
@@ -21,8 +23,8 @@ class Progress:
         epoch_step: steps taken of that epoch; `steps_per_epoch`: how many it has, None if not known.
         run_step: steps taken in this run; `run_steps`: how many it will take, None if not known.
         seconds: since the run began.
-        logs: the last block: one array entry per step under "step", "epoch", "samples", "loss", "grad_norm"
-            and every scalar of the state.
+        logs: the last block: one array entry per step under "step", "epoch", "samples", "loss", "grad_norm",
+            every scalar of the state and what hooks watch.
         metrics: the metrics over the epoch so far.
     """
 
@@ -48,6 +50,21 @@ class Hook:
         self.every_steps = (
             every_steps if every_steps is None else checks.integer("every_steps", every_steps, at_least=1)
         )
+
+    def watch(self, step):
+        """What is worth logging about every step: traced into the compiled one, so tensors in, tensors out.
+
+            def watch(self, step):
+                return {"step_length": tf.norm(step.x_new - step.x)}
+
+        Args:
+            step: a `ProposedStep`.
+
+        Returns:
+            dict of tensors [] by name, or of Python numbers. They become columns of `Progress.logs`, of
+            `RunResult.history`, of files and displays, beside the scalars of the method's state. Names must be new.
+        """
+        return {}
 
     def on_start(self, loop):
         """Before the first step. Keep `loop` to read its `model` and `optimizer` or to call `stop(reason)`."""

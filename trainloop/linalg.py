@@ -137,6 +137,17 @@ def all_finite(v):
     return tf.cond(squares_are, lambda: tf.constant(True), lambda: tf.reduce_all(tf.math.is_finite(v)))
 
 
+def angle(u, v):
+    """The angle between u and v [n] in degrees, 0 to 180: []; NaN where one of them is zero or not finite.
+
+        2 atan2(|a - b|, |a + b|)    with a = u / |u|, b = v / |v|                   Kahan (2006), section 12
+
+    An arc cosine of a'b would lose half of the digits near 0 and 180.
+    """
+    a, b = u / norm(u), v / norm(v)
+    return tf.atan2(norm(a - b), norm(a + b)) * tf.constant(360 / np.pi, u.dtype)
+
+
 def clip_norm(v, length, limit):
     """v shortened to `limit` where it is longer:  v min(1, limit / |v|).
 

@@ -5,8 +5,9 @@ Inside a block, for every step, in this order (`TrainLoop._train_step`):
     1  take the next batch                                                       feeds.py
     2  first pass: f, every gradient laid end to end into g, and metrics         model_objective.py, layout.py
     3  finite check, clip, the method's update, finite check, commit             whole_vector.py
-    4  one row of the log: loss, gradient norm, every scalar of the state, and for methods that evaluate
-       the objective themselves, the evaluations so far by kind                  evaluations.py
+    4  one row of the log: loss, gradient norm, every scalar of the state, what hooks watch (before the
+       commit), and for methods that evaluate the objective themselves, the
+       evaluations so far by kind                                                watching.py, evaluations.py
 
 What holds at every moment:
 
@@ -19,18 +20,21 @@ What holds at every moment:
     - A block ends at the next hook, at the end of the epoch, or after `steps_per_call` steps, whichever comes
         first.
     - Reading a block's log is the only synchronisation with Python, once per block.
+
+With `eager=True` the same steps run as plain Python; `inspect` computes 1 to 3 without the commit.
 """
 
 import numpy as np
 import tensorflow as tf
 
-from trainloop import batch_loss, checkpoint, checks, diagnosis, loop_arguments
+from trainloop import batch_loss, checkpoint, diagnosis, loop_arguments
 from trainloop.bookkeeping import Bookkeeping, smallest
 from trainloop.checkpoint_folder import CheckpointFolder
 from trainloop.engine import Engine
 from trainloop.evaluations import KINDS, Counted, Evaluations
-from trainloop.feeds import as_feed
+from trainloop.feeds import NO_DATA, WithFeed, as_feed
 from trainloop.hooks import end_all
+from trainloop.inspection import Inspector
 from trainloop.layout import VariableVector
 from trainloop.metrics import MetricSet
 from trainloop.model_objective import ModelObjective
@@ -39,6 +43,7 @@ from trainloop.optimizer import GlobalObjectiveOptimizer
 from trainloop.pace import Pace
 from trainloop.side_effects import SideEffects
 from trainloop.status import Status, TrainingError
+from trainloop.watching import Watches
 
 
 class TrainLoop:
@@ -60,9 +65,11 @@ class TrainLoop:
             in the memory of one part; so `batch_size=None`, all data at once, works for any amount of data.
         on_nonfinite: what to do about a step that met NaN or infinity: "stop"; "skip" that step; "rollback" to the
             last checkpoint and take shorter steps, which needs the hook `SaveCheckpoint`.
+        eager: compile nothing. Every step runs as Python, so that a debugger, `print` and `.numpy()` work inside of
+            `update`, of the model and of the loss. Slow, and the same to rounding.
 
     Attributes:
-        traces: how often a block of steps was traced: once per kind and shape of data.
+        traces: how often a block of steps was traced: once per kind and shape of data, never with `eager`.
 
     Raises:
         ValueError: an argument is of the wrong kind, the model is not built, or it has nothing to train.
@@ -87,6 +94,7 @@ class TrainLoop:
         steps_per_call=None,
         microbatch_size=None,
         on_nonfinite="stop",
+        eager=False,
     ):
         loop_arguments.check_kinds(model, optimizer)
         self.model, self.optimizer, self.hooks = model, optimizer, tuple(hooks)
@@ -94,7 +102,7 @@ class TrainLoop:
         self._microbatch_size = loop_arguments.check_microbatches(microbatch_size, jit_compile)
         self._metrics = MetricSet(metrics)
         self._test_metrics = self._metrics.fresh_copy()
-        self._jit_compile = checks.flag("jit_compile", jit_compile)
+        self._jit_compile, eager = loop_arguments.check_engine(jit_compile, eager)
         optimizer.build(model.trainable_variables)
         self._vector = VariableVector(model.trainable_variables)
         loop_arguments.check_growth(optimizer, self._jit_compile)
@@ -102,10 +110,13 @@ class TrainLoop:
         self._columns = {"samples": np.dtype("int64"), **optimizer.log_dtypes()}
         if self._evaluations:
             self._columns |= {f"evaluations/{kind}": np.dtype("int64") for kind in KINDS}
-        self._train = Engine(self._train_step, len(self._columns), self._metrics.results, self._jit_compile)
-        self._test = Engine(self._test_step, 2, self._test_metrics.results)
+        self._watches = Watches(self.hooks, optimizer, self._vector, self._columns, eager)
+        self._columns |= self._watches.columns
+        self._train = Engine(self._train_step, len(self._columns), self._metrics.results, self._jit_compile, eager)
+        self._test = Engine(self._test_step, 2, self._test_metrics.results, eager=eager)
+        self._inspector = Inspector(self._proposed, optimizer.layout, eager)
         self._pace = Pace(steps_per_call, self._train.most_steps)
-        self._data, self._feed = (), None
+        self._current, self._inspected = NO_DATA, NO_DATA
         self._nonfinite = OnNonfinite(on_nonfinite, optimizer)
         # As model and optimizer are now: a hook may change the learning rate as soon as a run begins.
         self._identity = checkpoint.identity(model, optimizer, self._metrics)
@@ -135,7 +146,10 @@ class TrainLoop:
                 `result`.
         """
         counted = self._evaluations and self._evaluations.as_dict()
-        run = Bookkeeping(self._feed_of(data), epochs, steps, int(self.optimizer.iterations), counted)
+        self._current = self._with_feed(data)
+        if self._inspected.feed is self._current.feed:
+            self._inspected = NO_DATA
+        run = Bookkeeping(self._current.feed, epochs, steps, int(self.optimizer.iterations), counted)
         if validation_data is not None:
             as_feed(validation_data)  # what is wrong with it should not show only after the first epoch
         continued = self._position is not None
@@ -237,6 +251,28 @@ class TrainLoop:
         samples, losses = np.concatenate(rows).T
         return {"loss": float(np.average(losses, weights=samples)), **block.results}
 
+    def inspect(self, data=None):
+        """Look at one step without taking it: weights, the method's state, averages, counters and positions stay.
+
+        It is what the next step does, on one batch. Hooks are not called. What TensorFlow's stateful random operations
+        (`tf.random.normal`) draw is drawn; the seeds of Keras layers stay.
+
+        Args:
+            data: as for `run`, of which the batch is taken that `run` would begin with; None for the data of the last
+                run, at the place where that stopped, also while it is going on.
+
+        Returns:
+            `Inspection`. A step that would fail is shown with its status.
+
+        Raises:
+            ValueError: there are no data yet, or a dataset has no batch left in its epoch.
+        """
+        if data is not None:
+            self._inspected = self._with_feed(data)
+        elif self._current is NO_DATA or self._position is not None:
+            raise ValueError("inspect needs data here: no run has begun since the loop was made or restored")
+        return self._inspector((self._current if data is None else self._inspected).feed)
+
     def _one_block(self, run, validation_data):
         """One compiled call and everything between it and the next."""
         if run.feed.index == 0:
@@ -288,20 +324,15 @@ class TrainLoop:
     def _steps_to_hooks(self, step):
         return [hook.every_steps - step % hook.every_steps for hook in self.hooks if hook.every_steps]
 
-    def _feed_of(self, data):
-        """The feed of these data, kept from the last call when they are the same objects."""
-        parts = data if isinstance(data, tuple) else (data,)
-        same = len(parts) == len(self._data) and all(a is b for a, b in zip(parts, self._data, strict=True))
-        if not same:
-            self._data, self._feed = parts, as_feed(data, static=self._jit_compile)
-        return self._feed
+    def _with_feed(self, data):
+        """Data with the feed they had in the last run or inspection when they are the same objects."""
+        known = [pair for pair in (self._current, self._inspected) if pair.is_of(data)]
+        return known[0] if known else WithFeed(data, as_feed(data, static=self._jit_compile))
 
     # ---- compiled ----
 
-    def _train_step(self, batch):
-        effects = SideEffects([*getattr(self.model, "non_trainable_variables", ()), *self._metrics.variables])
-        observe = (lambda part, predictions: self._metrics.update(part[1], predictions)) if self._metrics else None
-        objective = ModelObjective(
+    def _objective(self, batch, observe=None):
+        return ModelObjective(
             self.model,
             self._batch_loss,
             batch,
@@ -309,14 +340,25 @@ class TrainLoop:
             vector=self._vector,
             observe=observe,
         )
+
+    def _train_step(self, batch):
+        effects = SideEffects([*getattr(self.model, "non_trainable_variables", ()), *self._metrics.variables])
+        observe = (lambda part, predictions: self._metrics.update(part[1], predictions)) if self._metrics else None
+        objective = self._objective(batch, observe)
         if self._evaluations:
             objective = Counted(objective, self._evaluations)
-        status, logs, _ = self.optimizer.step(objective)
+        status, logs, _ = self.optimizer.step(objective, watch=self._watches or None)
         effects.undo_where(status < 0)
         logs = {"samples": batch_loss.samples(batch), **logs}
         if self._evaluations:
             logs |= {f"evaluations/{kind}": count for kind, count in self._evaluations.read().items()}
         return status, tf.stack([tf.cast(logs[name], tf.float64) for name in self._columns])
+
+    def _proposed(self, batch):
+        effects = SideEffects(getattr(self.model, "non_trainable_variables", ()))
+        step = self.optimizer.propose(self._objective(batch))
+        effects.undo()
+        return step
 
     def _test_step(self, batch):
         f, predictions = self._batch_loss(self.model, batch, training=False)

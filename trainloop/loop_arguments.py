@@ -36,6 +36,18 @@ def choose_loss(loss, loss_fn, metrics):
     return chosen
 
 
+def check_engine(jit_compile, eager):
+    """The two flags as given.
+
+    Raises:
+        ValueError: not flags, or both.
+    """
+    jit_compile, eager = checks.flag("jit_compile", jit_compile), checks.flag("eager", eager)
+    if jit_compile and eager:
+        raise ValueError("eager=True runs steps in Python and jit_compile=True compiles them; choose one of the two")
+    return jit_compile, eager
+
+
 def check_growth(optimizer, jit_compile):
     """Refuse a built method whose state grows where XLA compiles.
 

@@ -139,8 +139,9 @@ class ModelObjective(Objective):
             self._known_to_stop = derivatives.stops_gradients(self.value, x)
             if self._known_to_stop:
                 warnings.warn(
-                    "the loss stops gradients somewhere (normalisation layers do), which makes second derivatives by "
-                    "autodiff wrong; Hessian products are taken as differences of gradients, two per product",
+                    "the loss stops gradients somewhere (normalisation layers do) or cannot be traced, so second "
+                    "derivatives by autodiff may be wrong; Hessian products are taken as differences of gradients, two "
+                    "per product",
                     stacklevel=2,
                 )
         return self._known_to_stop

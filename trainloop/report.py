@@ -1,8 +1,14 @@
 """A run as a picture."""
 
+import itertools
+
 import numpy as np
 
-from trainloop.picture import BLUE, GREY, ORANGE, Picture
+from trainloop.layer_norms import PREFIXES, by_kind
+from trainloop.picture import BLUE, COLOURS, GREY, ORANGE, Picture
+
+# Lines of one panel, each with a look of its own: six colours, full and dashed.
+_LOOKS = [{"color": c, "linestyle": s, "linewidth": 0.9} for s, c in itertools.product(("-", "--"), COLOURS[:6])]
 
 
 def draw_curves(result, title=""):
@@ -26,7 +32,9 @@ def draw_curves(result, title=""):
             axes.set_yscale("log")
         axes.set_ylabel(label)
         axes.grid(alpha=0.3)
-        if len(curves) > 1:
+        if len(curves) > 3:
+            axes.legend(fontsize="xx-small", loc="upper left", bbox_to_anchor=(1, 1.03), borderaxespad=0.3)
+        elif len(curves) > 1:
             axes.legend(fontsize="small")
     rows[-1].set_xlabel("step")
     return figure
@@ -53,9 +61,22 @@ def _panels(result):
     metrics = [name for name in epochs if name not in own and not name.startswith("val_")]
     panels += [(name, by_epoch(name), False) for name in metrics]
     scalars = [name for name in history if name not in ("step", "epoch", "samples", "loss", "status")]
-    return panels + [
-        (name, [(name, steps, history[name], {"color": BLUE, "linewidth": 0.8})], False) for name in scalars
-    ]
+    thin = {"color": BLUE, "linewidth": 0.8}
+    panels += [(name, [(name, steps, history[name], thin)], False) for name in scalars if not name.startswith(PREFIXES)]
+    if "angle/step" in history:
+        panels.append(("angle of the step\nto -g (degrees)", [("", steps, history["angle/step"], thin)], False))
+    return panels + [_norm_panel(*kind, history) for kind in by_kind(history).items()]
+
+
+def _norm_panel(kind, columns, history):
+    """The norms of one vector by variable: of all variables, or of the largest."""
+    values = {variable: _positive(history[column]) for variable, column in columns.items()}
+    means = {variable: np.mean(np.nan_to_num(v)) if len(v) else 0.0 for variable, v in values.items()}
+    largest = sorted(means, key=means.get, reverse=True)[: len(_LOOKS)]
+    shown = [variable for variable in values if variable in largest]
+    left_out = "" if len(shown) == len(values) else f"\nlargest {len(shown)} of {len(values)} by mean"
+    curves = [(name, history["step"], values[name], look) for name, look in zip(shown, _LOOKS, strict=False)]
+    return f"norm of {kind}{left_out}", curves, True
 
 
 def _positive(values):

@@ -19,13 +19,13 @@ class SideEffects:
         self._variables = [v.value if isinstance(v, keras.Variable) else v for v in variables]
         self._before = [tf.identity(v) for v in self._variables]
 
+    def undo(self):
+        """Write the values from before the pass again."""
+        for variable, value in zip(self._variables, self._before, strict=True):
+            variable.assign(value)
+        return tf.no_op()
+
     def undo_where(self, failed):
-        """Write the values from before the pass again where `failed`, bool [], is true."""
-
-        def undo():
-            for variable, value in zip(self._variables, self._before, strict=True):
-                variable.assign(value)
-            return tf.no_op()
-
+        """The same where `failed`, bool [], is true."""
         if self._variables:
-            tf.cond(failed, undo, tf.no_op)
+            tf.cond(failed, self.undo, tf.no_op)

@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from trainloop.stored import StoredValue
 
-# Names that the log of a step uses for itself.
-RESERVED = ("step", "epoch", "samples", "loss", "grad_norm")
+# Names that the log of a step uses for itself, in memory and in a file.
+RESERVED = ("step", "epoch", "samples", "loss", "grad_norm", "kind")
 
 
 def flatten(state, prefix="", where="a state"):

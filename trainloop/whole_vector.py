@@ -21,6 +21,7 @@ from trainloop import checks, linalg, memory_plan, refusals
 from trainloop import state as states
 from trainloop.layout import VariableVector
 from trainloop.memory import Memory
+from trainloop.proposed_step import ProposedStep
 from trainloop.saved_variables import SavedVariables
 from trainloop.status import Status, first_failure
 from trainloop.stored import StoredValue
@@ -31,8 +32,8 @@ _LOG = logging.getLogger("trainloop")
 class StepResult(typing.NamedTuple):
     """What one step tells.
 
-    `status` is an int32 code [] of `Status`; `logs` has the loss, the gradient norm and every scalar of the state.
-    `evaluated` is (f, g) at the point where the step ended, if the method knows them, else None.
+    `status` is an int32 code [] of `Status`; `logs` has the loss, the gradient norm, every scalar of the state and what
+    was watched. `evaluated` is (f, g) at the point where the step ended, if the method knows them, else None.
     """
 
     status: tf.Tensor
@@ -188,27 +189,49 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
             if self._restore_when_built is not None:
                 self._restore_when_built()
 
-    def step(self, objective, evaluated=None):
+    def step(self, objective, evaluated=None, watch=None):
         """The door of the compiled loops: one step on an objective.
 
         Args:
             objective: an `Objective`; without `evaluated` it has `first_pass() -> (f [], g [n])` at the point the
                 variables hold.
             evaluated: (f [], g [n]) at that point, if known.
+            watch: function of the `ProposedStep`, called before anything is written: dict of tensors [] for the logs.
 
         Returns:
             `StepResult`. With a negative status nothing was written.
         """
         f, g = objective.first_pass() if evaluated is None else evaluated
-        return self._advance(f, g, objective)
+        return self._advance(f, g, objective, watch)
+
+    def propose(self, objective):
+        """What `step` would do, without doing it: a `ProposedStep`.
+
+        The side effects of the objective's first pass are the caller's to undo.
+        """
+        return self._propose(*objective.first_pass(), objective, self._read_state())[0]
 
     # Without this, autograph would rewrite `update` in some callers' functions and not in others'.
     @tf.autograph.experimental.do_not_convert
-    def _advance(self, f, g, objective):
+    def _advance(self, f, g, objective, watch=None):
         """From f and g to the next committed point. Both doors end here."""
-        x, old = self._vector.read(), self._read_state()
-        grad_norm = linalg.norm(g)
-        x_new, new, evaluated = self.updated(x, f, g, states.unflatten(old), objective)
+        old = self._read_state()
+        proposed, grad_norm, evaluated = self._propose(f, g, objective, old)
+        logs = {"loss": f, "grad_norm": grad_norm, **states.scalars(proposed.state)}
+        watched = watch(proposed) if watch else {}
+        known = () if evaluated is None else (f, g)
+        here, there = (proposed.x, *known), (proposed.x_new, *(evaluated or ()))
+        # Who watches may read what is stored, and a buffer that is being read is copied instead of written in place.
+        with tf.control_dependencies(list(watched.values())):
+            evaluated = self._commit(proposed.status, here, there, old, proposed.state) or None
+        return StepResult(proposed.status, {**logs, **watched}, evaluated)
+
+    @tf.autograph.experimental.do_not_convert
+    def _propose(self, f, g, objective, old):
+        """(`ProposedStep`, norm of g before clipping, (f, g) at x_new or None) from the leaves of the old state."""
+        x, grad_norm = self._vector.read(), linalg.norm(g)
+        g = self._clipped(g)
+        x_new, new, evaluated = self._updated(x, f, g, states.unflatten(old), objective)
         status = first_failure(
             (~tf.math.is_finite(f), Status.NONFINITE_LOSS),
             (~tf.math.is_finite(grad_norm), Status.NONFINITE_GRADIENT),
@@ -217,10 +240,7 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
         )
         if "status" in new:
             status = tf.where(status == Status.RUNNING, tf.cast(new["status"], tf.int32), status)
-        known = () if evaluated is None else (f, g)
-        evaluated = self._commit(status, (x, *known), (x_new, *(evaluated or ())), old, new) or None
-        logs = {"loss": f, "grad_norm": grad_norm, **states.scalars(new)}
-        return StepResult(status, logs, evaluated)
+        return ProposedStep(self._vector.layout, x, f, g, x_new, new, status), grad_norm, evaluated
 
     def updated(self, x, f, g, state, objective=None):
         """What `update` makes of a step, checked: for this class, and for methods that contain another one.
@@ -236,8 +256,13 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
         Raises:
             ValueError: something of another structure, shape or dtype came back.
         """
-        if self.global_clipnorm is not None:
-            g = linalg.clip_norm(g, linalg.norm(g), self.global_clipnorm)
+        return self._updated(x, f, self._clipped(g), state, objective)
+
+    def _clipped(self, g):
+        limit = self.global_clipnorm
+        return g if limit is None else linalg.clip_norm(g, linalg.norm(g), limit)
+
+    def _updated(self, x, f, g, state, objective):
         self._rate_inside = self._rate_as_tensor()
         try:
             returned = self._call_update(x, f, g, state, objective)

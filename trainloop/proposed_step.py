@@ -1,0 +1,43 @@
+"""A step as a method proposes it and before it is taken: what hooks and inspections look at."""
+
+import dataclasses
+
+import tensorflow as tf
+
+from trainloop.layout import FlatLayout
+
+
+@dataclasses.dataclass(frozen=True)
+class ProposedStep:
+    """One step of a method on the whole vector. Of the tensors in it nothing has been written yet.
+
+    Attributes:
+        layout: the `FlatLayout` of every vector of length n: `step.g[step.layout.span("dense/kernel")]`.
+        x: [n], the point.
+        f: [], the objective there.
+        g: [n], its gradient as `update` gets it, that is after `global_clipnorm`.
+        x_new: [n], the point that the method proposes. It is not taken where `status` is negative.
+        state: the new state by path ("moments/first"): tensors, and stored values such as a `SharedMatrix`, which
+            can be multiplied with.
+        status: int32 [], a code of `Status`.
+    """
+
+    layout: FlatLayout
+    x: tf.Tensor
+    f: tf.Tensor
+    g: tf.Tensor
+    x_new: tf.Tensor
+    state: dict
+    status: tf.Tensor
+
+    def state_vectors(self):
+        """The vectors of length n among the new state, by path."""
+        # Stored values have no shape: their numbers are not there to be looked at one by one.
+        return {path: leaf for path, leaf in self.state.items() if getattr(leaf, "shape", None) == self.x.shape}
+
+    def vectors(self):
+        """All vectors of length n by name: "x", "g", "step" for x_new - x, and those of the state by path.
+
+        A vector of the state with one of these three names is left out.
+        """
+        return {**self.state_vectors(), "x": self.x, "g": self.g, "step": self.x_new - self.x}
