@@ -39,7 +39,7 @@ def compare():
 @click.argument("methods", nargs=-1, required=True, metavar="METHOD[:KEY=VALUE,...] ...")
 @click.option("--dataset", default="digits", show_default=True, help="As for train.py.")
 @click.option("--model", default="lenet5", show_default=True, help="As for train.py.")
-@click.option("--epochs", type=click.IntRange(min=1), default=20, show_default=True, metavar="N", help="Of every run.")
+@click.option("--epochs", type=click.IntRange(min=1), default=10, show_default=True, metavar="N", help="Of every run.")
 @click.option(
     "--batch-size", type=BatchSize(), metavar="N|full", default=64, show_default=True, help="Samples per step."
 )
@@ -61,11 +61,12 @@ def networks(methods, seeds, target, jobs, out, **common):
         out
         or f"comparisons/{datetime.datetime.now():%Y%m%d-%H%M%S}-{_safe(common['model'])}-{_safe(common['dataset'])}"
     )
-    words = [f"--{name.replace('_', '-')}={value}" for name, value in common.items() if value is not None]
+    # In one order, whatever that on the command line was: they are compared when a comparison goes on.
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in sorted(common.items()) if value is not None]
     try:
         target = target and score.parse_target(target)
         check(methods, words)
-        comparison = folder.begin(out, words, methods, range(seeds))
+        comparison = folder.begin(out, [*words, "--layer-norms"], methods, range(seeds))
         lock = RunLock(comparison.path / "lock")
     except (ValueError, OSError) as error:
         raise click.UsageError(" ".join(str(error).split())) from error

@@ -282,7 +282,8 @@ def test_a_target_of_another_form_is_refused(text):
         (2.08e30, 3.6e28, "2.08e+30 ± 4e+28"),
         (123456.0, 0.0, "123,456"),
         (3.0, 0.0, "3"),
-        (1234.5, 12.0, "1,234 ± 1e+01"),
+        (906.2, 0.97, "906 ± 1"),
+        (1234.5, 12.0, "1,234 ± 10"),
     ],
 )
 def test_numbers_have_as_many_digits_as_their_spread_says(mean, spread, words):

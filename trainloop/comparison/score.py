@@ -138,5 +138,6 @@ def _with_spread(mean, spread):
         return f"{mean:.3g}" + (f" ± {spread:.1g}" if spread else "")
     if not spread:
         return f"{mean:,.4g}" if abs(mean) < 1000 else f"{mean:,.0f}"
+    spread = float(f"{spread:.1g}")
     decimals = min(4, max(0, -math.floor(math.log10(spread))))
-    return f"{mean:,.{decimals}f} ± {spread:.1g}"
+    return f"{mean:,.{decimals}f} ± {spread:g}"
