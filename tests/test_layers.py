@@ -13,7 +13,8 @@ PACKAGE = ROOT / "trainloop"
 LAYERS = [
     {"status", "storage_choice", "checks", "array_checks", "durable", "run_lock", "signals", "xla"},
     {"checkpoint_file", "iterator_state", "random_state", "side_effects"}
-    | {"layout", "linalg", "data", "datasets", "data_files", "models", "derivatives", "stored", "unmade"},
+    | {"data", "data_split", "datasets", "data_files", "tables", "sequences"}
+    | {"layout", "linalg", "models", "derivatives", "stored", "unmade"},
     {
         "row_writing",
         "panels",
@@ -39,6 +40,7 @@ LAYERS = [
         "optimizer",
         "wrapper",
         "metrics",
+        "reconstruction",
         "memory",
         "memory_plan",
     },
@@ -58,7 +60,7 @@ LAYERS = [
         "run_directory",
     }
     | {"minimize", "stopping", "loop_arguments"},
-    {"plugins", "testing", "__init__"},
+    {"user_code", "plugins", "assembly", "testing", "__init__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 METHODS = LEVEL["algorithms"]
