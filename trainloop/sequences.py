@@ -64,8 +64,8 @@ def read_parity() -> dict[str, np.ndarray]:
 def _manual() -> str:
     from pydoc_data.topics import topics
 
-    paragraphs = (paragraph for name in sorted(topics) for paragraph in topics[name].split("\n\n"))
-    return "\n\n".join(dict.fromkeys(paragraphs))
+    paragraphs = (paragraph.strip("\n") for name in sorted(topics) for paragraph in topics[name].split("\n\n"))
+    return "\n\n".join(dict.fromkeys(filter(None, paragraphs)))
 
 
 def _windows(tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
