@@ -1,5 +1,7 @@
 """The networks that come along: their sizes, the shapes they take, and what each is known for."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -26,7 +28,7 @@ def test_lenet5_is_the_tutorials():
 # For CIFAR's three channels He et al. report 0.27 million, and reimplementations with option A count 269,722.
 RESNET = 269_722 - 2 * 3 * 3 * 16
 DEPTHS = [784, 1000, 500, 250, 30, 250, 500, 1000, 784]
-AUTOENCODER = sum((a + 1) * b for a, b in zip(DEPTHS, DEPTHS[1:], strict=False))
+AUTOENCODER = sum((a + 1) * b for a, b in itertools.pairwise(DEPTHS))
 # Per block: queries, keys, values and outputs, two dense layers, two normalisations.
 BLOCK = 4 * 64 * 65 + (65 * 256 + 257 * 64) + 2 * 2 * 64
 TRANSFORMER = 96 * 64 + 64 * 64 + 2 * BLOCK + 2 * 64 + 65 * 96
