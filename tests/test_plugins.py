@@ -199,7 +199,7 @@ def test_losses_by_name_and_of_a_user(parts):
 @pytest.mark.parametrize(
     ("find", "text", "words"),
     [
-        (find_data, "parts.py:pair", r"did you mean 'pairs'\?\); its functions: DataSplit, pairs, split"),
+        (find_data, "parts.py:pair", r"did you mean 'pairs'\?\); its functions: pairs, split"),
         (find_data, "parts.py:three", r"must return a DataSplit or .* received tuple"),
         (find_data, "parts.py:number", "must return a DataSplit or .* received int"),
         (find_data, "parts.py:nan", "parts.py:nan: x_train: expected finite"),

@@ -69,7 +69,7 @@ def assemble(dataset, model, loss=None, seed=0):
     build = plugins.find_model(model)
     given = {} if loss is None else plugins.find_loss(loss)
     keras.utils.set_random_seed(seed)
-    title, network = f"{model} on {data.name}", build(data.input_shape, data.outputs)
+    title, network = f"{model} on {data.name or 'these data'}", build(data.input_shape, data.outputs)
     train, test = (data.x_train, data.y_train), (data.x_test, data.y_test)
     metrics = []
     if "loss_fn" not in given:

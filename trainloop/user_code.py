@@ -6,6 +6,7 @@ my_method.py:Mine           an object of a file, which runs once however many of
 
 import importlib
 import importlib.util
+import inspect
 import os
 import pathlib
 import re
@@ -39,7 +40,7 @@ def find(text, suits, wanted):
     source, name = _REFERENCE.fullmatch(text).group("source", "name")
     module = _import_file(source) if source.endswith(".py") else _import_module(source)
     if not hasattr(module, name):
-        known = [key for key, value in vars(module).items() if not key.startswith("_") and suits(value)]
+        known = [key for key, value in vars(module).items() if suits(value) and _is_own(module, key, value)]
         listing = ", ".join(known) or "none"
         raise ValueError(f"{source} has no {name!r}{checks.near_miss(name, known)}; its {wanted}: {listing}")
     return getattr(module, name)
@@ -75,6 +76,12 @@ def users_line(error):
         if file.is_file() and not ours and not any(library in file.parents for library in libraries):
             return f" at {frame.filename}:{frame.lineno} in {frame.name}"
     return ""
+
+
+def _is_own(module, key, value):
+    """Whether a module defines this itself, for others to use."""
+    imported = getattr(value, "__module__", None) != module.__name__
+    return not key.startswith("_") and not (imported and (inspect.isroutine(value) or inspect.isclass(value)))
 
 
 def _import_file(source):
