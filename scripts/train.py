@@ -6,6 +6,7 @@ Without arguments: LeNet-5 on scikit-learn's handwritten digits with TestGD, the
     python scripts/train.py --list
     python scripts/train.py --dataset mnist --optimizer adam -o learning_rate=0.002 --epochs 3
     python scripts/train.py --optimizer my_method.py:MyMethod -o rad=2000
+    python scripts/train.py --dataset mine.py:load --model mine.py:build --loss mine.py:loss
     python scripts/train.py --run-dir runs/mine --resume
 
 Ctrl-C and SIGTERM end a run after its block of steps; --resume continues it, also after a crash.
@@ -45,8 +46,11 @@ class BatchSize(click.ParamType):
 
 
 @click.command(help=__doc__.replace("\n\n    python", "\n\n\b\n    python"))
-@click.option("--dataset", default="digits", show_default=True, help="Name, .npz file, or folder of IDX files.")
-@click.option("--model", default="lenet5", show_default=True, help="Name of a model.")
+@click.option(
+    "--dataset", default="digits", show_default=True, help="Name, .npz file, folder of IDX files, or file.py:function."
+)
+@click.option("--model", default="lenet5", show_default=True, help="Name, or file.py:function.")
+@click.option("--loss", help="Keras name or file.py:function.  [default: what fits the data and the model]")
 @click.option("--optimizer", help="Name, module:Class or file.py:Class.  [default: testgd with rad=3000]")
 @click.option(
     "-o", "--option", "options", multiple=True, metavar="KEY=VALUE", help="Argument of the optimizer; repeat it."
@@ -162,8 +166,8 @@ def list_everything():
 
     documented = {name: _first_line(thing) for name, thing in {**tl.MODELS, **tl.ALGORITHMS, **tl.WRAPPERS}.items()}
     for title, lines in (
-        ("data sets (or an .npz file, or a folder of IDX files)", tl.DATASETS),
-        ("models", {name: documented[name] for name in tl.MODELS}),
+        ("data sets (or an .npz file, a folder of IDX files, module:function or file.py:function)", tl.DATASETS),
+        ("models (or module:function or file.py:function)", {name: documented[name] for name in tl.MODELS}),
         ("optimizers (or module:Class, or file.py:Class)", {name: documented[name] for name in tl.ALGORITHMS}),
         ("optimizers around another one (-o inner=NAME)", {name: documented[name] for name in tl.WRAPPERS}),
     ):
@@ -178,7 +182,6 @@ def prepare(settings):
     Returns:
         A function without arguments that does the run.
     """
-    import keras
     import tensorflow as tf
 
     import trainloop as tl
@@ -194,17 +197,16 @@ def prepare(settings):
     directory = RunDirectory(settings["run_dir"], settings["overwrite"], settings["resume"])
     cls = plugins.find_optimizer(settings["optimizer"])
     optimizer = plugins.make_optimizer(cls, plugins.parse_options(settings["options"]))
-    build_model = plugins.find_model(settings["model"])
-    data = tl.load(settings["dataset"])
+    parts = tl.assemble(settings["dataset"], settings["model"], settings["loss"], settings["seed"])
     batch_size = None if settings["batch_size"] == "full" else settings["batch_size"]
-    batches = tl.ArrayData(data.x_train, data.y_train, batch_size, settings["seed"])
-    keras.utils.set_random_seed(settings["seed"])
+    batches = tl.ArrayData(*parts.train, batch_size, settings["seed"])
     looks = [tl.LayerNorms()] if settings["layer_norms"] else []
     loop = tl.TrainLoop(
-        build_model(data.input_shape, data.classes),
+        parts.model,
         optimizer,
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
+        parts.loss,
+        loss_fn=parts.loss_fn,
+        metrics=parts.metrics,
         hooks=[
             MetricsFile(directory.metrics),
             make_display(),
@@ -233,7 +235,7 @@ def prepare(settings):
 
     def run():
         try:
-            do_run(settings, directory, loop, batches, (data.x_test, data.y_test), step)
+            do_run(settings, directory, loop, batches, parts.test, step)
         finally:
             directory.release()
 
@@ -286,7 +288,7 @@ def do_run(settings, directory, loop, batches, test, resumed_at):
 
     title = f"{settings['model']} on {settings['dataset']} with {settings['optimizer']}"
     n = loop.optimizer.layout.size
-    click.echo(f"{title}: n = {n:,} parameters, {batches.size:,} training images, files in {directory.path}")
+    click.echo(f"{title}: n = {n:,} parameters, {batches.size:,} training samples, files in {directory.path}")
     click.echo(loop.optimizer.memory_plan(n, loop.optimizer.layout.dtype))
     if settings["resume"]:
         click.echo(
@@ -306,7 +308,8 @@ def do_run(settings, directory, loop, batches, test, resumed_at):
         raise click.ClickException(str(failure))
     measured = loop.evaluate(test)
     append_test(directory.metrics, measured)
-    click.echo(f"test loss {measured['loss']:.4f}, test accuracy {measured['accuracy']:.2%}, {result.seconds:.1f} s")
+    numbers = [f"test {name} {value:{'.2%' if name == 'accuracy' else '.4f'}}" for name, value in measured.items()]
+    click.echo(f"{', '.join(numbers)}, {result.seconds:.1f} s")
 
 
 def write_results(directory, loop, result, title, resumed_at):

@@ -157,7 +157,8 @@ def test_split_refuses_pixels(values, fragments):
 
 
 def test_every_data_set_has_a_line():
-    assert list(DATASETS) == ["digits", "mnist", "fashion_mnist"]
+    names = ["digits", "mnist", "fashion_mnist", "breast_cancer", "wine", "diabetes", "linnerud", "text", "parity"]
+    assert list(DATASETS) == names
     assert all(text and "\n" not in text for text in DATASETS.values())
 
 

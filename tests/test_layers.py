@@ -14,7 +14,8 @@ LAYERS = [
     {"status", "storage_choice", "checks", "array_checks", "durable", "run_lock", "signals", "xla"}
     | {"json_values", "peak_memory", "picture", "eagerly"},
     {"checkpoint_file", "iterator_state", "random_state", "side_effects"}
-    | {"layout", "linalg", "data", "datasets", "data_files", "models", "derivatives", "stored", "unmade"},
+    | {"data", "data_split", "datasets", "data_files", "tables", "sequences"}
+    | {"layout", "linalg", "models", "derivatives", "stored", "unmade"},
     {
         "row_writing",
         "panels",
@@ -41,6 +42,7 @@ LAYERS = [
         "optimizer",
         "wrapper",
         "metrics",
+        "reconstruction",
         "memory",
         "memory_plan",
     },
@@ -62,7 +64,7 @@ LAYERS = [
         "run_log",
     }
     | {"minimize", "stopping", "loop_arguments"},
-    {"plugins", "testing", "comparison", "__init__"},
+    {"user_code", "plugins", "assembly", "testing", "comparison", "__init__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 METHODS = LEVEL["algorithms"]

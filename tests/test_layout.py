@@ -498,3 +498,27 @@ def test_long_pieces_are_cut_where_they_belong():
     ends = np.cumsum([np.prod(shape) for shape in shapes])[:-1]
     for piece, expected, shape in zip(layout.unpack(x), np.split(x, ends), shapes, strict=True):
         np.testing.assert_array_equal(piece, expected.reshape(shape))
+
+
+def test_derivatives_through_long_pieces_are_right_and_pad_nothing():
+    """f = sum of a_i x_i^3 / 6: g_i = a_i x_i^2 / 2 and (H v)_i = a_i x_i v_i."""
+    layout = FlatLayout(("a", "b"), ((200, 100), (20_000,)), "float64")
+    rng = np.random.default_rng(0)
+    x, v, a = (tf.constant(rng.normal(size=layout.size)) for _ in range(3))
+
+    @tf.function
+    def derive(x):
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                pieces = zip(layout.unpack(x), layout.unpack(a), strict=True)
+                f = sum(tf.reduce_sum(c * piece**3) for piece, c in pieces) / 6
+            g = tape.gradient(f, x)
+        return g, outer.gradient(g, x, v)
+
+    g, product = derive(x)
+    np.testing.assert_allclose(g, a * x**2 / 2, rtol=1e-12)
+    np.testing.assert_allclose(product, a * x * v, rtol=1e-12)
+    operations = {op.type for op in derive.get_concrete_function(x).graph.get_operations()}
+    assert "StridedSliceGrad" not in operations

@@ -668,3 +668,11 @@ def test_products_that_an_author_defines_make_a_symmetric_matrix():
     np.testing.assert_allclose(product, G, rtol=1e-13)
     np.testing.assert_array_equal(product, product.T)
     assert isinstance(LeastSquares(lambda x: x), Objective)
+
+
+def test_microbatches_of_a_large_model_inside_of_a_loop(float32):
+    """From about two million weights on TensorFlow stored their sum in place, and failed when the loop ran again."""
+    model = keras.Sequential([keras.Input((1000,)), keras.layers.Dense(1000, "tanh"), keras.layers.Dense(1000)])
+    x = np.random.default_rng(0).normal(size=(8, 1000)).astype("float32")
+    losses = TrainLoop(model, LBFGS(), "mse", microbatch_size=4).run((x, x), steps=3).history["loss"]
+    assert losses[2] < losses[0]

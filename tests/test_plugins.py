@@ -2,10 +2,20 @@
 
 import sys
 
+import keras
+import numpy as np
 import pytest
 
-from trainloop import Adam, TestGD
-from trainloop.plugins import constructor_arguments, find_model, find_optimizer, make_optimizer, parse_options
+from trainloop import Adam, DataSplit, TestGD
+from trainloop.plugins import (
+    constructor_arguments,
+    find_data,
+    find_loss,
+    find_model,
+    find_optimizer,
+    make_optimizer,
+    parse_options,
+)
 
 MINE = """
 from trainloop import GlobalVectorOptimizer
@@ -99,6 +109,116 @@ def test_models_by_name():
     assert find_model("LeNet5")().count_params() == 44_426
     with pytest.raises(ValueError, match="did you mean 'lenet5'"):
         find_model("lenet")
+
+
+PARTS = """
+import keras
+import numpy as np
+from trainloop import DataSplit
+
+X = np.arange(12.0).reshape(4, 3)
+
+def pairs():
+    return (X, X[:, 0]), (X[:2], X[:2, 0])
+
+def split():
+    return DataSplit(*(a.astype("float32") for a in (X, X, X, X)), None)
+
+def labels():
+    return (X, np.arange(4)), (X, np.arange(4))
+
+def sequences():
+    return (np.eye(3, dtype=int), np.eye(3, dtype=int)), (np.eye(3, dtype=int), np.eye(3, dtype=int))
+
+def three():
+    return X, X, X
+
+def nan():
+    return (X * np.nan, X), (X, X)
+
+def fails():
+    return X[5]
+
+def build(input_shape, outputs):
+    return keras.Sequential([keras.Input(input_shape), keras.layers.Dense(outputs)])
+
+def nothing(input_shape, outputs):
+    build(input_shape, outputs)
+
+def broken(input_shape, outputs):
+    return keras.layers.Dense(outputs)(input_shape.upper())
+
+def compare(targets, predictions):
+    return targets - predictions
+
+def batchwise(model, batch, training):
+    return 0.0
+
+class Own(keras.losses.Loss):
+    def call(self, targets, predictions):
+        return targets - predictions
+
+own = Own()
+model = build((3,), 2)
+number = 3
+"""
+
+
+@pytest.fixture
+def parts(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "parts.py").write_text(PARTS)
+
+
+def test_data_of_a_users_function(parts):
+    data = find_data("parts.py:pairs")
+    assert isinstance(data, DataSplit)
+    assert (data.kind, data.outputs, data.name) == ("features", 1, "parts.py:pairs")
+    np.testing.assert_array_equal(data.y_train, [[0], [3], [6], [9]])
+    assert find_data("parts.py:split").outputs == 3
+    assert find_data("parts.py:labels").classes == 4
+    assert (find_data("parts.py:sequences").kind, find_data("parts.py:sequences").classes) == ("tokens", 2)
+    assert find_data("wine").classes == 3
+
+
+def test_models_of_a_user(parts):
+    assert find_model("parts.py:build")((5,), 2).count_params() == 12
+    model = find_model("parts.py:model")((3,), 2)
+    assert find_model("parts.py:model")((3,), 2) is model
+
+
+def test_losses_by_name_and_of_a_user(parts):
+    assert float(find_loss("mse")["loss"](np.zeros(3), np.ones(3))) == 1
+    assert find_loss("BinaryCrossentropy")["loss"].from_logits
+    assert find_loss("parts.py:compare")["loss"](3, 2) == 1
+    assert list(find_loss("parts.py:batchwise")) == ["loss_fn"]
+    for name in ("Own", "own"):
+        assert isinstance(find_loss(f"parts.py:{name}")["loss"], keras.losses.Loss)
+
+
+@pytest.mark.parametrize(
+    ("find", "text", "words"),
+    [
+        (find_data, "parts.py:pair", r"did you mean 'pairs'\?\); its functions: pairs, split"),
+        (find_data, "parts.py:three", r"must return a DataSplit or .* received tuple"),
+        (find_data, "parts.py:number", "must return a DataSplit or .* received int"),
+        (find_data, "parts.py:nan", "parts.py:nan: x_train: expected finite"),
+        (find_data, "parts.py:fails", r"parts.py:fails at .*parts\.py:27 in fails: IndexError"),
+        (find_data, "parts.py:build", "parts.py:build: TypeError: .*2 required positional arguments"),
+        (find_model, "lenet", "did you mean 'lenet5'.*file.py:function"),
+        (find_model, "parts.py:buid", "did you mean 'build'"),
+        (find_model, "parts.py:number", r"must be a function \(input_shape, outputs\) -> keras.Model, received 3"),
+        (find_model, "parts.py:nothing", "must return a keras.Model, received NoneType"),
+        (find_model, "parts.py:broken", r"at .*parts\.py:36 in broken: AttributeError"),
+        (find_loss, "huberr", "unknown loss 'huberr' .did you mean 'huber'"),
+        (find_loss, "parts.py:number", r"must be a function \(targets, predictions\)"),
+        (find_loss, "no_such_module:loss", "importing no_such_module failed"),
+    ],
+)
+def test_what_is_wrong_with_a_users_parts_is_one_line(parts, find, text, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        find(text)((3,), 2)  # what is no model has failed by now
+    assert "\n" not in str(caught.value)
 
 
 def test_option_values_are_python_literals_or_strings():

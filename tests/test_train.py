@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from trainloop import ALGORITHMS, WRAPPERS
+from trainloop import ALGORITHMS, DATASETS, MODELS, WRAPPERS
 from trainloop.run_lock import RunLock
 
 TRAIN = [sys.executable, str(ROOT / "scripts" / "train.py")]
@@ -175,8 +175,7 @@ def test_overwrite_replaces_a_run(tmp_path, train_here):
 def test_list_names_everything(train_here):
     _, printed, _ = train_here("--list")
     names = [line.split()[0] for line in printed if line.startswith("  ")]
-    expected = ["digits", "mnist", "fashion_mnist", "lenet5", "mlp", "softmax_regression", *ALGORITHMS, *WRAPPERS]
-    assert names == expected
+    assert names == [*DATASETS, *MODELS, *ALGORITHMS, *WRAPPERS]
     assert max(map(len, printed)) <= 140
 
 
@@ -198,6 +197,36 @@ def test_a_users_method_with_xla_and_full_batches(tmp_path):
     losses = [r["loss"] for r in lines(folder / "metrics.jsonl") if r["kind"] == "step"]
     assert len(losses) == 3
     assert losses[2] < losses[0]
+
+
+def test_data_model_loss_and_method_of_a_users_own(tmp_path, train_here):
+    (tmp_path / "mine.py").write_text(
+        "import keras\n"
+        "import numpy as np\n"
+        "import tensorflow as tf\n"
+        "from trainloop import SimpleGD\n"
+        "x = np.linspace(-1, 1, 40)[:, None]\n"
+        "def load():\n"
+        "    return (x, 3 * x + 1), (x[:5], 3 * x[:5] + 1)\n"
+        "def build(input_shape, outputs):\n"
+        "    return keras.Sequential([keras.Input(input_shape), keras.layers.Dense(outputs)])\n"
+        "def loss(targets, predictions):\n"
+        "    return tf.square(targets - predictions)\n"
+        "class Mine(SimpleGD):\n"
+        "    pass\n"
+    )
+    own = {"dataset": "mine.py:load", "model": "mine.py:build", "loss": "mine.py:loss", "optimizer": "mine.py:Mine"}
+    words = [word for name, value in own.items() for word in (f"--{name}", value)]
+    options = ["-o", "learning_rate=0.5", "--batch-size", "full", "--epochs", "60", "--run-dir", "a"]
+    code, printed, complaints = train_here(*words, *options)
+    assert (code, complaints) == (0, [])
+    assert "40 training samples" in printed[0]
+    assert printed[-1].startswith("test loss 0.0000, test mean_absolute_error 0.00")
+    config = json.loads((tmp_path / "a" / "config.json").read_text())
+    assert {name: config[name] for name in own} == own
+    code, _, complaints = train_here(*words[:5], "mse", *words[6:], *options, "--resume")
+    assert code == 2
+    assert "loss was 'mine.py:loss', here it is 'mse'" in complaints[-1]
 
 
 def test_a_loss_that_is_not_finite_ends_with_code_1_and_readable_files(tmp_path, train_here):
@@ -234,6 +263,21 @@ BAD = {
     "--dataset magic": "0x00000803",
     "--dataset fine.npz --batch-size 21": "batch_size",
     "--model lenet": "did you mean 'lenet5'",
+    "--model transformer": "input_shape of transformer must be (length of the sequence,)",
+    "--dataset wine --model transformer": "transformer on wine: the model must put out",
+    "--dataset parts.py:data": "parts.py has no 'data' (did you mean 'date'?)",
+    "--dataset parts.py:date": "parts.py:2 in date: ZeroDivisionError",
+    "--dataset parts.py:build": "parts.py:build: TypeError",
+    "--dataset nowhere.py:load": "no such file",
+    "--model parts.py:build": "one number for every class, [N, 10], received [N, 28, 28, 9]",
+    "--model parts.py:buil": "did you mean 'build'",
+    "--model parts.py:date": "parts.py:date: TypeError",
+    "--model parts.py:nothing": "must return a keras.Model",
+    "--model syntax.py:build": "importing syntax.py failed at",
+    "--loss mean_square": "did you mean 'mean_squared_error'",
+    "--loss parts.py:wrong": "parts.py:8 in wrong: AttributeError",
+    "--loss parts.py:vector": "must be a scalar",
+    "--loss nowhere:loss": "importing nowhere failed",
     "--optimizer testdg": "did you mean 'testgd'",
     "--optimizer nowhere.py:X": "no such file",
     "--optimizer keras.optimizers:SGD": "update",
@@ -288,6 +332,16 @@ def bad_folder(tmp_path_factory):
     (folder / "frozen.py").write_text(
         f"{head} Frozen(SimpleGD):\n    def __init__(self):\n        super().__init__()\n"
     )
+    (folder / "parts.py").write_text(
+        "def date():\n    return 1 / 0\n"
+        "def build(input_shape, outputs):\n"
+        "    import keras\n"
+        "    return keras.Sequential([keras.Input(input_shape), keras.layers.Dense(outputs - 1)])\n"
+        "nothing = lambda input_shape, outputs: None\n"
+        "def wrong(targets, predictions):\n    return targets.nowhere\n"
+        "def vector(model, batch):\n    return batch[1]\n"
+    )
+    (folder / "syntax.py").write_text("def build(:\n")
     lock = RunLock(folder / "taken" / "lock")
     yield folder
     lock.release()

@@ -28,6 +28,7 @@ from trainloop.algorithms import (
     StochasticShorR,
     TestGD,
 )
+from trainloop.assembly import Assembly, assemble
 from trainloop.data import DATASETS, ArrayData, DataSplit, load
 from trainloop.endings import EarlyStopping, RestoreBest, StopWhen
 from trainloop.function_objective import FunctionObjective, LeastSquares
@@ -39,10 +40,11 @@ from trainloop.layout import FlatLayout, VariableVector
 from trainloop.loop import TrainLoop
 from trainloop.minimize import Iterate, MinimizeResult, minimize
 from trainloop.model_objective import ModelObjective
-from trainloop.models import MODELS, lenet5, mlp, softmax_regression
+from trainloop.models import MODELS, autoencoder, lenet5, lstm, mlp, resnet20, softmax_regression, transformer
 from trainloop.objective import Objective
 from trainloop.optimizer import GlobalObjectiveOptimizer, GlobalVectorOptimizer
 from trainloop.proposed_step import ProposedStep
+from trainloop.reconstruction import ReconstructionError
 from trainloop.saving import SaveCheckpoint
 from trainloop.shared_matrix import SharedMatrix
 from trainloop.status import Status, TrainingError
@@ -64,6 +66,7 @@ __all__ = [
     "WRAPPERS",
     "Adam",
     "ArrayData",
+    "Assembly",
     "BestSoFar",
     "DataSplit",
     "EarlyStopping",
@@ -88,6 +91,7 @@ __all__ = [
     "Objective",
     "Progress",
     "ProposedStep",
+    "ReconstructionError",
     "RestoreBest",
     "RunResult",
     "SaveCheckpoint",
@@ -103,11 +107,16 @@ __all__ = [
     "TrainingError",
     "VariableVector",
     "VectorRing",
+    "assemble",
+    "autoencoder",
     "lenet5",
     "linesearch",
     "load",
+    "lstm",
     "minimize",
     "mlp",
+    "resnet20",
     "softmax_regression",
     "testing",
+    "transformer",
 ]

@@ -20,7 +20,8 @@ import tensorflow as tf
 
 from trainloop import checks
 from trainloop.array_checks import check_finite, error, one_line
-from trainloop.datasets import DATASETS, DataSplit, load
+from trainloop.data_split import DataSplit
+from trainloop.datasets import DATASETS, load
 
 __all__ = ["DATASETS", "ArrayData", "DataSplit", "gather_batch", "load"]
 

@@ -1,14 +1,13 @@
-"""Data sets in one known form: `DataSplit`, float32 images in [0, 1] and int32 labels.
+"""Data sets in one known form, `DataSplit`: images, rows of a table or sequences, with labels or targets.
 
-`load` brings every source into that form - a built-in name, an .npz file, a folder of IDX files - and every
-doubt about the data is settled there, once, so that nothing after it has to check again.
+Every source is brought into that form - a built-in name, an .npz file, a folder of IDX files, arrays of a user's
+own - and every doubt about the data is settled there, once, so that nothing after it has to check again.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,50 +15,22 @@ import tensorflow as tf
 
 from trainloop import checks
 from trainloop.array_checks import check_finite, check_range, error, first, one_line
-from trainloop.data_files import PATH_KINDS, read_path
+from trainloop.data_files import ARRAY_NAMES, PATH_KINDS, read_path
+from trainloop.data_split import DataSplit, check_pixels
+from trainloop.sequences import read_parity, read_text
+from trainloop.tables import CLASSIFICATION, REGRESSION, read_table
 
 DATASETS = {
     "digits": "1,797 handwritten digits of scikit-learn, 8x8 scaled to 28x28, 10 classes; no download",
     "mnist": "70,000 handwritten digits, 28x28, 10 classes; downloaded and cached by Keras",
     "fashion_mnist": "70,000 pictures of clothing, 28x28, 10 classes; downloaded and cached by Keras",
+    "breast_cancer": "569 rows of 30 features, standardised, 2 classes; no download",
+    "wine": "178 rows of 13 features, standardised, 3 classes; no download",
+    "diabetes": "442 rows of 10 features, 1 target, all standardised: regression; no download",
+    "linnerud": "20 rows of 3 features, 3 targets, all standardised: regression; no download",
+    "text": "2,560 sequences of 64 characters of Python's manual, to predict the next one, 96 classes; no download",
+    "parity": "2,560 sequences of 16 bits, to tell the parity of all bits so far, 2 classes; generated",
 }
-
-
-@dataclass(frozen=True, eq=False)
-class DataSplit:
-    """A training and a test set of images with class labels, checked on construction.
-
-    Fields:
-        x_train, x_test: float32 [N, H, W, C], finite, in [0, 1]; H, W and C are the same in both.
-        y_train, y_test: int32 [N], in 0..classes-1.
-        classes: number of classes, at least 2.
-        name: what to call the data set in a report; may be empty.
-
-    Raises:
-        ValueError: any of the above does not hold.
-    """
-
-    x_train: np.ndarray
-    y_train: np.ndarray
-    x_test: np.ndarray
-    y_test: np.ndarray
-    classes: int
-    name: str = ""
-
-    def __post_init__(self) -> None:
-        # A frozen dataclass sets a field this way; a plain int, unlike NumPy's, can be written to JSON.
-        object.__setattr__(self, "classes", checks.integer("classes", self.classes, at_least=2))
-        _check_part("train", self.x_train, self.y_train, self.classes)
-        _check_part("test", self.x_test, self.y_test, self.classes)
-        train, test = self.x_train.shape[1:], self.x_test.shape[1:]
-        if train != test:
-            received = f"{train} for training and {test} for testing"
-            raise error("x_train, x_test", "images of one shape", received, "resize one of them")
-
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of one image."""
-        return self.x_train.shape[1:]
 
 
 def load(name: str | os.PathLike) -> DataSplit:
@@ -73,9 +44,13 @@ def load(name: str | os.PathLike) -> DataSplit:
             - a folder with the four IDX files of MNIST, each plain or .gz, spelled either
               `train-images-idx3-ubyte` or `train-images.idx3-ubyte`.
 
-    Integer images must lie in 0..255 and are divided by 255; float images must already lie in [0, 1]. Images
-    [N, H, W] get a channel axis. Labels may be [N] or [N, 1], integers or whole floats. The number of classes
-    is 1 + the largest training label, at least 2.
+    The arrays of an .npz file may be
+            - images [N, H, W] or [N, H, W, C], integers in 0..255, which are divided by 255, or floats in [0, 1];
+              labels [N] or [N, 1], integers or whole floats;
+            - float features [N, d], taken as they are; integers [N] or [N, 1] are labels, floats [N] or [N, k] the
+              targets of regression, taken as they are too;
+            - integer tokens [N, T] with integer labels [N, T].
+    The number of classes is 1 + the largest label, and token, of the training part, at least 2.
 
     Raises:
         FileNotFoundError: the path, or one of the four IDX files, does not exist.
@@ -84,28 +59,68 @@ def load(name: str | os.PathLike) -> DataSplit:
     if not isinstance(name, (str, os.PathLike)):
         raise error("name", "a data set name or a path", repr(name), "pass a str or a Path")
     raw = _read_builtin(name) if isinstance(name, str) and name in DATASETS else _read_existing(name)
-    return _make_split(os.fsdecode(name), raw)
+    return make_split(os.fsdecode(name), raw)
 
 
-def _make_split(name: str, raw: Mapping[str, Any]) -> DataSplit:
-    """A `DataSplit` from the four arrays as their source gave them; errors start with the source's name."""
+def make_split(name: str, raw: Mapping[str, Any]) -> DataSplit:
+    """A `DataSplit` from the four arrays as their source gave them, see `load`.
+
+    Args:
+        name: of the source, with which errors start.
+        raw: the arrays by their names, and "classes" where the number does not follow from them.
+
+    Raises:
+        ValueError: they do not fit together.
+    """
     try:
-        y_train = _to_labels("y_train", raw["y_train"])
-        return DataSplit(
-            x_train=_to_images("x_train", raw["x_train"]),
-            y_train=y_train,
-            x_test=_to_images("x_test", raw["x_test"]),
-            y_test=_to_labels("y_test", raw["y_test"]),
-            classes=max(2, 1 + int(y_train.max(initial=0))),
-            name=name,
-        )
+        to_inputs, to_targets = _converters(np.asarray(raw["x_train"]), np.asarray(raw["y_train"]))
+        convert = {"x": to_inputs, "y": to_targets}
+        arrays = {field: convert[field[0]](field, np.asarray(raw[field])) for field in ARRAY_NAMES}
+        return DataSplit(**arrays, classes=raw.get("classes", _count_classes(arrays)), name=name)
     except ValueError as fault:
         raise ValueError(f"{name}: {fault}") from fault
 
 
-def _to_images(field: str, array: Any) -> np.ndarray:
+def _converters(x: np.ndarray, y: np.ndarray) -> tuple[Callable, Callable]:
+    """How inputs and targets like these are brought into the known form: two functions of (field, array)."""
+    if x.ndim in (3, 4):
+        return _to_images, _to_labels
+    if x.ndim == 2 and x.dtype.kind == "f":
+        return _to_numbers, _to_numbers if y.dtype.kind == "f" else _to_labels
+    if x.ndim == 2 and x.dtype.kind in "iu" and x.shape == y.shape:
+        return _to_tokens, _to_tokens
+    expected = "images [N, H, W] or [N, H, W, C], float features [N, d], or integer tokens [N, T] with labels [N, T]"
+    received = f"{x.dtype} of shape {x.shape} with y_train {y.shape}"
+    raise error("x_train", expected, received, "reshape or convert it")
+
+
+def _count_classes(arrays: Mapping[str, np.ndarray]) -> int | None:
+    if arrays["y_train"].dtype.kind == "f":
+        return None
+    numbered = [arrays[field] for field in ("x_train", "y_train") if arrays[field].dtype.kind == "i"]
+    return max(2, *(1 + int(array.max(initial=0)) for array in numbered))
+
+
+def _to_numbers(field: str, array: np.ndarray) -> np.ndarray:
+    """Finite numbers as float32."""
+    if array.dtype.kind not in "iuf":
+        raise error(field, "numbers", str(array.dtype), "convert it with astype")
+    check_finite(field, array)
+    largest = float(np.finfo(np.float32).max)
+    check_range(field, array, -largest, largest, "scale them")
+    return array.astype(np.float32, copy=False)
+
+
+def _to_tokens(field: str, array: np.ndarray) -> np.ndarray:
+    """Integers as int32."""
+    if array.dtype.kind not in "iu":
+        raise error(field, "integer tokens", str(array.dtype), "number the tokens from 0")
+    check_range(field, array, 0, np.iinfo(np.int32).max, "number the tokens from 0")
+    return array.astype(np.int32, copy=False)
+
+
+def _to_images(field: str, array: np.ndarray) -> np.ndarray:
     """Integer pixels 0..255 or float pixels [0, 1], [N, H, W] or [N, H, W, C], as float32 [N, H, W, C]."""
-    array = np.asarray(array)
     if array.ndim == 3:
         array = array[..., np.newaxis]
     if array.dtype.kind in "iu":
@@ -115,14 +130,13 @@ def _to_images(field: str, array: Any) -> np.ndarray:
         return images
     if array.dtype.kind == "f":
         # Before the cast: a huge float64 would overflow to infinity and be reported as such.
-        _check_pixels(field, array)
+        check_pixels(field, array)
         return array.astype(np.float32, copy=False)
     raise error(field, "integer or float pixels", str(array.dtype), "convert the images")
 
 
-def _to_labels(field: str, array: Any) -> np.ndarray:
+def _to_labels(field: str, array: np.ndarray) -> np.ndarray:
     """Integer or whole float labels, [N] or [N, 1], as int32 [N]."""
-    array = np.asarray(array)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.dtype.kind not in "iuf":
@@ -139,36 +153,11 @@ def _to_labels(field: str, array: Any) -> np.ndarray:
     return array.astype(np.int32)
 
 
-def _check_pixels(name: str, images: np.ndarray) -> None:
-    """ValueError unless all pixels are finite and in [0, 1]."""
-    check_finite(name, images)
-    check_range(name, images, 0, 1, "scale the pixels to [0, 1], or give load() integers in 0..255")
-
-
-def _check_array(name: str, array: Any, dtype: type, axes: tuple[str, ...]) -> None:
-    """ValueError unless `array` is a NumPy array of `dtype` with one dimension for each name in `axes`."""
-    if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != len(axes):
-        expected = f"a NumPy array of {np.dtype(dtype)} with shape [{', '.join(axes)}]"
-        kind, shape = getattr(array, "dtype", "no dtype"), getattr(array, "shape", "none")
-        received = f"{type(array).__name__} of {kind} with shape {shape}"
-        raise error(name, expected, received, "convert it with np.asarray, astype and reshape")
-
-
-def _check_part(part: str, images: np.ndarray, labels: np.ndarray, classes: int) -> None:
-    """The checks on one half of a `DataSplit`; `part` is "train" or "test"."""
-    _check_array(f"x_{part}", images, np.float32, ("N", "H", "W", "C"))
-    _check_array(f"y_{part}", labels, np.int32, ("N",))
-    if images.size == 0:
-        raise error(f"x_{part}", "at least one image", f"shape {images.shape}", "give some data")
-    if len(images) != len(labels):
-        received = f"{len(images)} images and {len(labels)} labels"
-        raise error(f"x_{part}, y_{part}", "as many labels as images", received, "give one label per image")
-    _check_pixels(f"x_{part}", images)
-    check_range(f"y_{part}", labels, 0, classes - 1, f"number the {classes} classes from 0")
-
-
-def _read_builtin(name: str) -> dict[str, np.ndarray]:
-    return _read_digits() if name == "digits" else _download(name)
+def _read_builtin(name: str) -> dict[str, Any]:
+    if name in REGRESSION + CLASSIFICATION:
+        return read_table(name)
+    own = {"digits": _read_digits, "text": read_text, "parity": read_parity}
+    return own[name]() if name in own else _download(name)
 
 
 def _read_digits() -> dict[str, np.ndarray]:

@@ -190,11 +190,20 @@ class FlatLayout:
         if x.shape.rank != 1 or not x.shape.is_compatible_with([self.size]):
             raise ValueError(f"the layout unpacks a vector of shape [{self.size}], received shape {x.shape}")
         if self.size >= _LONG_PIECE * len(self.names):
-            # A slice that begins and ends at multiples of 64 bytes is no copy, but each is an operation.
-            pieces = [x[span] for span in self._spans.values()]
+            pieces = self._slices(x)
         else:
             pieces = tf.split(x, self.sizes) if self.names else []
         return [tf.reshape(piece, shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
+
+    def _slices(self, x):
+        """Pieces of x by slices: where they begin and end at multiples of 64 bytes no copies, but each an operation.
+
+        Their gradients, end to end, are that of x. By itself TensorFlow would pad each with zeros to length n and add
+        up k such vectors; and where it stores the sum in place, in a loop that runs more than once, it fails with
+        AlreadyExistsError (its issue 37740).
+        """
+        cut = tf.custom_gradient(lambda x: ([x[s] for s in self._spans.values()], lambda *g: self._end_to_end(g)))
+        return cut(x)
 
 
 class VariableVector:

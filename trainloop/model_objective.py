@@ -177,11 +177,15 @@ class ModelObjective(Objective):
             batch = tf.nest.map_structure(lambda t: t[start : tf.minimum(start + step, size)], self.batch)
             weights = self._loss.share(batch, self.batch), batch_loss.share_of_samples(batch, self.batch)
             terms, frozen = one(_Part(batch, weights), frozen)
-            return start + step, [a + tf.cast(b, a.dtype) for a, b in zip(total, terms, strict=True)], frozen
+            terms = (tf.cast(tf.expand_dims(b, 0), a.dtype) for a, b in zip(total, terms, strict=True))
+            return start + step, [a + b for a, b in zip(total, terms, strict=True)], frozen
 
-        zeros = [tf.zeros(shape, self.vector.layout.dtype) for shape in shapes]
+        # Each sum has one more axis than its terms. Otherwise TensorFlow joins this addition with one inside of a term
+        # and may store the sum in place, which fails with AlreadyExistsError when a loop runs again (its issue 37740).
+        zeros = [tf.zeros([1, *shape], self.vector.layout.dtype) for shape in shapes]
         start = tf.constant(0, tf.int64), zeros, self._frozen
-        return tuple(tf.while_loop(lambda start, *_: start < size, add_part, start, parallel_iterations=1)[1])
+        sums = tf.while_loop(lambda start, *_: start < size, add_part, start, parallel_iterations=1)[1]
+        return tuple(tf.squeeze(total, 0) for total in sums)
 
 
 class _Part:

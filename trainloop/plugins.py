@@ -1,29 +1,47 @@
-"""From what a user types on the command line to a class and its arguments.
+"""From what a user types on the command line to objects: methods and their arguments, data, models, losses.
 
-testgd                  a name of the register
-my_package.methods:Mine a class in an installed module, or in one below the current folder
-my_method.py:Mine       a class in a file
-rad=2000                an argument of its constructor
+testgd                  a name of the register of its kind
+my_package.methods:Mine an object in an installed module, or in one below the current folder
+my_method.py:Mine       an object in a file
+rad=2000                an argument of a method's constructor
 inner=momentum          for a method around another one: any of the above
 inner.momentum=0.95     an argument of that one's constructor
+
+What a user's object has to be:
+
+--optimizer     a class, derived from `GlobalVectorOptimizer` or `GlobalObjectiveOptimizer`
+--dataset       a function () -> `DataSplit`, or ((x_train, y_train), (x_test, y_test)) as Keras's loaders return it
+--model         a function (input_shape, outputs) -> `keras.Model`, or such a model, which is used as it is
+--loss          a function (targets, predictions); a function (model, batch) if its first parameter is called `model`;
+                or a `keras.losses.Loss`
 """
 
 import ast
-import importlib
-import importlib.util
+import functools
 import inspect
-import os
-import pathlib
-import sys
-import traceback
 
 import keras
 
-from trainloop import checks, refusals
+from trainloop import checks, refusals, user_code
 from trainloop.algorithms import ALGORITHMS, WRAPPERS
+from trainloop.data_files import ARRAY_NAMES
+from trainloop.data_split import DataSplit
+from trainloop.datasets import load, make_split
 from trainloop.models import MODELS
 from trainloop.optimizer import GlobalVectorOptimizer
+from trainloop.user_code import users_line
 from trainloop.whole_vector import WholeVectorOptimizer
+
+__all__ = [
+    "constructor_arguments",
+    "find_data",
+    "find_loss",
+    "find_model",
+    "find_optimizer",
+    "make_optimizer",
+    "parse_options",
+    "users_line",
+]
 
 
 def find_optimizer(text):
@@ -34,15 +52,9 @@ def find_optimizer(text):
         ValueError: unknown name, a module that cannot be imported, no such class in it, or one that is not a
             `GlobalVectorOptimizer` or `GlobalObjectiveOptimizer`.
     """
-    if ":" not in text:
+    if not user_code.is_reference(text):
         return _named("optimizer", text, ALGORITHMS | WRAPPERS, "; or give module:Class or file.py:Class")
-    source, _, name = text.rpartition(":")
-    module = _import_file(source) if source.endswith(".py") else _import_module(source)
-    if not hasattr(module, name):
-        classes = [key for key, value in vars(module).items() if inspect.isclass(value)]
-        listing = ", ".join(classes) or "none"
-        raise ValueError(f"{source} has no {name!r}{checks.near_miss(name, classes)}; its classes: {listing}")
-    found = getattr(module, name)
+    found = user_code.find(text, inspect.isclass, "classes")
     if not inspect.isclass(found) or not issubclass(found, WholeVectorOptimizer):
         if inspect.isclass(found):
             refusals.old_api(found)
@@ -50,13 +62,92 @@ def find_optimizer(text):
     return found
 
 
-def find_model(name):
-    """The builder (input_shape, classes) -> model under a name.
+def find_model(text):
+    """The builder (input_shape, outputs) -> model that a name or a reference to a user's function stands for.
+
+    What the builder of a user raises is a ValueError of one line.
 
     Raises:
-        ValueError: unknown name, with the nearest one.
+        FileNotFoundError, ValueError: as `find_optimizer`; it is neither a function nor a model.
     """
-    return _named("model", name, MODELS)
+    if not user_code.is_reference(text):
+        return _named("model", text, MODELS, "; or give module:function or file.py:function")
+    found = user_code.find(text, callable, "functions and models")
+    if isinstance(found, keras.Model):
+        return lambda input_shape, outputs: found
+    if not callable(found):
+        raise ValueError(f"{text} must be a function (input_shape, outputs) -> keras.Model, received {found!r}")
+    return functools.partial(_build, text, found)
+
+
+def _build(text, builder, input_shape, outputs):
+    model = user_code.call(text, builder, input_shape, outputs)
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            f"{text} must return a keras.Model, received {type(model).__name__}; return the model it builds"
+        )
+    return model
+
+
+def find_data(text):
+    """The `DataSplit` that a name, a path or a reference to a user's function stands for.
+
+    Raises:
+        FileNotFoundError: see `load` and `find_optimizer`.
+        ValueError: what the function raises, or returns if it is no data set.
+    """
+    if not user_code.is_reference(text):
+        return load(text)
+    found = user_code.find(text, callable, "functions")
+    data = user_code.call(text, found) if callable(found) else found
+    if isinstance(data, DataSplit):
+        return data
+    try:
+        (x_train, y_train), (x_test, y_test) = data
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{text} must return a DataSplit or ((x_train, y_train), (x_test, y_test)), received "
+            f"{type(data).__name__}; return one of them"
+        ) from error
+    return make_split(text, dict(zip(ARRAY_NAMES, (x_train, y_train, x_test, y_test), strict=True)))
+
+
+def find_loss(text):
+    """The arguments `loss` or `loss_fn` of `TrainLoop` that a Keras name or a reference stands for, as a dict.
+
+    Losses of Keras that can take logits take logits, because that is what the models of this package put out.
+
+    Raises:
+        FileNotFoundError, ValueError: as `find_optimizer`; it is no loss.
+    """
+    if not user_code.is_reference(text):
+        return {"loss": _keras_loss(text)}
+    found = user_code.find(text, callable, "functions")
+    if inspect.isclass(found):
+        found = user_code.call(text, found)
+    if isinstance(found, keras.losses.Loss):
+        return {"loss": found}
+    if not callable(found):
+        raise ValueError(
+            f"{text} must be a function (targets, predictions) or (model, batch), or a keras.losses.Loss, "
+            f"received {found!r}"
+        )
+    first = next(iter(inspect.signature(found).parameters), None)
+    return {"loss_fn": found} if first == "model" else {"loss": found}
+
+
+def _keras_loss(name):
+    try:
+        loss = keras.losses.get(name)
+    except ValueError as error:
+        known = [n for n in dir(keras.losses) if n[0] != "_" and n not in ("Loss", "get", "serialize", "deserialize")]
+        advice = f"{checks.near_miss(name, known)}; give a name of keras.losses, module:function or file.py:function"
+        raise ValueError(f"unknown loss {name!r}{advice}") from error
+    if isinstance(loss, keras.losses.Loss):
+        takes_logits = "from_logits" in inspect.signature(type(loss)).parameters
+        return type(loss)(from_logits=True) if takes_logits else loss
+    takes_logits = "from_logits" in inspect.signature(loss).parameters
+    return functools.partial(loss, from_logits=True) if takes_logits else loss
 
 
 def parse_options(texts):
@@ -127,55 +218,3 @@ def _named(kind, name, known, advice=""):
         listing = ", ".join(known)
         raise ValueError(f"unknown {kind} {name!r}{checks.near_miss(name, list(known))}; known: {listing}{advice}")
     return known[name.lower()]
-
-
-def _import_file(source):
-    path = pathlib.Path(source)
-    if not path.is_file():
-        raise FileNotFoundError(f"{source}: there is no such file")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    # Known by its name before it runs, as any import is: pickles and dataclasses look it up there.
-    sys.modules[spec.name] = module
-    return _run_import(source, lambda: spec.loader.exec_module(module)) or module
-
-
-def _import_module(name):
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # a module of the current folder, as `python -m` finds it
-    return _run_import(name, lambda: importlib.import_module(name))
-
-
-def _run_import(source, run):
-    """Import a user's code; whatever it raises is told in one line that points at their file."""
-    try:
-        return run()
-    except Exception as error:
-        where = _innermost_line(error)
-        raise ValueError(f"importing {source} failed{where}: {type(error).__name__}: {error}") from error
-
-
-def users_line(error):
-    """The innermost line of an exception that is a user's, as " at file:line in function"; empty where there is none.
-
-    Lines of this package, of libraries and of the program that was started are nobody's fault.
-    """
-    libraries = [pathlib.Path(module.__file__).resolve().parent for module in (sys.modules[__package__], os)]
-    libraries.append(pathlib.Path(keras.__file__).resolve().parent.parent)
-    program = getattr(sys.modules["__main__"], "__file__", None)
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        file = pathlib.Path(frame.filename).resolve()
-        ours = program is not None and file == pathlib.Path(program).resolve()
-        if file.is_file() and not ours and not any(library in file.parents for library in libraries):
-            return f" at {frame.filename}:{frame.lineno} in {frame.name}"
-    return ""
-
-
-def _innermost_line(error):
-    if isinstance(error, SyntaxError):
-        return f" at {error.filename}:{error.lineno}"
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    filename = frame.tb_frame.f_code.co_filename
-    return "" if filename.startswith("<") else f" at {filename}:{frame.tb_lineno}"

@@ -1,0 +1,38 @@
+"""Dense networks on images and on rows of a table."""
+
+import keras
+
+from trainloop import checks
+from trainloop.models import arguments
+
+
+def mlp(input_shape=(28, 28, 1), outputs=10, hidden=(128,)):
+    """Multilayer perceptron with ReLU units, one hidden layer of 128; n = 101,770 for 28x28x1 images and 10 outputs.
+
+    Args:
+        input_shape: (height, width, channels) or (features,).
+        outputs: classes or targets.
+        hidden: widths of the hidden layers, possibly none.
+    """
+    input_shape, outputs = arguments.shape("mlp", arguments.IMAGE_OR_ROW, input_shape), arguments.outputs(outputs)
+    widths = [checks.integer("a width in hidden", width, at_least=1) for width in hidden]
+    layers = [keras.layers.Dense(w, activation="relu", name=f"dense{i}") for i, w in enumerate(widths, 1)]
+    return keras.Sequential(
+        [
+            keras.layers.Input(input_shape),
+            keras.layers.Flatten(),
+            *layers,
+            keras.layers.Dense(outputs, name="logits"),
+        ],
+        name="mlp",
+    )
+
+
+def softmax_regression(input_shape=(28, 28, 1), outputs=10):
+    """Multinomial logistic regression, a convex problem; n = 7,850 for 28x28x1 images and 10 classes.
+
+    With the squared error of regression data it is linear least squares.
+    """
+    model = mlp(input_shape, outputs, hidden=())
+    model.name = "softmax_regression"
+    return model

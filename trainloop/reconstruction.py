@@ -1,0 +1,24 @@
+"""How far an autoencoder's pictures are from what it was given."""
+
+import keras
+
+
+@keras.saving.register_keras_serializable("trainloop")
+class ReconstructionError(keras.metrics.Mean):
+    """Mean over the images of |sigmoid(z) - x|^2, summed over the pixels x of an image; z are the logits put out.
+
+    The number that the literature on Hessian-free methods reports for autoencoders: Hinton and Salakhutdinov (2006),
+    Martens (2010).
+
+    Args:
+        name, dtype: see `keras.metrics.Metric`.
+    """
+
+    def __init__(self, name="reconstruction_error", dtype=None):
+        super().__init__(name=name, dtype=dtype)
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        """Count a batch of images, [N, ...] as the logits."""
+        x, z = keras.ops.cast(y_true, self.dtype), keras.ops.cast(y_pred, self.dtype)
+        squares = keras.ops.square(keras.ops.sigmoid(z) - x)
+        return super().update_state(keras.ops.sum(squares, axis=range(1, len(z.shape))), sample_weight)
