@@ -3,6 +3,7 @@
 python scripts/benchmark.py loop --dataset mnist
 python scripts/benchmark.py flatten
 python scripts/benchmark.py extras --dataset mnist
+python scripts/benchmark.py looking --dataset mnist
 python scripts/benchmark.py startup
 python scripts/benchmark.py minimize
 python scripts/benchmark.py shared-matrix
@@ -10,6 +11,7 @@ python scripts/benchmark.py shared-matrix
 What is not installed is named and left out. Ratios are what to look at: seconds belong to a machine.
 """
 
+import functools
 import importlib.util
 import json
 import os
@@ -171,6 +173,40 @@ def extras(dataset, repeats, output):
         rows = compared("LeNet-5, batch 64, Adam", alternate(jobs, repeats), "with everything")
     columns = TIMES | {"ratio": ("everything / this", ".3f")}
     publish(output, "extras", f"Seconds for an epoch of {dataset}; medians of {repeats}", rows, columns, "median")
+
+
+# Steps per round of each way to look.
+LOOKS = {"bare": 200, "LayerNorms": 200, "eager": 20}
+
+
+@benchmark.command()
+@dataset_option
+@repeats_option
+@output_option
+def looking(dataset, repeats, output):
+    """Steps of LeNet-5 at batch 64 with the hook LayerNorms, as plain Python (eager), and bare."""
+    import_tensorflow()
+    import keras
+
+    import trainloop as tl
+
+    data, loss, rows = tl.load(dataset), keras.losses.SparseCategoricalCrossentropy(from_logits=True), []
+    # With a capacity, so that steps do not take longer and longer.
+    methods = {"Adam": tl.Adam, "TestGD": functools.partial(tl.TestGD, storage="factored:100:restart")}
+    for title, method in methods.items():
+        jobs = {}
+        for name, steps in LOOKS.items():
+            hooks = [tl.LayerNorms()] if name == "LayerNorms" else []
+            model = tl.lenet5(data.input_shape, data.classes)
+            train_loop = tl.TrainLoop(model, method(), loss, hooks=hooks, eager=name == "eager")
+            batches = tl.ArrayData(data.x_train, data.y_train, 64)
+            jobs[name] = functools.partial(train_loop.run, batches, steps=steps)
+        seconds = alternate(jobs, repeats)
+        per_step = {name: [1e3 * s / LOOKS[name] for s in times] for name, times in seconds.items()}
+        rows += compared(f"LeNet-5, batch 64, {title}", per_step, "bare")
+    columns = {"median": ("median ms", ".2f"), "low": ("lowest", ".2f"), "high": ("highest", ".2f")}
+    columns |= {"ratio": ("bare / this", ".3f")}
+    publish(output, "looking", f"Milliseconds per step on {dataset}; medians of {repeats}", rows, columns, "median")
 
 
 STARTS = {

@@ -91,6 +91,18 @@ def test_config_repeats_the_run(run):
     assert {"tensorflow", "keras", "numpy", "python", "trainloop"} <= set(config["versions"])
 
 
+def test_steps_can_be_looked_into(train_here, tmp_path):
+    looks = ("--layer-norms", "--eager", "--model", "softmax_regression", "--steps", "2", "--run-dir", "looked")
+    code, printed, _ = train_here(*looks)
+    assert code == 0
+    config = json.loads((tmp_path / "looked" / "config.json").read_text())
+    assert (config["layer_norms"], config["eager"]) == (True, True)
+    first, *_ = lines(tmp_path / "looked" / "metrics.jsonl")
+    assert {f"norm/{kind}/mlp/logits/kernel" for kind in ("x", "g", "step")} <= set(first)
+    assert 0 <= first["angle/step"] <= 180
+    assert "norm/" not in "".join(printed)
+
+
 def test_model_file_holds_what_was_reported(run, float32):
     from trainloop import TestGD, TrainLoop, load
 

@@ -66,7 +66,7 @@ class TrainLoop:
         on_nonfinite: what to do about a step that met NaN or infinity: "stop"; "skip" that step; "rollback" to the
             last checkpoint and take shorter steps, which needs the hook `SaveCheckpoint`.
         eager: compile nothing. Every step runs as Python, so that a debugger, `print` and `.numpy()` work inside of
-            `update`, of the model and of the loss. Slow, and the same to rounding.
+            `update`, of the model and of the loss. Slow: ten times as long for a step of LeNet-5. The same to rounding.
 
     Attributes:
         traces: how often a block of steps was traced: once per kind and shape of data, never with `eager`.
