@@ -53,7 +53,9 @@ LAYERS = [
         "loop",
         "loop_arguments",
         "writers",
+        "tensorboard_file",
         "display",
+        "live_view",
         "report",
         "run_directory",
     }
