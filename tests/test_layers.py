@@ -60,7 +60,7 @@ LAYERS = [
         "run_directory",
     }
     | {"minimize", "stopping", "loop_arguments"},
-    {"plugins", "testing", "__init__"},
+    {"plugins", "run_config", "dry_run", "testing", "__init__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 METHODS = LEVEL["algorithms"]

@@ -97,7 +97,7 @@ class TrainLoop:
         self._jit_compile = checks.flag("jit_compile", jit_compile)
         optimizer.build(model.trainable_variables)
         self._vector = VariableVector(model.trainable_variables)
-        loop_arguments.check_growth(optimizer, self._jit_compile)
+        loop_arguments.check_growth(optimizer, optimizer.grows, self._jit_compile)
         self._evaluations = Evaluations() if isinstance(optimizer, GlobalObjectiveOptimizer) else None
         self._columns = {"samples": np.dtype("int64"), **optimizer.log_dtypes()}
         if self._evaluations:

@@ -1,10 +1,33 @@
-"""A run as a picture."""
+"""What is left of a run when it is over: a picture, and the model."""
+
+import dataclasses
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from trainloop.writers import read_metrics
+
 # Okabe and Ito (2008): told apart by every kind of colour vision.
 _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#999999"
+
+
+def write_results(directory, loop, result, title, resumed):
+    """The curves and the model, with the best weights where the method keeps them.
+
+    Args:
+        directory: a `RunDirectory` whose metrics file is complete.
+        loop: the `TrainLoop`.
+        result: its `RunResult`.
+        title: above the curves.
+        resumed: whether the result has only the steps of the last process.
+    """
+    if resumed:
+        history, epochs = read_metrics(directory.metrics)
+        result = dataclasses.replace(result, history=history, epochs=epochs)
+    plot_curves(result, directory.curves, title)
+    if loop.optimizer.best_point() is not None:
+        loop.optimizer.restore_best()
+    loop.model.save(directory.model)
 
 
 def plot_curves(result, path, title=""):
