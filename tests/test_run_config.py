@@ -73,7 +73,14 @@ def test_other_options_are_one_line(tmp_path, changes, words):
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b'{"seed": 1,', "not JSON"), (b"[1, 2]", "holds a list"), (b"\xff\xfe", "not JSON"), (b"", "not JSON")],
+    [
+        (b'{"versions": 3}', "versions is 3"),
+        (b'{"options": null}', "options is None"),
+        (b'{"seed": 1,', "not JSON"),
+        (b"[1, 2]", "holds a list"),
+        (b"\xff\xfe", "not JSON"),
+        (b"", "not JSON"),
+    ],
 )
 def test_what_is_no_configuration_is_one_line(tmp_path, content, words):
     path = tmp_path / "config.json"

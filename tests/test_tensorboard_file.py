@@ -1,5 +1,6 @@
 """Event files, read back with TensorBoard itself."""
 
+import shutil
 import sys
 
 import numpy as np
@@ -122,6 +123,15 @@ def test_a_run_that_goes_back_goes_on_in_another_file(tmp_path):
     assert curve(reader(tmp_path), "train/loss") == {
         step: float(step if step <= 20 else -step) for step in range(1, 25)
     }
+
+
+def test_a_folder_that_is_removed_meanwhile_does_not_stop_checkpoints(tmp_path):
+    hook = TensorBoardFile(tmp_path / "curves")
+    hook.on_start(None)
+    hook.on_block(block(1, 20))
+    shutil.rmtree(hook.folder)
+    assert hook.state() == {"bytes": {}}
+    hook.on_end(None)
 
 
 def test_files_of_others_and_files_that_got_lost_do_not_matter(interrupted):

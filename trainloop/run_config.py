@@ -125,12 +125,15 @@ def read(path, names):
     """
     content = _read_dict(path)
     made_with = content.pop("versions", {})
+    for name, value, kind in (("versions", made_with, dict), ("options", content.get("options", []), list)):
+        if not isinstance(value, kind):
+            raise ValueError(f"{path} is not a config.json of a run: {name} is {value!r}")
     found = {name: content.pop(name) for name in _FOLLOWS_FROM if name in content}
     wanted = [name for name in names if name not in OF_ONE_RUN]
     settings = {name: value for name, value in content.items() if name not in OF_ONE_RUN}
     unknown = [name for name in settings if name not in wanted]
     missing = [name for name in (*wanted, *_FOLLOWS_FROM) if name not in settings and name not in found]
-    if unknown or missing or not isinstance(made_with, dict):
+    if unknown or missing:
         faults = [f"has {', '.join(unknown)}, unknown here"] if unknown else []
         faults += [f"lacks {', '.join(missing)}"] if missing else []
         there, here = (v.get("trainloop", "an unknown version") for v in (made_with, versions()))

@@ -60,7 +60,7 @@ class TensorBoardFile(Hook):
         self._close()
 
     def state(self):
-        if self._writer is not None:
+        if self._writer is not None and self._path.exists():
             with open(self._path, "r+b") as file:
                 durable.sync(file)
         return {"bytes": {path.name: path.stat().st_size for path in self._files()}}
