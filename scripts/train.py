@@ -8,15 +8,13 @@ Without arguments: LeNet-5 on scikit-learn's handwritten digits with TestGD, the
     python scripts/train.py --optimizer my_method.py:MyMethod -o rad=2000
     python scripts/train.py --dataset mine.py:load --model mine.py:build --loss mine.py:loss
     python scripts/train.py --run-dir runs/mine --resume
+    python scripts/train.py --config runs/mine/config.json
 
 Ctrl-C and SIGTERM end a run after its block of steps; --resume continues it, also after a crash.
 """
 
 import contextlib
-import dataclasses
-import datetime
 import os
-import shlex
 import sys
 import tempfile
 import traceback
@@ -43,6 +41,21 @@ class BatchSize(click.ParamType):
         if size < 1:
             self.fail(f"{value!r} is neither a positive number nor 'full'", param, ctx)
         return size
+
+
+def read_config(ctx, param, path):
+    """Let what a run was told stand in for the defaults of all options."""
+    if path is None:
+        return None
+    import_tensorflow()
+    from trainloop import run_config
+
+    try:
+        ctx.obj = run_config.read(path, [p.name for p in ctx.command.params if p.name not in ("help", "show_list")])
+    except (ValueError, OSError) as error:
+        raise click.UsageError(" ".join(str(error).split())) from error
+    ctx.default_map = ctx.obj.settings
+    return path
 
 
 @click.command(help=__doc__.replace("\n\n    python", "\n\n\b\n    python"))
@@ -107,14 +120,25 @@ class BatchSize(click.ParamType):
 @click.option("--resume", is_flag=True, help="Continue the run in --run-dir where it was interrupted.")
 @click.option("--run-dir", help="Folder for the run's files.  [default: runs/<time>-<model>-<dataset>-<optimizer>]")
 @click.option("--overwrite", is_flag=True, help="Replace a run that is in the folder already.")
+@click.option(
+    "--config",
+    is_eager=True,
+    callback=read_config,
+    metavar="FILE",
+    help="Repeat the run with this config.json; options given besides it override.",
+)
+@click.option("--tensorboard", is_flag=True, help="Also write curves for TensorBoard.")
+@click.option("--quiet", is_flag=True, help="Print the last line only, and errors.")
+@click.option("--dry-run", is_flag=True, help="Print what would be done and what memory it takes, and exit.")
 @click.option("--list", "show_list", is_flag=True, help="Show data sets, models and optimizers, and exit.")
-def train(show_list, **settings):
+@click.pass_context
+def train(ctx, show_list, **settings):
     import_tensorflow()
     if show_list:
         list_everything()
         return
     try:
-        run = prepare(settings)
+        run = prepare(*repeated(ctx, settings))
     except (ValueError, OSError) as error:
         raise click.UsageError(" ".join(str(error).split())) from error
     with blaming_user_code():
@@ -176,8 +200,27 @@ def list_everything():
             click.echo(f"  {name:<20}{line}")
 
 
-def prepare(settings):
+def repeated(ctx, settings):
+    """The settings with those of --config in their place, and a function that compares what comes of them."""
+    if ctx.obj is None:
+        return settings, lambda facts: None
+    from trainloop import run_config
+
+    given = [name for name in settings if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
+    settings, changed = ctx.obj.overridden(settings, given)
+    if not settings["quiet"]:
+        click.echo(run_config.sentence(ctx.obj.path, changed))
+    if ctx.obj.other_versions():
+        click.echo(ctx.obj.other_versions(), err=True)
+    return settings, lambda facts: ctx.obj.check(facts, changed)
+
+
+def prepare(settings, check_facts):
     """Find everything that can be wrong with the settings before a file is written.
+
+    Args:
+        settings: of all options, by name.
+        check_facts: function that raises ValueError where they are not those of the run that is repeated.
 
     Returns:
         A function without arguments that does the run.
@@ -185,9 +228,8 @@ def prepare(settings):
     import tensorflow as tf
 
     import trainloop as tl
-    from trainloop import plugins
+    from trainloop import dry_run, plugins, run_config
     from trainloop.run_directory import RunDirectory
-    from trainloop.writers import MetricsFile
 
     if settings["resume"] and (settings["overwrite"] or settings["run_dir"] is None):
         raise ValueError("--resume needs --run-dir, the folder of the run, and no --overwrite")
@@ -200,33 +242,25 @@ def prepare(settings):
     parts = tl.assemble(settings["dataset"], settings["model"], settings["loss"], settings["seed"])
     batch_size = None if settings["batch_size"] == "full" else settings["batch_size"]
     batches = tl.ArrayData(*parts.train, batch_size, settings["seed"])
-    looks = [tl.LayerNorms()] if settings["layer_norms"] else []
+    facts = run_config.facts(tl.FlatLayout.of(parts.model.trainable_variables), batches, optimizer)
+    check_facts(facts)
+    hooks = make_hooks(settings, directory)
+    if settings["dry_run"]:
+        text = dry_run.describe(parts.data, batches, parts.model, optimizer, settings, directory, facts)
+        return lambda: click.echo(text)
     loop = tl.TrainLoop(
         parts.model,
         optimizer,
         parts.loss,
         loss_fn=parts.loss_fn,
         metrics=parts.metrics,
-        hooks=[
-            MetricsFile(directory.metrics),
-            make_display(),
-            *make_endings(settings),
-            make_saver(settings, directory),
-            *looks,
-        ],
+        hooks=hooks,
         jit_compile=settings["jit"],
         eager=settings["eager"],
         steps_per_call=settings["steps_per_call"],
         microbatch_size=settings["microbatch"],
         on_nonfinite=settings["on_nonfinite"],
     )
-    facts = {
-        "parameters": optimizer.layout.size,
-        "layout_fingerprint": optimizer.layout.fingerprint(),
-        "data_fingerprint": batches.fingerprint(),
-        "training_samples": batches.size,
-        "optimizer_config": optimizer.get_config(),
-    }
     step = None
     if settings["resume"]:
         step = directory.resume({**settings, **facts}, loop.restore)
@@ -242,11 +276,19 @@ def prepare(settings):
     return run
 
 
-def make_saver(settings, directory):
-    from trainloop.saving import SaveCheckpoint
+def make_hooks(settings, directory):
+    """Logs first, and the checkpoint last: it is to have everything."""
+    import trainloop as tl
 
     minutes, steps = settings["checkpoint_minutes"], settings["checkpoint_steps"]
-    return SaveCheckpoint(directory.checkpoints, steps, minutes, settings["keep"], settings["keep_best"])
+    return [
+        tl.MetricsFile(directory.metrics),
+        *([tl.TensorBoardFile(directory.tensorboard)] if settings["tensorboard"] else []),
+        *([] if settings["quiet"] else [make_display()]),
+        *make_endings(settings),
+        *([tl.LayerNorms()] if settings["layer_norms"] else []),
+        tl.SaveCheckpoint(directory.checkpoints, steps, minutes, settings["keep"], settings["keep_best"]),
+    ]
 
 
 def make_endings(settings):
@@ -262,10 +304,12 @@ def make_display():
     from trainloop.display import LiveDisplay, PlainLines
 
     console = Console()
-    return LiveDisplay(console) if console.is_terminal else PlainLines(click.echo)
+    return LiveDisplay(console) if console.is_interactive else PlainLines(click.echo)
 
 
 def with_defaults(settings):
+    from trainloop.run_directory import fresh_path
+
     settings = dict(settings)
     if settings["optimizer"] is None:
         settings["optimizer"] = DEFAULT_OPTIMIZER
@@ -273,27 +317,24 @@ def with_defaults(settings):
     if settings["epochs"] is None and settings["steps"] is None:
         settings["epochs"] = DEFAULT_EPOCHS
     if settings["run_dir"] is None:
-        parts = [settings["model"], settings["dataset"], settings["optimizer"]]
-        safe = "-".join(
-            "".join(c if c.isalnum() or c in "._" else "_" for c in os.path.basename(part)) for part in parts
-        )
-        settings["run_dir"] = f"runs/{datetime.datetime.now():%Y%m%d-%H%M%S}-{safe}"
+        settings["run_dir"] = fresh_path(settings["model"], settings["dataset"], settings["optimizer"])
     return settings
 
 
 def do_run(settings, directory, loop, batches, test, resumed_at):
     import trainloop as tl
+    from trainloop.results import write_results
+    from trainloop.run_directory import command_to_resume
     from trainloop.signals import StopOnSignals
     from trainloop.writers import append_test
 
     title = f"{settings['model']} on {settings['dataset']} with {settings['optimizer']}"
     n = loop.optimizer.layout.size
-    click.echo(f"{title}: n = {n:,} parameters, {batches.size:,} training samples, files in {directory.path}")
-    click.echo(loop.optimizer.memory_plan(n, loop.optimizer.layout.dtype))
+    say = (lambda line: None) if settings["quiet"] else click.echo
+    say(f"{title}: n = {n:,} parameters, {batches.size:,} training samples, files in {directory.path}")
+    say(loop.optimizer.memory_plan(n, loop.optimizer.layout.dtype))
     if settings["resume"]:
-        click.echo(
-            "no checkpoint yet: from the beginning" if resumed_at is None else f"goes on after step {resumed_at}"
-        )
+        say("no checkpoint yet: from the beginning" if resumed_at is None else f"goes on after step {resumed_at}")
     failure = None
     with StopOnSignals(loop.stop) as signals:
         try:
@@ -301,33 +342,15 @@ def do_run(settings, directory, loop, batches, test, resumed_at):
         except tl.TrainingError as error:
             result, failure = error.result, error
     if signals.received and failure is None:
-        click.echo(f"Stopped after step {result.step}. Continue with: {command_to_resume(directory)}")
+        click.echo(f"Stopped after step {result.step}. Continue with: {command_to_resume(sys.argv, directory.path)}")
         sys.exit(signals.exit_code)
-    write_results(directory, loop, result, title, resumed_at)
+    write_results(directory, loop, result, title, resumed=resumed_at is not None)
     if failure is not None:
         raise click.ClickException(str(failure))
     measured = loop.evaluate(test)
     append_test(directory.metrics, measured)
     numbers = [f"test {name} {value:{'.2%' if name == 'accuracy' else '.4f'}}" for name, value in measured.items()]
     click.echo(f"{', '.join(numbers)}, {result.seconds:.1f} s")
-
-
-def write_results(directory, loop, result, title, resumed_at):
-    from trainloop.run_log import read_run_log
-
-    if resumed_at is not None:  # the result has only the steps of this process
-        log = read_run_log(directory.metrics)
-        result = dataclasses.replace(result, history=log.history, epochs=log.epochs)
-    result.plot(directory.curves, title)
-    if loop.optimizer.best_point() is not None:
-        loop.optimizer.restore_best()
-    loop.model.save(directory.model)
-
-
-def command_to_resume(directory):
-    given = [argument for argument in sys.argv if argument not in ("--resume", "--overwrite")]
-    named = any(argument.startswith("--run-dir") for argument in given)
-    return shlex.join(["python", *given, *([] if named else ["--run-dir", str(directory.path)]), "--resume"])
 
 
 def _first_line(documented):

@@ -58,13 +58,16 @@ LAYERS = [
         "loop",
         "loop_arguments",
         "writers",
+        "tensorboard_file",
         "display",
+        "live_view",
         "report",
+        "results",
         "run_directory",
         "run_log",
     }
     | {"minimize", "stopping", "loop_arguments"},
-    {"user_code", "plugins", "assembly", "testing", "comparison", "__init__"},
+    {"user_code", "plugins", "assembly", "run_config", "dry_run", "testing", "comparison", "__init__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 METHODS = LEVEL["algorithms"]

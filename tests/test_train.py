@@ -178,10 +178,47 @@ def test_overwrite_replaces_a_run(tmp_path, train_here):
     folder.mkdir(parents=True)
     (folder / "metrics.jsonl").write_text("old")
     (folder / "notes.txt").write_text("kept")
+    (folder / "tensorboard").mkdir()
     code, *_ = train_here("--model", "softmax_regression", "--steps", "2", "--run-dir", str(folder), "--overwrite")
     assert code == 0
     assert [r["step"] for r in lines(folder / "metrics.jsonl") if r["kind"] == "step"] == [1, 2]
     assert (folder / "notes.txt").read_text() == "kept"
+    assert not (folder / "tensorboard").exists()
+
+
+def test_a_run_is_repeated_from_its_config(tmp_path, train_here):
+    npz(tmp_path / "mine.npz")
+    options = ["--dataset", "mine.npz", "--model", "softmax_regression", "-o", "rad=500", "--seed", "3", "--steps", "6"]
+    code, out, err = train_here(*options, "--batch-size", "8", "--tensorboard", "--quiet", "--run-dir", "a")
+    assert (code, err) == (0, [])
+    (last,) = out
+    code, out, err = train_here("--config", "a/config.json")
+    assert (code, err) == (0, [])
+    assert out[0] == "repeats a/config.json"
+    assert out[-1].rpartition(",")[0] == last.rpartition(",")[0]
+    (again,) = (tmp_path / "runs").iterdir()
+    logs = [lines(folder / "metrics.jsonl") for folder in (tmp_path / "a", again)]
+    assert [{**record, "seconds": 0} for record in logs[0]] == [{**record, "seconds": 0} for record in logs[1]]
+    assert len(list((again / "tensorboard").iterdir())) == 1
+
+    code, out, _ = train_here("--config", "a/config.json", "--seed", "4", "-o", "storage=dense", "--dry-run")
+    assert code == 0
+    assert out[0] == (
+        "repeats a/config.json, but with options rad=500 storage=dense instead of rad=500, seed 4 instead of 3"
+    )
+    npz(tmp_path / "mine.npz", y_test=np.zeros(10, "uint8"), y_train=2 - np.arange(20) % 3)
+    code, _, err = train_here("--config", "a/config.json", "--run-dir", "b")
+    assert code == 2
+    assert re.search("data_fingerprint was [0-9a-f]{16}, here it is [0-9a-f]{16}", err[-1])
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_dry_run_leaves_no_trace(tmp_path, train_here):
+    code, out, err = train_here("--dry-run", "-o", "storage=dense", "--run-dir", "a")
+    assert (code, err) == (0, [])
+    assert out[0].startswith("data: digits, 1,437 training and 360 test samples")
+    assert "steps: 1,150 of 64 samples, 23 in an epoch" in out
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_list_names_everything(train_here):
@@ -311,11 +348,17 @@ BAD = {
     "--resume": "--resume needs --run-dir",
     "--resume --run-dir a --overwrite": "no --overwrite",
     "--run-dir taken": "in use by a run of another process",
+    "--dry-run --run-dir stopped --resume": "seed was 1, here it is 0",
     "--run-dir stopped": "it did not come to its end, so continue it with --resume",
     "--run-dir stopped --resume": "seed was 1, here it is 0",
     "--run-dir /proc/nowhere": "/proc/nowhere",
     "--keep-best val_something --run-dir b": "say so with larger_is_better",
     "--on-nonfinite rollback --optimizer lbfgs --run-dir b": "no learning rate, radius or damping",
+    "--config nowhere.json": "nowhere.json",
+    "--config file": "file is not a config.json of a run",
+    "--config stopped/config.json": "lacks dataset, model",
+    "--dry-run --jit": "storage='dense'",
+    "--dry-run --on-nonfinite rollback --optimizer lbfgs": "no learning rate, radius or damping",
     "--run-dir file": "file",
     "--run-dir file/below": "file",
     "--no-such-option": "no-such-option",

@@ -6,7 +6,7 @@ import tensorflow as tf
 from networks import blobs, crossentropy, dense_net, weights
 
 from trainloop import Adam, ArrayData, Hook, MetricsFile, Momentum, SimpleGD, TestGD, TrainLoop
-from trainloop.writers import read_metrics
+from trainloop.run_log import read_run_log
 
 pytestmark = pytest.mark.usefixtures("no_graph_rewriting")
 
@@ -74,7 +74,7 @@ def test_a_hook_sees_the_step_before_it_is_taken(engine, tmp_path):
     np.testing.assert_allclose(np.transpose([history[name] for name in names]), expected, rtol=1e-9)
     assert history["fine"].dtype == bool
     assert history["grad_norm"][0] > 0.5  # the log has the norm before clipping
-    np.testing.assert_array_equal(read_metrics(tmp_path / "metrics.jsonl")[0]["largest"], history["largest"])
+    np.testing.assert_array_equal(read_run_log(tmp_path / "metrics.jsonl").history["largest"], history["largest"])
 
 
 def look_at_everything(step):

@@ -49,6 +49,7 @@ from trainloop.saving import SaveCheckpoint
 from trainloop.shared_matrix import SharedMatrix
 from trainloop.status import Status, TrainingError
 from trainloop.stored import StoredValue
+from trainloop.tensorboard_file import TensorBoardFile
 from trainloop.vector_ring import VectorRing
 from trainloop.writers import MetricsFile
 
@@ -102,6 +103,7 @@ __all__ = [
     "StochasticShorR",
     "StopWhen",
     "StoredValue",
+    "TensorBoardFile",
     "TestGD",
     "TrainLoop",
     "TrainingError",

@@ -105,7 +105,7 @@ class TrainLoop:
         self._jit_compile, eager = loop_arguments.check_engine(jit_compile, eager)
         optimizer.build(model.trainable_variables)
         self._vector = VariableVector(model.trainable_variables)
-        loop_arguments.check_growth(optimizer, self._jit_compile)
+        loop_arguments.check_growth(optimizer, optimizer.grows, self._jit_compile)
         self._evaluations = Evaluations() if isinstance(optimizer, GlobalObjectiveOptimizer) else None
         self._columns = {"samples": np.dtype("int64"), **optimizer.log_dtypes()}
         if self._evaluations:

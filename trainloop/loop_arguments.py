@@ -48,13 +48,18 @@ def check_engine(jit_compile, eager):
     return jit_compile, eager
 
 
-def check_growth(optimizer, jit_compile):
-    """Refuse a built method whose state grows where XLA compiles.
+def check_growth(optimizer, grows, jit_compile):
+    """Refuse a method whose state grows where XLA compiles.
+
+    Args:
+        optimizer: built or not.
+        grows: whether a part of its state has no fixed shape.
+        jit_compile: of the loop.
 
     Raises:
         ValueError: names the alternatives.
     """
-    if jit_compile and optimizer.grows:
+    if jit_compile and grows:
         raise ValueError(
             f"{type(optimizer).__name__} keeps a history that grows (a SharedMatrix with storage='factored'), "
             "which XLA cannot compile; use storage='dense' or 'factored:1000:restart', or jit_compile=False"

@@ -47,6 +47,11 @@ class MemoryPlan:
     notes: tuple = ()
     alternatives: tuple = ()
 
+    @property
+    def grows(self):
+        """True when an array has no fixed shape."""
+        return any(None in entry.shape for entry in self.entries)
+
     def __str__(self):
         lines = [(e.name, _shape(e.shape), e.dtype, in_words(e.nbytes)) for e in _joined(self.entries)]
         lines.append(("together", "", "", in_words(self.nbytes)))

@@ -26,6 +26,25 @@ MOST_SKIPS = 100
 MOST_ROLLBACKS, FACTOR = 5, 0.5
 
 
+def check_policy(word, optimizer, shrinkable):
+    """The word, if it is one of `WORDS` and possible for a method.
+
+    Args:
+        word: see above.
+        optimizer: built or not.
+        shrinkable: names of what in it or its state makes its steps shorter, see `shrink_steps`.
+
+    Raises:
+        ValueError: another word, or "rollback" where there is nothing of the kind.
+    """
+    if checks.choice("on_nonfinite", word, WORDS) == "rollback" and not shrinkable:
+        raise ValueError(
+            f"{type(optimizer).__name__} has no learning rate, radius or damping that would make its steps shorter "
+            "after a rollback; use on_nonfinite='skip' or 'stop'"
+        )
+    return word
+
+
 class OnNonfinite:
     """The policy of one loop.
 
@@ -38,13 +57,8 @@ class OnNonfinite:
     """
 
     def __init__(self, word, optimizer):
-        self.word = checks.choice("on_nonfinite", word, WORDS)
+        self.word = check_policy(word, optimizer, optimizer.shrink_steps(1))
         self.rollbacks, self._skips_in_a_row = 0, 0
-        if word == "rollback" and not optimizer.shrink_steps(1):
-            raise ValueError(
-                f"{type(optimizer).__name__} has no learning rate, radius or damping that would make its steps shorter "
-                "after a rollback; use on_nonfinite='skip' or 'stop'"
-            )
 
     def begin(self, loop, step, continued):
         """Before the first step of a run: see to it that there is a checkpoint to go back to, and that it is its own.

@@ -3,15 +3,18 @@
 config.json     everything needed to repeat it
 metrics.jsonl   every step and every epoch
 checkpoints     from which it goes on after an interruption
+tensorboard     metrics.jsonl for TensorBoard, on request
 curves.png      metrics.jsonl to look at
 model.keras     the model as it was left; as long as it is not there, the run has not come to its end
 lock            held by the process that works here
 """
 
+import datetime
 import json
 import os
 import pathlib
 import platform
+import shlex
 import shutil
 
 import keras
@@ -24,8 +27,8 @@ from trainloop.run_lock import RunLock
 # What may change when a run is continued: its goals, and what has no influence on any number.
 MAY_CHANGE = {
     *("epochs", "steps", "steps_per_call", "on_nonfinite", "f_target", "max_seconds", "max_evaluations"),
-    *("checkpoint_steps", "checkpoint_minutes", "keep", "keep_best"),
-    *("run_dir", "overwrite", "resume", "versions"),
+    *("checkpoint_steps", "checkpoint_minutes", "keep", "keep_best", "tensorboard"),
+    *("config", "run_dir", "overwrite", "resume", "dry_run", "quiet", "versions"),
 }
 
 
@@ -46,7 +49,7 @@ class RunDirectory:
     def __init__(self, path, overwrite=False, resume=False):
         self.path = pathlib.Path(path)
         self.config, self.metrics, self.curves, self.model = (self.path / name for name in self.NAMES)
-        self.checkpoints = self.path / "checkpoints"
+        self.checkpoints, self.tensorboard = self.path / "checkpoints", self.path / "tensorboard"
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{path} is a file; give a folder for the run")
         self._lock = RunLock(self.path / "lock") if (self.path / "lock").exists() else None
@@ -71,8 +74,9 @@ class RunDirectory:
         self._lock = self._lock or RunLock(self.path / "lock")
         for name in self.NAMES:
             (self.path / name).unlink(missing_ok=True)
-        if self.checkpoints.exists():
-            shutil.rmtree(self.checkpoints)
+        for folder in (self.checkpoints, self.tensorboard):
+            if folder.exists():
+                shutil.rmtree(folder)
         self._write(config)
 
     def resume(self, config, restore):
@@ -93,13 +97,30 @@ class RunDirectory:
             self._refuse_checkpoints("has checkpoints but no config.json to compare with; put it back")
             return self.begin(config)
         self._lock = self._lock or RunLock(self.path / "lock")
-        self._check(config)
+        self.check(config)
         step = restore(self.checkpoints)
         if step is None:
             self._refuse_checkpoints("has damaged checkpoints only")
             return self.begin(config)
         self._write(config)
         return step
+
+    def check(self, config):
+        """Refuse to continue the run that is there with another configuration, see `resume`."""
+        saved, here = json.loads(self.config.read_text(encoding="utf-8")), json.loads(json.dumps(config))
+        differing = [k for k in {**saved, **here} if k not in MAY_CHANGE and saved.get(k) != here.get(k)]
+        if differing:
+            listing = "; ".join(f"{k} was {saved.get(k)!r}, here it is {here.get(k)!r}" for k in differing)
+            raise ValueError(f"{self.path} is a run with other settings: {listing}. Use the same, or another folder")
+
+    def files(self, tensorboard=False):
+        """Names of what a run leaves in the folder.
+
+        Args:
+            tensorboard: whether it writes that one too.
+        """
+        folders = (self.checkpoints, self.tensorboard) if tensorboard else (self.checkpoints,)
+        return [*self.NAMES, *(folder.name for folder in folders), "lock"]
 
     def release(self):
         """Let other runs have the folder."""
@@ -112,15 +133,26 @@ class RunDirectory:
         if self.checkpoints.exists() and any(self.checkpoints.glob("step-*")):
             raise ValueError(f"{self.path} {what}, or begin again with --overwrite")
 
-    def _check(self, config):
-        saved, here = json.loads(self.config.read_text(encoding="utf-8")), json.loads(json.dumps(config))
-        differing = [k for k in {**saved, **here} if k not in MAY_CHANGE and saved.get(k) != here.get(k)]
-        if differing:
-            listing = "; ".join(f"{k} was {saved.get(k)!r}, here it is {here.get(k)!r}" for k in differing)
-            raise ValueError(f"{self.path} is a run with other settings: {listing}. Use the same, or another folder")
-
     def _write(self, config):
         durable.replace_text(self.config, json.dumps({**config, "versions": versions()}, indent=2) + "\n")
+
+
+def fresh_path(*parts):
+    """`runs/20250131-235959-lenet5-digits-adam`: a folder for a run, named by the time and what it is a run of."""
+    named = "-".join("".join(c if c.isalnum() or c in "._" else "_" for c in os.path.basename(part)) for part in parts)
+    return f"runs/{datetime.datetime.now():%Y%m%d-%H%M%S}-{named}"
+
+
+def command_to_resume(arguments, path):
+    """The command that continues a run in a folder.
+
+    Args:
+        arguments: `sys.argv` of the command that began it.
+        path: of the folder.
+    """
+    given = [argument for argument in arguments if argument not in ("--resume", "--overwrite")]
+    named = any(argument.startswith("--run-dir") for argument in given)
+    return shlex.join(["python", *given, *([] if named else ["--run-dir", str(path)]), "--resume"])
 
 
 def versions():
@@ -129,4 +161,7 @@ def versions():
 
     onednn = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "as TensorFlow decides")
     packages = {"onednn": onednn, "trainloop": __version__, "tensorflow": tf.__version__, "keras": keras.__version__}
-    return {**packages, "numpy": np.__version__, "python": platform.python_version(), "machine": platform.machine()}
+    packages |= {"numpy": np.__version__, "python": platform.python_version()}
+    # Sums are cut into as many parts as there are threads.
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {**packages, "machine": platform.machine(), "processors": processors}

@@ -8,6 +8,9 @@ import tensorflow as tf
 
 from trainloop.memory import restore
 
+# Names of what decides on the length of steps: proportional to the first two, damped by the last.
+SHRINKABLE = ("learning_rate", "radius", "damping")
+
 
 class SavedVariables(keras.optimizers.Optimizer):
     """The part of `WholeVectorOptimizer` that saves and loads: `self._memory` holds the state."""
@@ -35,7 +38,7 @@ class SavedVariables(keras.optimizers.Optimizer):
         Returns:
             Names of what is changed: none for methods that have nothing of the kind.
         """
-        factors = {"learning_rate": factor, "radius": factor, "damping": 1 / factor}
+        factors = dict(zip(SHRINKABLE, (factor, factor, 1 / factor), strict=True))
         found = [(name, v, name.rpartition(".")[2]) for name, v in self._saved_variables().items()]
         found = [(name, v, factors[kind]) for name, v, kind in found if kind in factors]
         for _, variable, times in found:

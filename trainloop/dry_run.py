@@ -1,0 +1,107 @@
+"""What a run would be, said before anything is made for it: no state, no matrix, no file."""
+
+import json
+import math
+
+from trainloop import loop_arguments, nonfinite, refusals
+from trainloop.layout import FlatLayout
+from trainloop.saved_variables import SHRINKABLE
+
+
+def check(model, optimizer, settings, directory, facts):
+    """Refuse what a run would refuse, without building the method's state.
+
+    Args:
+        model: a built Keras model.
+        optimizer: not built.
+        settings: with "jit", "eager", "microbatch", "on_nonfinite" and "resume" among them.
+        directory: a `RunDirectory`, which is released.
+        facts: dict that is recorded with the settings.
+
+    Returns:
+        The `MemoryPlan` of the method for this model.
+
+    Raises:
+        ValueError: as `TrainLoop` and as `RunDirectory.resume`, as far as checkpoints need not be read; also where the
+            state would not fit into the memory that is free.
+    """
+    directory.release()
+    if settings["resume"] and directory.config.exists():
+        directory.check({**settings, **facts})
+    loop_arguments.check_kinds(model, optimizer)
+    loop_arguments.check_engine(settings["jit"], settings["eager"])
+    loop_arguments.check_microbatches(settings["microbatch"], settings["jit"])
+    refusals.variables(model.trainable_variables)
+    layout = FlatLayout.of(model.trainable_variables)
+    plan = optimizer.memory_plan(layout.size, layout.dtype)
+    plan.refuse_what_does_not_fit(type(optimizer).__name__, has_storage=hasattr(optimizer, "storage"))
+    loop_arguments.check_growth(optimizer, plan.grows, settings["jit"])
+    of_state = [entry.name for entry in plan.entries if entry.name.rpartition("/")[2] in SHRINKABLE]
+    nonfinite.check_policy(settings["on_nonfinite"], optimizer, of_state + optimizer.shrink_steps(1))
+    return plan
+
+
+def describe(data, batches, model, optimizer, settings, directory, facts):
+    """Data, model, method, memory, steps, files and settings, for people.
+
+    Args:
+        data: a `DataSplit`.
+        batches: an `ArrayData` of it.
+        model, optimizer, settings, directory, facts: see `check`; "epochs", "steps" and "tensorboard" are settings too.
+
+    Raises:
+        ValueError: see `check`.
+    """
+    plan = check(model, optimizer, settings, directory, facts)
+    samples = f"{len(data.x_train):,} training and {len(data.x_test):,} test samples"
+    outputs = f"{data.outputs} {'targets' if data.classes is None else 'classes'}"
+    sections = [
+        f"data: {data.name}, {samples} of shape {_shape(data.input_shape)}, {outputs}",
+        f"model: {model.name}, n = {plan.n:,} trainable parameters\n{_variables(model)}",
+        f"method: {in_words(optimizer)}",
+        str(plan),
+        f"steps: {_steps(batches, settings['epochs'], settings['steps'])}",
+        f"files: {', '.join(directory.files(settings['tensorboard']))} in {directory.path}",
+        f"settings:\n{json.dumps(settings, indent=2)}",
+        "Nothing was done: this is what the same command does without --dry-run.",
+    ]
+    return "\n".join(sections)
+
+
+def in_words(optimizer):
+    """`SAM(inner=Momentum(learning_rate=0.01, ...), rho=0.05)`: a method with all its arguments."""
+    return _called(type(optimizer).__name__, optimizer.get_config())
+
+
+def _called(name, config):
+    arguments = []
+    for key, value in config.items():
+        if isinstance(value, dict) and "class_name" in value:
+            value = _called(value["class_name"], value["config"])
+        elif isinstance(value, float):
+            value = f"{value:.7g}"  # learning rates are float32
+        else:
+            value = repr(value)
+        arguments.append(f"{key}={value}")
+    return f"{name}({', '.join(arguments)})"
+
+
+def _variables(model):
+    """A line for every variable: its name, shape, and how many numbers it has."""
+    trained = {id(v) for v in model.trainable_variables}
+    rows = [
+        (v.path, _shape(v.shape), f"{math.prod(v.shape):,}" + ("" if id(v) in trained else ", not trained"))
+        for v in model.variables
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(f"  {name:<{widths[0]}}  {shape:<{widths[1]}}  {size}" for name, shape, size in rows)
+
+
+def _shape(shape):
+    return "[" + ", ".join(f"{side:,}" for side in shape) + "]"
+
+
+def _steps(batches, epochs, steps):
+    by_epochs = None if epochs is None else epochs * batches.steps_per_epoch
+    total = min(limit for limit in (by_epochs, steps) if limit is not None)
+    return f"{total:,} of {batches.batch_size:,} samples, {batches.steps_per_epoch:,} in an epoch"

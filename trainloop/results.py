@@ -1,0 +1,24 @@
+"""What a run leaves when it is over: its curves, and the model."""
+
+import dataclasses
+
+from trainloop.run_log import read_run_log
+
+
+def write_results(directory, loop, result, title, resumed):
+    """The curves and the model, with the best weights where the method keeps them.
+
+    Args:
+        directory: a `RunDirectory` whose metrics file is complete.
+        loop: the `TrainLoop`.
+        result: its `RunResult`.
+        title: above the curves.
+        resumed: whether the result has only the steps of the last process.
+    """
+    if resumed:
+        log = read_run_log(directory.metrics)
+        result = dataclasses.replace(result, history=log.history, epochs=log.epochs)
+    result.plot(directory.curves, title)
+    if loop.optimizer.best_point() is not None:
+        loop.optimizer.restore_best()
+    loop.model.save(directory.model)

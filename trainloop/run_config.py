@@ -1,0 +1,172 @@
+"""A run's config.json, used for what it is there for: to do the run again.
+
+It has, side by side,
+
+    settings    what was said on the command line, and the defaults of what was not
+    facts       what came of them: n, fingerprints of data and layout, the method with all its arguments
+    versions    of everything that the numbers depend on
+
+The settings are repeated, except for those that somebody overrides. The facts must then come out the same.
+"""
+
+import dataclasses
+import json
+import pathlib
+
+from trainloop.run_directory import versions
+
+# Settings that say where and how a run is done, and not which: they are never taken from the file of another one.
+OF_ONE_RUN = ("config", "run_dir", "overwrite", "resume", "dry_run", "quiet")
+
+# Facts, with the settings they follow from.
+_FOLLOWS_FROM = {
+    "data_fingerprint": ("dataset", "batch_size", "seed"),
+    "layout_fingerprint": ("dataset", "model"),
+    "parameters": ("dataset", "model"),
+    "training_samples": ("dataset",),
+    "optimizer_config": ("optimizer", "options"),
+}
+
+
+def facts(layout, batches, optimizer):
+    """What came of the settings.
+
+    Args:
+        layout: the `FlatLayout` of the model.
+        batches: an `ArrayData`.
+        optimizer: built or not.
+    """
+    return {
+        "parameters": layout.size,
+        "layout_fingerprint": layout.fingerprint(),
+        "data_fingerprint": batches.fingerprint(),
+        "training_samples": batches.size,
+        "optimizer_config": optimizer.get_config(),
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Recorded:
+    """What a config.json says: dicts of settings, facts and versions."""
+
+    path: str
+    settings: dict
+    facts: dict
+    versions: dict
+
+    def overridden(self, settings, given):
+        """These settings for a run that repeats this one, except for what is given anew.
+
+        Arguments of the method override one by one. Those of another method are not taken over.
+
+        Args:
+            settings: all of them: recorded ones, and in their place what was given.
+            given: names of those that were given.
+
+        Returns:
+            (settings, {name: (here, there)} of those that are different).
+        """
+        settings = dict(settings)
+        same_method = settings["optimizer"] == self.settings["optimizer"]
+        if same_method and "options" in given:
+            settings["options"] = _merged(self.settings["options"], settings["options"])
+        elif not same_method and "options" not in given:
+            settings["options"] = ()
+        here = json.loads(json.dumps(settings))
+        changed = {name: (here[name], there) for name, there in self.settings.items() if here[name] != there}
+        return settings, changed
+
+    def check(self, facts, changed):
+        """Refuse a run that would be another one though its settings are the same.
+
+        Args:
+            facts: those here.
+            changed: names of the settings that are different on purpose.
+
+        Raises:
+            ValueError: names what differs, with both sides.
+        """
+        here = json.loads(json.dumps(facts))
+        differing = [
+            f"{name} was {self.facts[name]}, here it is {here[name]}"
+            for name, causes in _FOLLOWS_FROM.items()
+            if here[name] != self.facts[name] and not set(causes) & set(changed)
+        ]
+        if differing:
+            raise ValueError(
+                f"{self.path} cannot be repeated: {'; '.join(differing)}. Put back what has changed, or give the "
+                "options that are to be different"
+            )
+
+    def other_versions(self):
+        """A sentence about versions that are not those here; empty where all are the same."""
+        here = versions()
+        differing = [
+            f"{name} {self.versions.get(name, 'unknown')} (here {here.get(name, 'unknown')})"
+            for name in {**self.versions, **here}
+            if self.versions.get(name) != here.get(name)
+        ]
+        if not differing:
+            return ""
+        return f"{self.path} was made with {', '.join(differing)}: the last bits of its numbers may differ"
+
+
+def read(path, names):
+    """What a config.json says.
+
+    Args:
+        path: of the file.
+        names: of all settings that are known here.
+
+    Returns:
+        `Recorded`.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not the configuration of a run, has settings that are unknown here, or lacks some.
+    """
+    content = _read_dict(path)
+    made_with = content.pop("versions", {})
+    for name, value, kind in (("versions", made_with, dict), ("options", content.get("options", []), list)):
+        if not isinstance(value, kind):
+            raise ValueError(f"{path} is not a config.json of a run: {name} is {value!r}")
+    found = {name: content.pop(name) for name in _FOLLOWS_FROM if name in content}
+    wanted = [name for name in names if name not in OF_ONE_RUN]
+    settings = {name: value for name, value in content.items() if name not in OF_ONE_RUN}
+    unknown = [name for name in settings if name not in wanted]
+    missing = [name for name in (*wanted, *_FOLLOWS_FROM) if name not in settings and name not in found]
+    if unknown or missing:
+        faults = [f"has {', '.join(unknown)}, unknown here"] if unknown else []
+        faults += [f"lacks {', '.join(missing)}"] if missing else []
+        there, here = (v.get("trainloop", "an unknown version") for v in (made_with, versions()))
+        raise ValueError(
+            f"{path} {' and '.join(faults)}; it was written by trainloop {there}, this is {here}: use the version it "
+            "was written by, or give the options themselves"
+        )
+    return Recorded(str(path), settings, found, made_with)
+
+
+def sentence(path, changed):
+    """`repeats runs/a/config.json, but with seed 1 instead of 0`."""
+    but = ", ".join(f"{name} {_text(here)} instead of {_text(there)}" for name, (here, there) in changed.items())
+    return f"repeats {path}" + (f", but with {but}" if but else "")
+
+
+def _read_dict(path):
+    try:
+        content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not a config.json of a run, because it is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is not a config.json of a run: it holds a {type(content).__name__}")
+    return content
+
+
+def _merged(options, others):
+    """Texts key=value: the first ones with the others in place of those with the same key."""
+    named = {text.partition("=")[0]: text for text in (*options, *others)}
+    return tuple(named.values())
+
+
+def _text(value):
+    return (" ".join(value) or "nothing") if isinstance(value, list) else str(value)

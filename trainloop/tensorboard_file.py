@@ -1,0 +1,111 @@
+"""Logs that TensorBoard shows, written without it.
+
+An event file is a TFRecord file of protocol buffers, and TensorFlow has both. The functions of `tf.summary` need
+TensorBoard to be installed, and a call for every number.
+
+Such a file can be begun but not continued. So a run that goes on from a checkpoint cuts its files to the lengths they
+had, and begins another one, which says from which step on it counts: a TensorBoard that is running and has read further
+forgets the rest.
+"""
+
+import os
+import pathlib
+import time
+
+import tensorflow as tf
+
+from trainloop import durable
+from trainloop.hooks import Hook
+
+# Columns that are no curves.
+_LEFT_OUT = ("step", "epoch", "samples", "status")
+
+
+class TensorBoardFile(Hook):
+    """Every step and every epoch as scalars for TensorBoard, over the number of the step.
+
+        train/loss, train/grad_norm, train/radius, ...    every step: loss, gradient norm, scalars of the method's state
+        epoch/seconds, epoch/loss, epoch/val_loss, ...    every epoch: its entry in `RunResult.epochs`
+
+    The steps of a block are written together when it is over. Numbers are float32, as TensorBoard has them.
+
+    A run that is resumed shows every step once. A new run in a folder that has one takes its place.
+
+    Args:
+        folder: for event files, made when a run starts.
+
+    Example:
+        >>> loop = TrainLoop(model, TestGD(), loss, hooks=[TensorBoardFile("runs/mine/tensorboard")])
+        >>> # then: tensorboard --logdir runs
+    """
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = pathlib.Path(folder)
+        self._writer, self._path = None, None
+
+    def on_start(self, loop):
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def on_block(self, progress):
+        logs = progress.logs
+        if self._writer is None:
+            self._begin_file(progress.step - len(logs["step"]) + 1)
+        self._write("train", logs["step"], logs)
+
+    def on_epoch(self, progress, summary):
+        self._write("epoch", [progress.step], {name: [value] for name, value in summary.items()})
+
+    def on_end(self, result):
+        self._close()
+
+    def state(self):
+        if self._writer is not None and self._path.exists():
+            with open(self._path, "r+b") as file:
+                durable.sync(file)
+        return {"bytes": {path.name: path.stat().st_size for path in self._files()}}
+
+    def load_state(self, state):
+        """Cut the files to the lengths they had, and remove those that were not there.
+
+        One that has got lost meanwhile is no reason not to go on: then the curves have a gap.
+        """
+        self._close()
+        for path in self._files():
+            length = state["bytes"].get(path.name)
+            if length is None:
+                path.unlink()
+            elif length < path.stat().st_size:
+                os.truncate(path, length)
+
+    def _files(self):
+        """In the order in which TensorBoard reads them, that of their names."""
+        return sorted(self.folder.glob("events.out.tfevents.*.trainloop"))
+
+    def _begin_file(self, step):
+        """A new file behind the others, which takes the place of all they have from this step on."""
+        last = max((int(path.name.split(".")[3]) for path in self._files()), default=0)
+        self._path = self.folder / f"events.out.tfevents.{last + 1:010d}.trainloop"
+        self._writer = tf.io.TFRecordWriter(str(self._path))
+        begins = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
+        for content in ({"file_version": "brain.Event:2"}, {"step": step, "session_log": begins}):
+            self._writer.write(tf.compat.v1.Event(wall_time=time.time(), **content).SerializeToString())
+
+    def _write(self, group, steps, columns):
+        """One event for each step, with a number of every column. They reach the system together."""
+        columns = {name: column for name, column in columns.items() if name not in _LEFT_OUT}
+        summary = tf.compat.v1.Summary(value=[{"tag": f"{group}/{name}"} for name in columns])
+        event = tf.compat.v1.Event(wall_time=time.time(), summary=summary)
+        entries = list(event.summary.value)
+        # One event is filled again and again, because making one takes three times as long as writing it.
+        for step, *numbers in zip(steps, *columns.values(), strict=True):
+            event.step = int(step)
+            for entry, number in zip(entries, numbers, strict=True):
+                entry.simple_value = number
+            self._writer.write(event.SerializeToString())
+        self._writer.flush()
+
+    def _close(self):
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
