@@ -39,6 +39,7 @@ def compare():
 @click.argument("methods", nargs=-1, required=True, metavar="METHOD[:KEY=VALUE,...] ...")
 @click.option("--dataset", default="digits", show_default=True, help="As for train.py.")
 @click.option("--model", default="lenet5", show_default=True, help="As for train.py.")
+@click.option("--loss", help="As for train.py.")
 @click.option("--epochs", type=click.IntRange(min=1), default=10, show_default=True, metavar="N", help="Of every run.")
 @click.option(
     "--batch-size", type=BatchSize(), metavar="N|full", default=64, show_default=True, help="Samples per step."
@@ -54,6 +55,7 @@ def compare():
 def networks(methods, seeds, target, jobs, out, **common):
     """Train one network with several methods, each with several seeds."""
     import_tensorflow()
+    import trainloop as tl
     from trainloop.comparison import folder, score
     from trainloop.run_lock import RunLock
 
@@ -66,6 +68,7 @@ def networks(methods, seeds, target, jobs, out, **common):
     try:
         target = target and score.parse_target(target)
         check(methods, words)
+        tl.assemble(common["dataset"], common["model"], common["loss"])
         comparison = folder.begin(out, [*words, "--layer-norms"], methods, range(seeds))
         lock = RunLock(comparison.path / "lock")
     except (ValueError, OSError) as error:

@@ -93,6 +93,8 @@ def test_methods_over_problems_go_on_where_they_were(tmp_path, compare, monkeypa
         ("adam:learning_rat=1", "did you mean 'learning_rate'"),
         ("adam:--batch-size=none", "adam:--batch-size=none: Invalid value for '--batch-size'"),
         ("adam:--bach-size=3", "No such option '--bach-size'"),
+        ("adam --model lenet", "did you mean 'lenet5'"),
+        ("adam --dataset wine", "lenet5"),
         ("adam --target fast", "a target looks like val_accuracy=0.95"),
         ("adam --seeds 0", "seeds"),
         ("adam --out file", "file is a file"),
