@@ -111,7 +111,7 @@ def do_runs(comparison, jobs):
     console, done = Console(), total - len(waiting)
     if not console.is_terminal:
         return _run(running.Runner(TRAIN, comparison, jobs, watching.PlainWatcher(click.echo, total, done)), waiting)
-    with watching.LiveWatcher(console, total, done) as watcher:
+    with watching.LiveWatcher(console, total, done, comparison.epochs) as watcher:
         return _run(running.Runner(TRAIN, comparison, jobs, watcher), waiting)
 
 

@@ -1,6 +1,7 @@
 """From words to runs, from the files of runs to numbers, figures and a page."""
 
 import html
+import io
 import json
 import math
 import re
@@ -75,6 +76,11 @@ def test_runs_alternate_between_methods_and_have_their_own_settings_last(tmp_pat
     assert "--batch-size=full" in words
     assert words[-3:] == ["--seed=0", f"--run-dir={comparison.runs[1].folder}", "--resume"]
     assert "--batch-size=64" in comparison.arguments(comparison.runs[0])
+
+
+def test_epochs_are_those_of_all_or_its_own(tmp_path):
+    comparison = folder.begin(tmp_path, ["--epochs=4"], ["adam", "lbfgs:--epochs=90"], range(1))
+    assert [comparison.epochs(run) for run in comparison.runs] == [4, 90]
 
 
 def test_methods_and_seeds_can_join_later_and_other_settings_cannot(tmp_path):
@@ -442,6 +448,22 @@ def test_the_table_on_a_terminal_fits_its_width(finished, capsys):
     printed = capsys.readouterr().out
     assert max(map(len, printed.splitlines())) <= 62
     assert re.search(r"final loss\s*│\s*0.30 ± 0.07 │\s*0.4 │", printed)
+
+
+def test_a_live_view_has_a_line_for_all_and_one_for_each_that_goes_on(finished):
+    written = io.StringIO()
+    console = Console(file=written, force_terminal=True, width=90, _environ={})
+    with watching.LiveWatcher(console, total=4, done=1, epochs=lambda run: 4) as watcher:
+        for run in finished.runs[:2]:
+            watcher.begin(run)
+            watcher.look(run)
+        watcher.end(finished.runs[0], 0, "")
+        watcher.end(finished.runs[1], 1, "[out] of luck")
+    seen = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written.getvalue())
+    assert "adam, seed 0: complete  test loss 0.25  test accuracy 0.9" in seen
+    assert "lbfgs:m=3, seed 0: failed: [out] of luck" in seen
+    assert re.search(r"runs .* 3 of 4", seen)
+    assert re.search(r"lbfgs:m=3, seed 0 .*test accuracy 0.9", seen)
 
 
 def test_plain_lines_name_the_run_and_how_it_ended(finished):

@@ -68,6 +68,11 @@ class Comparison:
             for entrant in self.entrants
         ]
 
+    def epochs(self, run):
+        """How many a run will have."""
+        words = dict(word.partition("=")[::2] for word in self.arguments(run))
+        return int(words["--epochs"])
+
     def arguments(self, run):
         """Of train.py, for one run, whether it begins or goes on."""
         own = {setting.partition("=")[0] for setting in run.entrant.settings}

@@ -8,9 +8,9 @@ from trainloop.comparison.running import Watcher, newest
 
 
 def outcome_line(run, code, reason):
-    """`adam, seed 0: complete`, or why not."""
+    """`adam, seed 0: complete  test loss 0.1`, or why it is not."""
     if code == 0:
-        return f"{run.name}: complete"
+        return f"{run.name}: complete{newest_numbers(run)}"
     if code in (130, 143):
         return f"{run.name}: interrupted"
     return f"{run.name}: failed: {reason}"
@@ -32,8 +32,7 @@ class PlainWatcher(Watcher):
         self._write(f"[{self._begun}/{self._total}] {run.name}")
 
     def end(self, run, code, reason):
-        last = newest_numbers(run) if code == 0 else ""
-        self._write(f"  {outcome_line(run, code, reason)}{last}")
+        self._write(f"  {outcome_line(run, code, reason)}")
 
 
 class LiveWatcher(Watcher):
@@ -42,9 +41,11 @@ class LiveWatcher(Watcher):
     Args:
         console: a `rich.console.Console`.
         total, done: as for `PlainWatcher`.
+        epochs: function of a run: how many it will have.
     """
 
-    def __init__(self, console, total, done):
+    def __init__(self, console, total, done, epochs):
+        self._epochs = epochs
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
@@ -63,14 +64,16 @@ class LiveWatcher(Watcher):
         self._bar.stop()
 
     def begin(self, run):
-        self._lines[run] = self._bar.add_task(run.name, total=None, numbers="starting")
+        self._lines[run] = self._bar.add_task(run.name, total=self._epochs(run), numbers="starting")
 
     def look(self, run):
-        self._bar.update(self._lines[run], numbers=newest_numbers(run).removeprefix("  ") or "starting")
+        done = newest(run).get("epoch", 1) - 1
+        numbers = newest_numbers(run).removeprefix("  ") or "starting"
+        self._bar.update(self._lines[run], completed=done, numbers=numbers)
 
     def end(self, run, code, reason):
         self._bar.remove_task(self._lines.pop(run))
-        self._bar.console.print(outcome_line(run, code, reason) + newest_numbers(run), highlight=False, markup=False)
+        self._bar.console.print(outcome_line(run, code, reason), highlight=False, markup=False)
         self._bar.advance(self._all)
         done = round(self._bar.tasks[0].completed)
         self._bar.update(self._all, numbers=f"{done} of {self._total}")
