@@ -9,7 +9,7 @@ from networks import blobs, crossentropy
 from trainloop import SAM, Adam, ArrayData, LayerNorms, Momentum, RunResult, SimpleGD, Status, TestGD, TrainLoop, linalg
 from trainloop.display import PlainLines
 from trainloop.layer_norms import by_kind
-from trainloop.report import _panels, plot_curves
+from trainloop.report import _panels, draw_curves
 
 pytestmark = pytest.mark.usefixtures("no_graph_rewriting")
 
@@ -106,7 +106,7 @@ def test_columns_find_their_panels():
     assert list(by_kind(columns(["velocity"], ["net/a"]))) == ["velocity"]
 
 
-def test_pictures_have_a_panel_for_each_kind_and_the_largest_layers(tmp_path):
+def test_pictures_have_a_panel_for_each_kind_and_the_largest_layers():
     variables = [f"layer{i:02d}/kernel" for i in range(20)]
     history = {"step": np.arange(1, 4), "loss": np.ones(3), "angle/step": np.array([0.0, np.nan, 30.0])}
     history |= {name: np.full(3, 1.0 + i % 20) for i, name in enumerate(columns(["x", "g"], variables))}
@@ -119,8 +119,7 @@ def test_pictures_have_a_panel_for_each_kind_and_the_largest_layers(tmp_path):
     assert [name for name, *_ in list(labels.values())[2]] == variables[8:]
     looks = {(style["color"], style["linestyle"]) for *_, style in list(labels.values())[3]}
     assert len(looks) == 12
-    plot_curves(result, tmp_path / "curves.png")
-    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert draw_curves(result).png().startswith(b"\x89PNG")
 
 
 def test_displays_are_not_flooded():

@@ -6,10 +6,9 @@ zeros and numbers that are not finite, is written beside it.
 """
 
 import numpy as np
-from matplotlib.figure import Figure
 
-# Okabe and Ito (2008): told apart by every kind of colour vision.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73")
+from trainloop.picture import COLOURS, GREY, Picture
+
 _TITLES = {
     "x": ("weights x", "units of x"),
     "g": ("gradient g", "units of f per unit of x"),
@@ -23,19 +22,22 @@ _LEFT_OUT = 0.01
 
 
 def draw(layout, vectors, title):
-    """A figure.
+    """The figure.
 
     Args:
         layout: a `FlatLayout`.
         vectors: {name: [n]} of "x", "g" and "step".
         title: of the figure.
+
+    Returns:
+        `Picture`.
     """
     spans = {name: layout.span(name) for name, size in zip(layout.names, layout.sizes, strict=True) if size}
     spans["all"] = slice(None)
-    figure = Figure(figsize=(11, min(14, 1.6 + 0.42 * len(spans))), layout="constrained")
+    figure = Picture(figsize=(11, min(14, 1.6 + 0.42 * len(spans))), layout="constrained")
     figure.suptitle(title, fontsize="medium")
     panels = figure.subplots(1, len(vectors), sharey=True, squeeze=False)[0]
-    for axes, (name, vector), colour in zip(panels, vectors.items(), _COLOURS, strict=False):
+    for axes, (name, vector), colour in zip(panels, vectors.items(), COLOURS, strict=False):
         parts = [np.abs(vector[span].astype(float)) for span in spans.values()]
         _draw_panel(axes, parts, colour)
         title, unit = _TITLES[name]
@@ -56,7 +58,7 @@ def _draw_panel(axes, parts, colour):
         counts = np.histogram(seen, edges)[0]
         heights = 0.9 * counts / max(1, counts.max())
         axes.fill_between(middles, row, row - heights, step="mid", color=colour, alpha=0.5, linewidth=0)
-        axes.axhline(row, color="#999999", linewidth=0.5, zorder=0)
+        axes.axhline(row, color=GREY, linewidth=0.5, zorder=0)
         if seen.size:
             axes.vlines(np.median(seen), row - 0.9, row, color="black", linewidth=1)
         axes.text(0.01, row - 0.55, _beside(part), transform=axes.get_yaxis_transform(), fontsize="x-small")

@@ -70,7 +70,7 @@ class Inspection:
             path: where to write it as well; None for nowhere.
 
         Returns:
-            a `matplotlib.figure.Figure`, which notebooks show.
+            `Picture`, a Matplotlib figure that notebooks show.
         """
         from trainloop.distributions import draw  # matplotlib takes its time
 
