@@ -1,9 +1,12 @@
 """Strict numerics for every test: float64 unless a test asks for less, and everything seeded."""
 
+import gc
 import os
 import pathlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# References of NumPy and SciPy are small. Threads of BLAS that wait for work spin, at ten times the price of the work.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import keras
 import numpy as np
@@ -12,6 +15,12 @@ import tensorflow as tf
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MNIST = ROOT.parent / "shared" / "data" / "mnist.npz"
+
+
+def pytest_collection_finish():
+    """What is imported by now stays; half a million objects need no look at every collection of garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 def set_precision(dtype):

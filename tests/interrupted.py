@@ -1,10 +1,10 @@
 """A training run that is killed again and again, for the tests and for scripts that count what is survived.
 
-    python interrupted.py METHOD FOLDER
+    python interrupted.py FOLDER
 
-trains once without a disturbance (FOLDER/whole), and once (FOLDER/cut) with SIGKILL at every one of `MOMENTS`, one
-after the other. Every run is a process of its own. They fork after TensorFlow is imported and before it is used, which
-saves its import. What is left of each is in metrics.jsonl and final.npz.
+trains with every one of `METHODS`: once without a disturbance (FOLDER/METHOD/whole), and once (FOLDER/METHOD/cut) with
+SIGKILL at every one of `MOMENTS`, one after the other. Every run is a process of its own. They fork after TensorFlow is
+imported and before it is used, which saves its import. What is left of each is in metrics.jsonl and final.npz.
 """
 
 import os
@@ -108,19 +108,24 @@ def in_a_process(function, *arguments):
             os._exit(code)
     status = os.waitpid(child, 0)[1]
     if os.WIFEXITED(status) and os.WEXITSTATUS(status):
-        sys.exit("a run failed")
+        sys.exit(f"a run failed: {arguments}")
     return os.WTERMSIG(status)
 
 
-def main(method, folder):
-    folders = [pathlib.Path(folder) / name for name in ("whole", "cut")]
-    for made in folders:
-        made.mkdir()
-    in_a_process(train, folders[0], method)
+def kill_and_go_on(folder, method):
+    whole, cut = folder / "whole", folder / "cut"
+    for made in (whole, cut):
+        made.mkdir(parents=True)
+    in_a_process(train, whole, method)
     for name, moment in MOMENTS.items():
-        if in_a_process(train, folders[1], method, moment) != signal.SIGKILL:
-            sys.exit(f"nothing was killed {name}")
-    in_a_process(train, folders[1], method)
+        if in_a_process(train, cut, method, moment) != signal.SIGKILL:
+            sys.exit(f"{method}: nothing was killed {name}")
+    in_a_process(train, cut, method)
+
+
+def main(folder):
+    for method in METHODS:
+        kill_and_go_on(pathlib.Path(folder) / method, method)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,8 @@ LAYERS = [
     }
     | {"vector_ring", "feeds"},
     {"batch_loss", "objective", "function_objective", "model_objective", "evaluations"},
-    {"line", "interpolation", "backtracking", "more_thuente", "secant2", "linesearch", "trust_region"},
+    {"line", "interpolation", "backtracking", "more_thuente", "secant2", "linesearch", "trust_region"}
+    | {"cmaes_strategy"},
     {
         "state",
         "refusals",

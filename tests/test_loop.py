@@ -1,5 +1,7 @@
 """The loop: position, blocks, hooks, logs, ends."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -26,16 +28,23 @@ def dataset(batch_size=20, known=True):
 # --- One meaning, however the steps are cut -------------------------------------------------------------
 
 
+@functools.cache
+def after_seven_steps(net):
+    """Weights after one run in blocks of a length that it finds itself."""
+    model = net()
+    loop_over(model).run(data(), steps=7)
+    return weights(model)
+
+
 @pytest.mark.parametrize("net", [dense_net, stateful_net])
 @pytest.mark.parametrize("calls", [[7], [1] * 7, [3, 4], [2, 2, 2, 1]])
 @pytest.mark.parametrize("steps_per_call", [None, 1, 3])
 def test_cutting_a_run_changes_no_bit(net, calls, steps_per_call):
-    whole, cut = net(), net()
-    loop_over(whole).run(data(), steps=sum(calls))
+    cut = net()
     loop, same_data = loop_over(cut, steps_per_call=steps_per_call), data()
     for steps in calls:
         loop.run(same_data, steps=steps)
-    np.testing.assert_array_equal(weights(cut), weights(whole))
+    np.testing.assert_array_equal(weights(cut), after_seven_steps(net))
 
 
 @pytest.mark.parametrize("known", [True, False])

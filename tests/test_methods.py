@@ -5,6 +5,7 @@ How many evaluations of f a solution takes is pinned in `evaluation_counts.json`
     python tests/test_methods.py
 """
 
+import functools
 import json
 import pathlib
 
@@ -151,8 +152,7 @@ def scipy_solve(peer, problem):
         r, J = (lambda x, h=h: h(tf.constant(x)).numpy() for h in (residuals, jacobian))
         found = scipy.optimize.least_squares(r, problem.x0, J, **tolerances)
         return 2 * found.cost, found.nfev
-    objective = tl.FunctionObjective(problem.fun)
-    compiled = tf.function(objective.value_and_grad, autograph=False)
+    objective, compiled = _objective(problem)
     options = {"gtol": gtol, "maxiter": 3000} | ({"ftol": 0, "maxfun": 10**5} if peer == "L-BFGS-B" else {})
     extra = {}
     if peer == "trust-ncg":
@@ -166,6 +166,13 @@ def scipy_solve(peer, problem):
     with np.errstate(all="ignore"):
         found = scipy.optimize.minimize(value_and_grad, problem.x0, jac=True, method=peer, options=options, **extra)
     return found.fun, found.nfev
+
+
+@functools.cache
+def _objective(problem):
+    """A problem's objective, and its values with gradients, compiled once for all peers."""
+    objective = tl.FunctionObjective(problem.fun)
+    return objective, tf.function(objective.value_and_grad, autograph=False)
 
 
 def _jacobian(residuals, x):

@@ -228,7 +228,7 @@ def test_list_names_everything(train_here):
     assert max(map(len, printed)) <= 140
 
 
-def test_a_users_method_with_xla_and_full_batches(tmp_path):
+def test_a_users_method_with_xla_and_full_batches(tmp_path, train_here):
     (tmp_path / "mine.py").write_text(
         "from trainloop import GlobalVectorOptimizer\n"
         "class Mine(GlobalVectorOptimizer):\n"
@@ -240,8 +240,8 @@ def test_a_users_method_with_xla_and_full_batches(tmp_path):
         "        return x - self.learning_rate * g, {}\n"
     )
     options = ["--model", "softmax_regression", "--optimizer", "mine.py:Mine", "-o", "learning_rate=0.02"]
-    done = train(*options, "--batch-size", "full", "--epochs", "3", "--jit", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    code, _, complaints = train_here(*options, "--batch-size", "full", "--epochs", "3", "--jit")
+    assert code == 0, complaints
     (folder,) = (tmp_path / "runs").iterdir()
     losses = [r["loss"] for r in lines(folder / "metrics.jsonl") if r["kind"] == "step"]
     assert len(losses) == 3

@@ -88,12 +88,12 @@ def largest(v):
 def norm(v):
     """Euclidean norm that neither overflows nor underflows where the result itself is representable.
 
-        |v| = sqrt(sum v_i^2)                 where the sum is well inside of the range of the dtype,
-        |v| = sqrt(sum v_i^2) in float64      else, for narrower dtypes: squares of float32 numbers are normal there
-        |v| = m sqrt(sum (v_i / m)^2)         else, for float64, with m = max |v_i|.
+        |v| = m sqrt(sum (v_i / m)^2)
 
-    In float32 the plain form overflows at |v| = 1.8e19, so that a large but finite gradient would be taken for an
-    infinite one, and it loses all digits below 1e-19. It is one pass over v on all cores, which the others are not.
+    with m the greatest power of two that is at most max |v_i|, so that the division changes no digit. In float32 the
+    plain form, m = 1, overflows at |v| = 1.8e19, so that a large but finite gradient would be taken for an infinite
+    one, and it loses all digits below 1e-19. But it is one pass over v on all cores, which the other is not: a long v
+    is scaled only where the plain sum is not well inside of the range of the dtype.
 
     Args:
         v: [n], any n including 0.
@@ -103,6 +103,8 @@ def norm(v):
     """
     if v.dtype.size < tf.float32.size:
         return tf.cast(norm(tf.cast(v, tf.float32)), v.dtype)
+    if not _is_long(v):
+        return _scaled_norm(v)
     squares = _sum_of_squares(v)
     info = np.finfo(v.dtype.as_numpy_dtype)
     # Below tiny / eps some squares may have left the normal range.
@@ -116,11 +118,16 @@ def _sum_of_squares(v):
 
 
 def _scaled_norm(v):
-    if v.dtype != tf.float64:
-        return tf.cast(tf.sqrt(_sum_of_squares(tf.cast(v, tf.float64))), v.dtype)
-    largest = tf.reduce_max(tf.abs(v), keepdims=True)  # [1]; -inf when v is empty
-    scale = tf.where(tf.math.is_finite(largest) & (largest > 0), largest, tf.ones_like(largest))
-    return scale[0] * tf.sqrt(tf.reduce_sum(tf.square(v / scale)))
+    tiny = tf.constant(v.dtype.as_numpy_dtype(np.finfo(v.dtype.as_numpy_dtype).tiny))
+    m = _power_of_two(tf.maximum(tf.reduce_max(tf.abs(v)), tiny))  # of an empty v the maximum is -inf
+    return m * tf.sqrt(_sum_of_squares(v / m))
+
+
+def _power_of_two(number):
+    """The greatest one up to a positive number: its exponent alone. Infinite for NaN and infinity."""
+    integer = tf.int64 if number.dtype == tf.float64 else tf.int32
+    exponent = np.array(np.inf, number.dtype.as_numpy_dtype).view(integer.as_numpy_dtype)
+    return tf.bitcast(tf.bitwise.bitwise_and(tf.bitcast(number, integer), exponent), number.dtype)
 
 
 def all_finite(v):
