@@ -5,6 +5,7 @@ runs/<method>/seed-<k>/         the files of one run of train.py
 runs/<method>/seed-<k>.log      what it printed
 runs/<method>/seed-<k>.exit.json how its process ended
 summary.json, report.html       what came out
+by-epochs.png, ...              the report's curves
 lock                            held by the process that works here
 """
 

@@ -9,7 +9,7 @@ from trainloop.comparison.outcome import COMPLETE, FAILED
 
 
 def write(comparison, outcomes, target=None):
-    """Write summary.json and report.html of a comparison, as far as it has got.
+    """Write summary.json, the curves and report.html of a comparison, as far as it has got.
 
     Args:
         comparison: a `Comparison`.
@@ -24,6 +24,10 @@ def write(comparison, outcomes, target=None):
     summary = {"target": None if target is None else {target.name: target.value}, "methods": found}
     durable.replace_text(comparison.path / "summary.json", json.dumps(summary, indent=2) + "\n")
     columns = score.columns(found)
+    figures = {axis: curves.draw(outcomes, axis) for axis in curves.AXES}
+    for axis, figure in figures.items():
+        if figure is not None:
+            figure.savefig(comparison.path / f"by-{axis}.png", dpi=150)
     page = render(
         "networks",
         title=_title(comparison),
@@ -37,7 +41,7 @@ def write(comparison, outcomes, target=None):
         columns=columns,
         rows=[(row, [score.in_words(row, column) for column in columns]) for row in found],
         styles=[curves.style(i) for i in range(len(found))],
-        figures=images({axis: curves.draw(outcomes, axis) for axis in curves.AXES}),
+        figures=images(figures),
         layers=images({o.run.name: curves.draw_layers(o) for o in _first_of_each(outcomes)}),
         runs=[(outcome, score.numbers(outcome, target)) for outcome in outcomes],
         configurations=_configurations(outcomes),
