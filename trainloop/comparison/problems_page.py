@@ -9,7 +9,7 @@ from trainloop.testing import problems
 
 
 def write(path, record, methods, names, kind, tolerances, budget):
-    """Write the report, as far as the methods have got.
+    """Write the report and its figures, as far as the methods have got.
 
     Args:
         path: of the HTML file.
@@ -23,6 +23,9 @@ def write(path, record, methods, names, kind, tolerances, budget):
         {method: how many problems it has solved at each tolerance}.
     """
     costs = {tolerance: collection.costs(record.solved, methods, names, tolerance) for tolerance in tolerances}
+    figures = {f"{t:g}": profiles.draw(costs[t], methods, t) for t in tolerances}
+    for tolerance, figure in figures.items():
+        figure.savefig(path.with_name(f"profiles-{tolerance}.png"), dpi=150)
     page = render(
         "problems",
         title=f"{len(methods)} methods on {len(names)} problems",
@@ -31,7 +34,7 @@ def write(path, record, methods, names, kind, tolerances, budget):
         names=names,
         budget=budget,
         missing=sum(not record.has(method, name) for method in methods for name in names),
-        figures=images({f"{t:g}": profiles.draw(costs[t], methods, t) for t in tolerances}),
+        figures=images(figures),
         styles=[curves.style(i) for i in range(len(methods))],
         table=_table(costs, methods),
         finest=f"{tolerances[-1]:g}",
