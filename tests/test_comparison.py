@@ -288,6 +288,7 @@ def test_a_target_of_another_form_is_refused(text):
         (2.08e30, 3.6e28, "2.08e+30 ± 4e+28"),
         (123456.0, 0.0, "123,456"),
         (3.0, 0.0, "3"),
+        (1205.971, 0.003, "1,206.0 ± 0.003"),
         (906.2, 0.97, "906 ± 1"),
         (1234.5, 12.0, "1,234 ± 10"),
     ],
@@ -334,6 +335,14 @@ def test_curves_are_the_means_of_the_runs(axis, finished):
         thick[0].get_xdata(), {"epochs": [1, 2, 3], "seconds": [2, 4, 6], "passes": [1, 2, 3]}[axis]
     )
     assert thick[0].get_color() != thick[1].get_color()
+
+
+def test_runs_of_very_different_length_share_a_logarithmic_axis(finished):
+    more = folder.begin(finished.path, COMMON, ["adam", "lbfgs:m=3", "momentum"], range(2))
+    assert curves.draw(outcomes_of(more), "seconds").axes[-1].get_xscale() == "linear"
+    write_run(more.runs[2], np.linspace(1, 0.1, 30).tolist())
+    assert curves.draw(outcomes_of(more), "seconds").axes[-1].get_xscale() == "log"
+    assert curves.draw(outcomes_of(more), "epochs").axes[-1].get_xscale() == "linear"
 
 
 def test_a_run_that_diverged_does_not_hide_the_others(finished):

@@ -10,6 +10,9 @@ _DASHES = ("-", "--", ":", "-.")
 # Losses above so many medians of the first epochs' losses are not shown.
 _MOST = 10
 
+# Where the longest run takes so many times as long as the shortest, time and work are logarithmic.
+_LONG = 5
+
 # x axis -> (title, label, function of an outcome to values at the ends of epochs)
 AXES = {
     "epochs": ("by epoch", "epoch", lambda outcome: outcome.log.epochs["epoch"]),
@@ -51,7 +54,11 @@ def draw(outcomes, axis):
             axes.set_yscale("log")
             _cut_off(axes, [outcome.log.epochs[name] for group in groups.values() for outcome in group])
     rows[-1].set_xlabel(label)
-    rows[-1].xaxis.set_major_locator(MaxNLocator(6, integer=axis == "epochs"))
+    ends = [where(outcome)[-1] for group in groups.values() for outcome in group]
+    if axis != "epochs" and max(ends) > _LONG * min(ends):
+        rows[-1].set_xscale("log")
+    else:
+        rows[-1].xaxis.set_major_locator(MaxNLocator(6, integer=axis == "epochs"))
     handles, labels = rows[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower left", fontsize="small", frameon=False)
     return figure

@@ -139,5 +139,7 @@ def _with_spread(mean, spread):
     if not spread:
         return f"{mean:,.4g}" if abs(mean) < 1000 else f"{mean:,.0f}"
     spread = float(f"{spread:.1g}")
-    decimals = min(4, max(0, -math.floor(math.log10(spread))))
+    # Five digits of the mean are enough, however small the spread.
+    decimals = min(-math.floor(math.log10(spread)), 4 - math.floor(math.log10(abs(mean))))
+    decimals = max(0, decimals)
     return f"{mean:,.{decimals}f} ± {spread:g}"
