@@ -7,9 +7,11 @@
 
 A method is what train.py takes after --optimizer, with arguments of its constructor and options of train.py of its own
 (`lbfgs:m=20,--batch-size=full`) behind a colon. The same command with the same --out continues what was interrupted.
+`compare.py networks --help` shows seeds, epochs, targets and all other options.
 """
 
 import datetime
+import difflib
 import os
 import pathlib
 import shlex
@@ -26,6 +28,9 @@ class MethodsUnlessCommand(click.Group):
 
     def parse_args(self, ctx, args):
         if args and args[0] not in (*self.commands, "--help"):
+            near = difflib.get_close_matches(args[0], self.commands, n=1, cutoff=0.8)
+            if near:
+                raise click.UsageError(f"{args[0]!r} is no method and no command; did you mean {near[0]!r}?")
             args = ["networks", *args]
         return super().parse_args(ctx, args)
 
@@ -103,6 +108,11 @@ def do_runs(comparison, jobs):
 
     from trainloop.comparison import outcome, running, watching
 
+    for run in comparison.runs:
+        changed = outcome.read(run).changed_code
+        if changed:
+            click.echo(f"{run.name}: {', '.join(changed)} changed since, again from the beginning")
+            run.remove()
     waiting = [run for run in comparison.runs if outcome.read(run).state != "complete"]
     total = len(comparison.runs)
     click.echo(
@@ -171,17 +181,23 @@ def problems(methods, kind, tolerances, budget, out):
         no_options_of_train(entrants)
         out.mkdir(parents=True, exist_ok=True)
         record = collection.Record(out / "problems.json", tolerances[-1], budget)
+        for one in entrants:
+            if record.is_outdated(one):
+                click.echo(f"{one.label}: its file changed since, again from the beginning")
+                record.forget(one)
     except (ValueError, OSError) as error:
         raise click.UsageError(" ".join(str(error).split())) from error
     names = collection.of_kind(kind)
     todo = [(e, name) for e in entrants for name in names if not record.has(e.label, name)]
     for one, name in watching.track(Console(), todo, lambda pair: f"{pair[0].label} on {pair[1]}"):
-        record.add(one.label, name, collection.solve(one, names[name], tolerances[-1], budget))
+        record.add(one, name, collection.solve(one, names[name], tolerances[-1], budget))
     path = out / "report.html"
     solved = problems_page.write(path, record, [e.label for e in entrants], list(names), kind, tolerances, budget)
-    for method, counts in solved.items():
+    costs = collection.costs(record.solved, list(solved), list(names), tolerances[-1])
+    for i, (method, counts) in enumerate(solved.items()):
         reached = ", ".join(f"{count} at {t:g}" for count, t in zip(counts, tolerances, strict=True))
-        click.echo(f"{method}: solved {reached} of {len(names)}")
+        ends = problems_page.endings(record, method, names, costs[:, i])
+        click.echo(f"{method}: solved {reached} of {len(names)}" + (f"; not solved: {ends}" if ends else ""))
     click.echo(f"report: {path}")
 
 

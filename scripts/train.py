@@ -212,7 +212,13 @@ def repeated(ctx, settings):
         click.echo(run_config.sentence(ctx.obj.path, changed))
     if ctx.obj.other_versions():
         click.echo(ctx.obj.other_versions(), err=True)
-    return settings, lambda facts: ctx.obj.check(facts, changed)
+
+    def check_facts(facts):
+        ctx.obj.check(facts, changed)
+        if ctx.obj.other_code(facts):
+            click.echo(ctx.obj.other_code(facts), err=True)
+
+    return settings, check_facts
 
 
 def prepare(settings, check_facts):
@@ -242,7 +248,7 @@ def prepare(settings, check_facts):
     parts = tl.assemble(settings["dataset"], settings["model"], settings["loss"], settings["seed"])
     batch_size = None if settings["batch_size"] == "full" else settings["batch_size"]
     batches = tl.ArrayData(*parts.train, batch_size, settings["seed"])
-    facts = run_config.facts(tl.FlatLayout.of(parts.model.trainable_variables), batches, optimizer)
+    facts = run_config.facts(settings, tl.FlatLayout.of(parts.model.trainable_variables), batches, optimizer)
     check_facts(facts)
     hooks = make_hooks(settings, directory)
     if settings["dry_run"]:
@@ -349,8 +355,13 @@ def do_run(settings, directory, loop, batches, test, resumed_at):
         raise click.ClickException(str(failure))
     measured = loop.evaluate(test)
     append_test(directory.metrics, measured)
-    numbers = [f"test {name} {value:{'.2%' if name == 'accuracy' else '.4f'}}" for name, value in measured.items()]
+    numbers = [
+        f"test {name} {value:{'.2%' if name == 'accuracy' else '.4f' if abs(value) < 1e4 else '.4g'}}"
+        for name, value in measured.items()
+    ]
     click.echo(f"{', '.join(numbers)}, {result.seconds:.1f} s")
+    if result.status != tl.Status.FINISHED:
+        say(f"ended before its goal: {result.message}")
 
 
 def _first_line(documented):

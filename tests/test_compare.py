@@ -76,7 +76,7 @@ def test_methods_over_problems_go_on_where_they_were(tmp_path, compare, monkeypa
     assert out == [
         "[1/2] lbfgs on beale",
         "[2/2] lbfgs on shor",
-        "lbfgs: solved 2 at 0.001, 1 at 1e-06 of 2",
+        "lbfgs: solved 2 at 0.001, 1 at 1e-06 of 2; not solved: 1 stalled",
         "report: p/report.html",
     ]
     code, out, _ = compare("problems", "lbfgs", "momentum:learning_rate=1e9", "--out", "p")
@@ -102,6 +102,7 @@ def test_methods_over_problems_go_on_where_they_were(tmp_path, compare, monkeypa
         ("report nowhere", "no comparison.json"),
         ("problems adam:--jit", "--jit belongs to train.py"),
         ("problems adam --tolerance 2", "tolerance"),
+        ("problem lbfgs", "did you mean 'problems'"),
         ("problems testdg", "did you mean 'testgd'"),
     ],
 )

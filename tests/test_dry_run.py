@@ -33,7 +33,7 @@ def test_the_description_has_all_a_run_depends_on(tmp_path):
     folder = tmp_path / "run"
     text = dry_run.describe(digits, batches, model, method, SETTINGS, RunDirectory(folder), {})
     for line in (
-        "data: digits, 1,437 training and 360 test samples of shape [28, 28, 1], 10 classes",
+        "data: DataSplit(digits: 1,437 training and 360 test samples of shape [28, 28, 1], 10 classes)",
         f"model: {model.name}, n = 99 trainable parameters",
         "method: SAM(name='sam', inner=Momentum(name='momentum', global_clipnorm=None, learning_rate=0.25, "
         "momentum=0.9, nesterov=False), rho=0.1)",

@@ -78,8 +78,8 @@ def test_kinds_are_parts_of_the_collection():
 
 
 def test_a_record_goes_on_where_it_was_and_keeps_to_its_tolerance(tmp_path):
-    found = {"evaluations": [1, 5], "best": [2.0, 0.0], "message": "done"}
-    collection.Record(tmp_path / "a.json", 1e-3, 100).add("adam", "shor", found)
+    found = {"evaluations": [1, 5], "best": [2.0, 0.0], "status": "budget", "message": "done"}
+    collection.Record(tmp_path / "a.json", 1e-3, 100).add(parse("adam"), "shor", found)
     again = collection.Record(tmp_path / "a.json", 1e-3, 100)
     assert again.has("adam", "shor")
     assert again.solved["adam"]["shor"] == found
@@ -87,10 +87,37 @@ def test_a_record_goes_on_where_it_was_and_keeps_to_its_tolerance(tmp_path):
         collection.Record(tmp_path / "a.json", 1e-3, 7)
 
 
+def test_results_of_a_file_that_was_edited_are_outdated(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "edited.py").write_text("import trainloop as tl\nclass Mine(tl.SimpleGD):\n    pass\n")
+    mine = parse("edited.py:Mine")
+    record = collection.Record(tmp_path / "a.json", 1e-3, 100)
+    record.add(mine, "shor", {"evaluations": [], "best": [], "status": "refused", "message": ""})
+    assert not collection.Record(tmp_path / "a.json", 1e-3, 100).is_outdated(mine)
+    with open(tmp_path / "edited.py", "a") as file:
+        file.write("# another thought\n")
+    again = collection.Record(tmp_path / "a.json", 1e-3, 100)
+    assert again.is_outdated(mine)
+    again.forget(mine)
+    assert not again.has(mine.label, "shor")
+
+
+def test_why_a_problem_was_not_solved_is_said(tmp_path):
+    record, low = collection.Record(tmp_path / "a.json", 1e-3, 100), problems["shor"].minimum
+    record.add(
+        parse("adam"), "shor", {"evaluations": [1, 8], "best": [low + 10, low + 1], "status": "stalled", "message": ""}
+    )
+    problems_page.write(tmp_path / "a.html", record, ["adam"], ["shor"], "all", [1e-3], 100)
+    assert "stalled, 1e-01 left" in (tmp_path / "a.html").read_text()
+    assert problems_page.endings(record, "adam", ["shor"], [np.inf]) == "1 stalled"
+
+
 def test_a_page_of_what_is_done_so_far(tmp_path):
     record = collection.Record(tmp_path / "a.json", 1e-3, 100)
     low = problems["shor"].minimum
-    record.add("adam", "shor", {"evaluations": [1, 8], "best": [low + 10, low], "message": "<done>"})
+    record.add(
+        parse("adam"), "shor", {"evaluations": [1, 8], "best": [low + 10, low], "status": "budget", "message": "<done>"}
+    )
     solved = problems_page.write(tmp_path / "a.html", record, ["adam", "lbfgs"], ["shor"], "all", [1e-1, 1e-3], 100)
     assert solved == {"adam": [1, 1], "lbfgs": [0, 0]}
     text = (tmp_path / "a.html").read_text()

@@ -11,7 +11,7 @@ NAMES = ["dataset", "optimizer", "options", "seed", "batch_size", "config", "run
 SETTINGS = {"dataset": "digits", "optimizer": "testgd", "options": ["rad=3", "storage=dense"], "seed": 1}
 SETTINGS |= {"batch_size": "full", "run_dir": "runs/old", "overwrite": True, "resume": True}
 FACTS = {"parameters": 10, "training_samples": 100, "layout_fingerprint": "l1", "data_fingerprint": "d1"}
-FACTS |= {"optimizer_config": {"rad": 3.0}}
+FACTS |= {"optimizer_config": {"rad": 3.0}, "code": {"mine.py": "a1"}}
 
 
 @pytest.fixture
@@ -119,3 +119,10 @@ def test_other_versions_are_said(recorded, tmp_path):
     assert "cudnn 8 (here unknown)" in sentence
     assert "keras" not in sentence
     assert "may differ" in sentence
+
+
+def test_files_that_were_edited_are_said_and_no_reason_to_refuse(recorded):
+    edited = FACTS | {"code": {"mine.py": "b2"}}
+    recorded.check(edited, {})
+    assert recorded.other_code(FACTS) == ""
+    assert "mine.py changed since" in recorded.other_code(edited)

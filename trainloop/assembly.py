@@ -22,7 +22,7 @@ from trainloop.data_split import DataSplit
 from trainloop.reconstruction import ReconstructionError
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Assembly:
     """Parts that fit together.
 
@@ -46,6 +46,12 @@ class Assembly:
     metrics: list
     train: tuple
     test: tuple
+
+    def __repr__(self):
+        loss = getattr(self.loss or self.loss_fn, "name", None) or getattr(
+            self.loss_fn or self.loss, "__name__", "loss"
+        )
+        return f"Assembly({self.model.name} on {self.data!r}, {loss}, metrics: {len(self.metrics)})"
 
 
 def assemble(dataset, model, loss=None, seed=0):

@@ -25,7 +25,7 @@ _IMAGES, _FEATURES, _TOKENS = "images", "features", "tokens"
 _ONE = {_IMAGES: "image", _FEATURES: "row of features", _TOKENS: "sequence of tokens"}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class DataSplit:
     """A training and a test set, checked on construction.
 
@@ -61,6 +61,12 @@ class DataSplit:
             self._check_lengths(part)
         _check_one_shape("x_train, x_test", self.kind, self.x_train, self.x_test)
         _check_one_shape("y_train, y_test", "targets", self.y_train, self.y_test)
+
+    def __repr__(self) -> str:
+        samples = f"{len(self.x_train):,} training and {len(self.x_test):,} test samples"
+        shape = ", ".join(f"{side:,}" for side in self.input_shape)
+        outputs = f"{self.outputs} {'targets' if self.classes is None else 'classes'}"
+        return f"DataSplit({self.name or 'unnamed'}: {samples} of shape [{shape}], {outputs})"
 
     @property
     def kind(self) -> str:

@@ -53,10 +53,8 @@ def describe(data, batches, model, optimizer, settings, directory, facts):
         ValueError: see `check`.
     """
     plan = check(model, optimizer, settings, directory, facts)
-    samples = f"{len(data.x_train):,} training and {len(data.x_test):,} test samples"
-    outputs = f"{data.outputs} {'targets' if data.classes is None else 'classes'}"
     sections = [
-        f"data: {data.name}, {samples} of shape {_shape(data.input_shape)}, {outputs}",
+        f"data: {data!r}",
         f"model: {model.name}, n = {plan.n:,} trainable parameters\n{_variables(model)}",
         f"method: {in_words(optimizer)}",
         str(plan),

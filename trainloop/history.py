@@ -10,7 +10,7 @@ from trainloop.json_values import plain
 from trainloop.status import Status
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class RunResult:
     """How a run ended and what it saw.
 
@@ -35,6 +35,13 @@ class RunResult:
     step: int
     seconds: float
     evaluations: dict
+
+    def __repr__(self):
+        counts = ", ".join(f"{count} {kind}" for kind, count in self.evaluations.items() if count)
+        return (
+            f"RunResult({self.status.name}: {self.message}; step {self.step}, {self.seconds:.1f} s, evaluations {counts}; "
+            f"history: {_shortened(self.history)}; epochs: {_shortened(self.epochs)})"
+        )
 
     def plot(self, path=None, title=""):
         """Loss, metrics, gradient norm and the method's own scalars over the steps, as a figure.
@@ -66,6 +73,13 @@ class RunResult:
         image = base64.b64encode(self.plot().png()).decode() if self.history else None
         shown = f'<br><img alt="curves of the run" src="data:image/png;base64,{image}">' if image else ""
         return f"<p>step {self.step}, {self.seconds:.1f} s: {html.escape(self.message)}</p>{shown}"
+
+
+def _shortened(names, most=12):
+    """The first of many names, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 class Recorder:

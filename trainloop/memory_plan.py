@@ -27,7 +27,7 @@ class Entry:
     nbytes: int
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class MemoryPlan:
     """Bytes of a state, array by array, and during a step.
 
@@ -60,6 +60,8 @@ class MemoryPlan:
         table = ["  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)) for line in lines]
         title = f"state for n = {self.n:,} parameters" if self.entries else f"no state, n = {self.n:,} parameters"
         return "\n".join([title, *(f"  {line}".rstrip() for line in table), *(f"  {note}" for note in self.notes)])
+
+    __repr__ = __str__
 
     def refuse_what_does_not_fit(self, method, has_storage=True):
         """Compare with the memory that is free now.

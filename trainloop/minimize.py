@@ -23,7 +23,7 @@ from trainloop.stopping import StoppingRule
 from trainloop.whole_vector import WholeVectorOptimizer
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class MinimizeResult:
     """Where a minimisation ended and why.
 
@@ -47,6 +47,14 @@ class MinimizeResult:
     steps: int
     evaluations: dict
     history: dict
+
+    def __repr__(self):
+        counts = ", ".join(f"{count} {kind}" for kind, count in self.evaluations.items() if count)
+        x = np.array2string(self.x, precision=6, threshold=6, separator=", ")
+        return (
+            f"MinimizeResult({self.status.name}: {self.message}; f = {self.f:.9g}, |g| = {self.grad_norm:.3g}, x = {x}; "
+            f"{self.steps} steps, evaluations {counts}; history: {', '.join(self.history)})"
+        )
 
 
 class Iterate(typing.NamedTuple):

@@ -13,6 +13,7 @@ import dataclasses
 import json
 import pathlib
 
+from trainloop import user_code
 from trainloop.run_directory import versions
 
 # Settings that say where and how a run is done, and not which: they are never taken from the file of another one.
@@ -27,21 +28,28 @@ _FOLLOWS_FROM = {
     "optimizer_config": ("optimizer", "options"),
 }
 
+# Facts that may be others: the user's own files, which are edited all the time. It is said.
+_SAID = ("code",)
 
-def facts(layout, batches, optimizer):
+
+def facts(settings, layout, batches, optimizer):
     """What came of the settings.
 
     Args:
+        settings: dict with "optimizer", "options", "model", "dataset" and "loss".
         layout: the `FlatLayout` of the model.
         batches: an `ArrayData`.
         optimizer: built or not.
     """
+    words = [settings[name] for name in ("optimizer", "model", "dataset", "loss")]
+    inside = [option.partition("=")[2] for option in settings["options"]]
     return {
         "parameters": layout.size,
         "layout_fingerprint": layout.fingerprint(),
         "data_fingerprint": batches.fingerprint(),
         "training_samples": batches.size,
         "optimizer_config": optimizer.get_config(),
+        "code": user_code.digests(*words, *inside),
     }
 
 
@@ -98,6 +106,12 @@ class Recorded:
                 "options that are to be different"
             )
 
+    def other_code(self, facts):
+        """A sentence about files of the user that have changed since; empty where none has."""
+        before, here = self.facts.get("code", {}), facts["code"]
+        changed = [source for source in before if source in here and here[source] != before[source]]
+        return f"{', '.join(changed)} changed since {self.path}: its numbers may differ" if changed else ""
+
     def other_versions(self):
         """A sentence about versions that are not those here; empty where all are the same."""
         here = versions()
@@ -130,7 +144,7 @@ def read(path, names):
     for name, value, kind in (("versions", made_with, dict), ("options", content.get("options", []), list)):
         if not isinstance(value, kind):
             raise ValueError(f"{path} is not a config.json of a run: {name} is {value!r}")
-    found = {name: content.pop(name) for name in _FOLLOWS_FROM if name in content}
+    found = {name: content.pop(name) for name in (*_FOLLOWS_FROM, *_SAID) if name in content}
     wanted = [name for name in names if name not in OF_ONE_RUN]
     settings = {name: value for name, value in content.items() if name not in OF_ONE_RUN}
     unknown = [name for name in settings if name not in wanted]

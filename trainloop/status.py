@@ -60,7 +60,8 @@ _SENTENCES = {
     Status.NONFINITE_LOSS: "the loss is NaN or infinite; check the batch, or take smaller steps",
     Status.NONFINITE_GRADIENT: "the loss is finite but its gradient is NaN or infinite; look for a square root "
     "or a logarithm at zero in the model, or take smaller steps",
-    Status.NONFINITE_STEP: "the method proposed weights that are NaN or infinite; take smaller steps",
+    Status.NONFINITE_STEP: "the method proposed weights that are NaN or infinite; look for a division by zero or "
+    "the root of a negative number in it (loop.inspect() shows the step), or take smaller steps",
     Status.MATRIX_NOT_POSITIVE: "rounding has made the shared matrix B indefinite (g'Bg <= 0); use float64, "
     "or restart the method from the weights reached",
     Status.HISTORY_FULL: "the history of a factored matrix has reached its capacity; ask for more, or for another "

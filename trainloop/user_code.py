@@ -4,6 +4,7 @@ my_package.methods:Mine     an object of an installed module, or of one below th
 my_method.py:Mine           an object of a file, which runs once however many of its objects are asked for
 """
 
+import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -46,6 +47,16 @@ def find(text, suits, wanted):
     return getattr(module, name)
 
 
+def digests(*texts):
+    """{source: digest of the file} for those of the texts that stand for a user's code, as it was imported.
+
+    Two runs under the same words are the same only where these are.
+    """
+    references = [_REFERENCE.fullmatch(text) for text in texts if isinstance(text, str)]
+    sources = {found["source"] for found in references if found}
+    return {source: _digest(source) for source in sorted(sources)}
+
+
 def call(text, function, *arguments):
     """function(*arguments), with what it raises as a ValueError of one line that points at the user's line.
 
@@ -76,6 +87,12 @@ def users_line(error):
         if file.is_file() and not ours and not any(library in file.parents for library in libraries):
             return f" at {frame.filename}:{frame.lineno} in {frame.name}"
     return ""
+
+
+def _digest(source):
+    is_file = source.endswith(".py")
+    path = pathlib.Path(source if is_file else getattr(importlib.import_module(source), "__file__", None) or "")
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else "missing"
 
 
 def _is_own(module, key, value):

@@ -9,11 +9,12 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from trainloop import durable
+from trainloop import durable, user_code
 from trainloop.comparison import profiles
 from trainloop.comparison.entrant import make_optimizer
 from trainloop.function_objective import LeastSquares
 from trainloop.minimize import minimize
+from trainloop.status import Status
 from trainloop.testing import problems as all_problems
 
 KINDS = {
@@ -22,6 +23,11 @@ KINDS = {
     "nonsmooth": lambda problem: not problem.smooth,
     "convex": lambda problem: problem.convex,
 }
+
+
+# How a run that did not solve its problem ended, in a word.
+_ENDINGS = {Status.FINISHED: "budget", Status.EVALUATIONS_SPENT: "budget", Status.NONFINITE_LOSS: "diverged"}
+_ENDINGS |= {Status.NONFINITE_STEP: "diverged", Status.NONFINITE_GRADIENT: "diverged", Status.TARGET_REACHED: "budget"}
 
 
 def of_kind(kind):
@@ -39,8 +45,8 @@ def solve(entrant, problem, tolerance, budget):
         budget: evaluations.
 
     Returns:
-        {"evaluations": [k], "best": [k], "message": how it ended}: the evaluations at which f became smaller than ever,
-        and f there, beginning with x0; both empty where the method cannot take the problem.
+        {"evaluations": [k], "best": [k], "status": in a word, "message": how it ended}: the evaluations at which f
+        became smaller than ever, and f there, beginning with x0; both empty where the method cannot take the problem.
     """
     fun = LeastSquares(problem.residuals) if problem.residuals else problem.fun
     f0 = float(problem.fun(problem.x0))
@@ -53,11 +59,13 @@ def solve(entrant, problem, tolerance, budget):
             fun, problem.x0, optimizer, max_steps=budget, gtol=gtol, f_target=target, max_evaluations=budget
         )
     except (ValueError, ArithmeticError, tf.errors.OpError) as error:
-        return {"evaluations": [], "best": [], "message": f"{type(error).__name__}: {' '.join(str(error).split())}"}
+        message = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return {"evaluations": [], "best": [], "status": "refused", "message": message}
     f = np.append(result.history["f"], result.f)  # before every step, and after the last
     spent = np.append(1, sum(result.history[f"evaluations/{kind}"] for kind in ("f", "Hv", "Gv")))
     paid_for = spent <= budget
-    return {**_falling(spent[paid_for], f[paid_for]), "message": result.message}
+    found = _falling(spent[paid_for], f[paid_for])
+    return {**found, "status": _ENDINGS.get(result.status, result.status.name.lower()), "message": result.message}
 
 
 def _falling(spent, f):
@@ -67,7 +75,7 @@ def _falling(spent, f):
 
 
 class Record:
-    """What is done, in a JSON file: {method: {problem: what `solve` returned}}.
+    """What is done, in a JSON file: {method: {problem: what `solve` returned}}, and digests of the users' files.
 
     Args:
         path: of the file, which may exist: then it is gone on with.
@@ -79,21 +87,36 @@ class Record:
 
     def __init__(self, path, tolerance, budget):
         self._path, self._facts = pathlib.Path(path), {"tolerance": tolerance, "budget": budget}
-        self.solved = {}
+        self.solved, self._code = {}, {}
         if self._path.exists():
             content = json.loads(self._path.read_text(encoding="utf-8"))
             found = {name: content.get(name) for name in self._facts}
             if found != self._facts:
                 raise ValueError(f"{path} was made with {found}, here it is {self._facts}; use another folder")
-            self.solved = content["solved"]
+            self.solved, self._code = content["solved"], content["code"]
 
-    def add(self, method, problem, found):
+    def add(self, entrant, problem, found):
         """Keep a result, on the disk too."""
-        self.solved.setdefault(method, {})[problem] = found
-        durable.replace_text(self._path, json.dumps({**self._facts, "solved": self.solved}, indent=1) + "\n")
+        self.solved.setdefault(entrant.label, {})[problem] = found
+        self._code[entrant.label] = _code_of(entrant)
+        content = {**self._facts, "code": self._code, "solved": self.solved}
+        durable.replace_text(self._path, json.dumps(content) + "\n")
+
+    def is_outdated(self, entrant):
+        """Whether the file that the method is in has changed since."""
+        return self._code.get(entrant.label, _code_of(entrant)) != _code_of(entrant)
+
+    def forget(self, entrant):
+        """Drop the results of a method."""
+        self.solved.pop(entrant.label, None)
+        self._code.pop(entrant.label, None)
 
     def has(self, method, problem):
         return problem in self.solved.get(method, {})
+
+
+def _code_of(entrant):
+    return user_code.digests(entrant.optimizer, *(option.partition("=")[2] for option in entrant.options))
 
 
 def costs(solved, methods, names, tolerance):

@@ -12,6 +12,7 @@ lock                            held by the process that works here
 import dataclasses
 import json
 import pathlib
+import shutil
 
 from trainloop import durable
 from trainloop.comparison.entrant import Entrant, parse_all
@@ -37,6 +38,12 @@ class Run:
     def output(self):
         """What it printed."""
         return self.folder.with_suffix(".log")
+
+    def remove(self):
+        """Remove all of it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        for path in (self.output, self.exit):
+            path.unlink(missing_ok=True)
 
     @property
     def exit(self):

@@ -2,16 +2,18 @@
 
 import dataclasses
 import json
+import signal
 
 import numpy as np
 
+from trainloop import user_code
 from trainloop.comparison.folder import Run
 from trainloop.run_log import RunLog, read_run_log
 
 COMPLETE, FAILED, UNFINISHED, NOT_BEGUN = "complete", "failed", "unfinished", "not begun"
 
-# Of a process that was interrupted by Ctrl-C or SIGTERM, and saved before it ended.
-_INTERRUPTED = (130, 143)
+# Of a process that was interrupted by Ctrl-C or SIGTERM, and saved before it ended, or had not begun.
+INTERRUPTED = (130, 143, -signal.SIGINT, -signal.SIGTERM)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +33,13 @@ class Outcome:
     reason: str
     log: RunLog
     config: dict
+
+    @property
+    def changed_code(self):
+        """The user's files that are not what they were when this run was begun."""
+        before = self.config.get("code", {})
+        here = user_code.digests(*(f"{source}:any" for source in before))
+        return [source for source in before if here[source] != before[source]]
 
     @property
     def evaluations(self):
@@ -59,7 +68,7 @@ def read(run):
     config = _json(run.folder / "config.json")
     ended = _json(run.exit)
     code = ended.get("code")
-    if code is None or code in _INTERRUPTED:
+    if code is None or code in INTERRUPTED:
         state = UNFINISHED if config else NOT_BEGUN
     else:
         state = FAILED if code else COMPLETE

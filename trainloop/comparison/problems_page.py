@@ -58,7 +58,34 @@ def _rows(costs, solved, methods, names):
     """(problem, n, [(evaluations or a dash, message)])."""
     rows = []
     for name, of_problem in zip(names, costs, strict=True):
-        messages = [solved.get(method, {}).get(name, {}).get("message", "not done yet") for method in methods]
-        cells = [f"{cost:.0f}" if np.isfinite(cost) else "-" for cost in of_problem]
+        found = [solved.get(method, {}).get(name) for method in methods]
+        messages = ["not done yet" if one is None else one["message"] for one in found]
+        cells = [
+            f"{cost:.0f}" if np.isfinite(cost) else _unsolved(one, problems[name])
+            for cost, one in zip(of_problem, found, strict=True)
+        ]
         rows.append((name, problems[name].n, list(zip(cells, messages, strict=True))))
     return rows
+
+
+def _unsolved(found, problem):
+    """Why, and which part of the way to the minimum was left: `budget, 2e-02 left`."""
+    if found is None:
+        return "-"
+    if not found["best"]:
+        return found["status"]
+    first, last = found["best"][0], found["best"][-1]
+    return f"{found['status']}, {(last - problem.minimum) / (first - problem.minimum):.0e} left"
+
+
+def endings(record, method, names, costs):
+    """`20 budget, 5 stalled`: how the runs of a method ended that did not solve their problem.
+
+    Args:
+        record: a `collection.Record`.
+        method: its label.
+        names: of problems.
+        costs: [problems], infinite where it was not solved.
+    """
+    words = [record.solved[method][name]["status"] for name, cost in zip(names, costs, strict=True) if np.isinf(cost)]
+    return ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))

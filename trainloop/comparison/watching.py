@@ -4,6 +4,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from trainloop.comparison import score
+from trainloop.comparison.outcome import INTERRUPTED
 from trainloop.comparison.running import Watcher, newest
 
 
@@ -11,7 +12,7 @@ def outcome_line(run, code, reason):
     """`adam, seed 0: complete  test loss 0.1`, or why it is not."""
     if code == 0:
         return f"{run.name}: complete{newest_numbers(run)}"
-    if code in (130, 143):
+    if code in INTERRUPTED:
         return f"{run.name}: interrupted"
     return f"{run.name}: failed: {reason}"
 

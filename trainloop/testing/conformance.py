@@ -85,8 +85,11 @@ class _Bench:
     def run(self, *blocks):
         """The snapshot after blocks of these lengths."""
         for k in blocks:
+            before = float(self.objective.value(self.vector.read()))
             if int(self.steps(tf.constant(k))) != k:
-                raise ConformanceError(f"{self.where}: a step failed on a well-behaved function")
+                now = float(self.objective.value(self.vector.read()))
+                rose = f"; f rose from {before:.3g} to {now:.3g}: does it go uphill?" if now > 10 * before else ""
+                raise ConformanceError(f"{self.where}: a step failed on a well-behaved function{rose}")
         return self.snapshot()
 
     def snapshot(self):
