@@ -355,13 +355,14 @@ def do_run(settings, directory, loop, batches, test, resumed_at):
         raise click.ClickException(str(failure))
     measured = loop.evaluate(test)
     append_test(directory.metrics, measured)
-    numbers = [
-        f"test {name} {value:{'.2%' if name == 'accuracy' else '.4f' if abs(value) < 1e4 else '.4g'}}"
-        for name, value in measured.items()
-    ]
+    numbers = [f"test {name} {in_words(name, value)}" for name, value in measured.items()]
     click.echo(f"{', '.join(numbers)}, {result.seconds:.1f} s")
     if result.status != tl.Status.FINISHED:
         say(f"ended before its goal: {result.message}")
+
+
+def in_words(name, value):
+    return f"{value:.2%}" if name == "accuracy" else f"{value:.4f}" if abs(value) < 1e4 else f"{value:.4g}"
 
 
 def _first_line(documented):

@@ -48,10 +48,7 @@ class Assembly:
     test: tuple
 
     def __repr__(self):
-        loss = getattr(self.loss or self.loss_fn, "name", None) or getattr(
-            self.loss_fn or self.loss, "__name__", "loss"
-        )
-        return f"Assembly({self.model.name} on {self.data!r}, {loss}, metrics: {len(self.metrics)})"
+        return f"Assembly({self.model.name} on {self.data!r})"
 
 
 def assemble(dataset, model, loss=None, seed=0):

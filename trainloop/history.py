@@ -39,8 +39,8 @@ class RunResult:
     def __repr__(self):
         counts = ", ".join(f"{count} {kind}" for kind, count in self.evaluations.items() if count)
         return (
-            f"RunResult({self.status.name}: {self.message}; step {self.step}, {self.seconds:.1f} s, evaluations {counts}; "
-            f"history: {_shortened(self.history)}; epochs: {_shortened(self.epochs)})"
+            f"RunResult({self.status.name}: {self.message}; step {self.step}, {self.seconds:.1f} s; "
+            f"evaluations: {counts}; history: {_shortened(self.history)}; epochs: {_shortened(self.epochs)})"
         )
 
     def plot(self, path=None, title=""):

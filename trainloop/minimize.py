@@ -52,8 +52,8 @@ class MinimizeResult:
         counts = ", ".join(f"{count} {kind}" for kind, count in self.evaluations.items() if count)
         x = np.array2string(self.x, precision=6, threshold=6, separator=", ")
         return (
-            f"MinimizeResult({self.status.name}: {self.message}; f = {self.f:.9g}, |g| = {self.grad_norm:.3g}, x = {x}; "
-            f"{self.steps} steps, evaluations {counts}; history: {', '.join(self.history)})"
+            f"MinimizeResult({self.status.name}: {self.message}; f = {self.f:.9g}, |g| = {self.grad_norm:.3g}; "
+            f"x = {x}; {self.steps} steps; evaluations: {counts}; history: {', '.join(self.history)})"
         )
 
 

@@ -268,8 +268,8 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
             returned = self._call_update(x, f, g, state, objective)
         except tf.errors.OperatorNotAllowedInGraphError as error:
             raise ValueError(
-                f"{type(self).__name__}.update decides in Python by the value of a tensor, which compiled code does not "
-                "have yet: use tf.where, tf.cond or tf.while_loop, or TrainLoop(..., eager=True) to look at values"
+                f"{type(self).__name__}.update decides in Python by the value of a tensor, which compiled code does "
+                "not have yet: use tf.where, tf.cond or tf.while_loop, or TrainLoop(..., eager=True) to look at values"
             ) from error
         finally:
             self._rate_inside = None
