@@ -11,7 +11,7 @@ Everything is tried on a few samples, outside of compiled code, so that what doe
 """
 
 import dataclasses
-from typing import Any
+import os
 
 import keras
 import numpy as np
@@ -20,6 +20,7 @@ import tensorflow as tf
 from trainloop import batch_loss, plugins, user_code
 from trainloop.data_split import DataSplit
 from trainloop.reconstruction import ReconstructionError
+from trainloop.typing import Loss, LossFn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,14 +42,14 @@ class Assembly:
 
     data: DataSplit
     model: keras.Model
-    loss: Any
-    loss_fn: Any
-    metrics: list
-    train: tuple
-    test: tuple
+    loss: Loss | None
+    loss_fn: LossFn | None
+    metrics: list[keras.metrics.Metric | str]
+    train: tuple[np.ndarray, np.ndarray]
+    test: tuple[np.ndarray, np.ndarray]
 
 
-def assemble(dataset, model, loss=None, seed=0):
+def assemble(dataset: str | os.PathLike | DataSplit, model: str, loss: str | None = None, seed: int = 0) -> Assembly:
     """The parts that words on a command line stand for. Sets the seeds of Python, NumPy and Keras.
 
     Args:

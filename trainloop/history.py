@@ -3,11 +3,16 @@
 import base64
 import dataclasses
 import html
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from trainloop.json_values import plain
 from trainloop.status import Status
+from trainloop.typing import Path
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,13 +35,13 @@ class RunResult:
 
     status: Status
     message: str
-    history: dict
-    epochs: dict
+    history: dict[str, np.ndarray]
+    epochs: dict[str, np.ndarray]
     step: int
     seconds: float
-    evaluations: dict
+    evaluations: dict[str, int]
 
-    def plot(self, path=None, title=""):
+    def plot(self, path: Path | None = None, title: str = "") -> "Figure":
         """Loss, metrics, gradient norm and the method's own scalars over the steps, as a figure.
 
         Args:
@@ -53,7 +58,7 @@ class RunResult:
             figure.savefig(path, dpi=120)
         return figure
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """Everything as JSON has it: arrays are lists, NaN and infinities are None, the status is its name."""
         columns = {
             part: {name: [plain(value) for value in values] for name, values in getattr(self, part).items()}

@@ -8,6 +8,7 @@ import dataclasses
 import gc
 import time
 import typing
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -20,6 +21,7 @@ from trainloop.objective import Objective
 from trainloop.pace import Pace
 from trainloop.status import Status
 from trainloop.stopping import StoppingRule
+from trainloop.typing import Evaluated
 from trainloop.whole_vector import WholeVectorOptimizer
 
 
@@ -45,8 +47,8 @@ class MinimizeResult:
     status: Status
     message: str
     steps: int
-    evaluations: dict
-    history: dict
+    evaluations: dict[str, int]
+    history: dict[str, np.ndarray]
 
 
 class Iterate(typing.NamedTuple):
@@ -59,18 +61,18 @@ class Iterate(typing.NamedTuple):
 
 
 def minimize(
-    fun,
-    x0,
-    optimizer,
+    fun: Callable[[tf.Tensor], tf.Tensor | Evaluated] | Objective,
+    x0: tf.Tensor | np.ndarray | Sequence[float],
+    optimizer: WholeVectorOptimizer,
     *,
-    max_steps=1000,
-    gtol=None,
-    ftol=None,
-    xtol=None,
-    f_target=None,
-    max_evaluations=None,
-    callback=None,
-):
+    max_steps: int = 1000,
+    gtol: float | None = None,
+    ftol: float | None = None,
+    xtol: float | None = None,
+    f_target: float | None = None,
+    max_evaluations: int | None = None,
+    callback: Callable[[Iterate], typing.Any] | None = None,
+) -> MinimizeResult:
     """A minimiser of `fun` near `x0`.
 
     Args:

@@ -1,5 +1,7 @@
 """How far an autoencoder's pictures are from what it was given."""
 
+from typing import Any
+
 import keras
 
 
@@ -14,10 +16,10 @@ class ReconstructionError(keras.metrics.Mean):
         name, dtype: see `keras.metrics.Metric`.
     """
 
-    def __init__(self, name="reconstruction_error", dtype=None):
+    def __init__(self, name: str = "reconstruction_error", dtype: Any = None) -> None:
         super().__init__(name=name, dtype=dtype)
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         """Count a batch of images, [N, ...] as the logits."""
         x, z = keras.ops.cast(y_true, self.dtype), keras.ops.cast(y_pred, self.dtype)
         squares = keras.ops.square(keras.ops.sigmoid(z) - x)

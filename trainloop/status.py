@@ -7,6 +7,7 @@ point. Outside compiled code a negative code becomes a `TrainingError`. All sent
 """
 
 import enum
+from typing import Any
 
 import tensorflow as tf
 
@@ -33,12 +34,12 @@ class Status(enum.IntEnum):
     CONTRADICTION = -6
 
     @property
-    def failed(self):
+    def failed(self) -> bool:
         """True for codes that end a run with a `TrainingError`."""
         return self < 0
 
     @property
-    def sentence(self):
+    def sentence(self) -> str:
         """What the code means and, for failures, what to try."""
         return _SENTENCES[self]
 
@@ -79,7 +80,9 @@ class TrainingError(RuntimeError):
     `tf.data.Dataset` the batch cannot be had again).
     """
 
-    def __init__(self, step, status, last_loss=None, result=None, where=None):
+    def __init__(
+        self, step: int, status: Status, last_loss: float | None = None, result: Any = None, where: str | None = None
+    ) -> None:
         self.step, self.status, self.last_loss, self.result, self.where = step, status, last_loss, result, where
         last = "no step had a finite loss" if last_loss is None else f"last finite loss {last_loss:.6g}"
         found = f" {where[0].upper()}{where[1:]}." if where else ""

@@ -12,12 +12,16 @@ beta is formed at the end of a step, of two gradients of the same objective: on 
 The line search starts from the step that would decrease f, to first order, as much as the step before did.
 """
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
 from trainloop import checks, linalg, linesearch
+from trainloop.objective import Objective
 from trainloop.optimizer import GlobalObjectiveOptimizer
 from trainloop.status import Status
+from trainloop.typing import ObjectiveUpdate, State
 
 BETAS = ("polak_ribiere", "hager_zhang")
 
@@ -41,14 +45,19 @@ class NonlinearCG(GlobalObjectiveOptimizer):
     """
 
     def __init__(
-        self, beta="polak_ribiere", line_search="strong_wolfe", max_evaluations=20, name="nonlinear_cg", **kwargs
-    ):
+        self,
+        beta: str = "polak_ribiere",
+        line_search: str = "strong_wolfe",
+        max_evaluations: int = 20,
+        name: str = "nonlinear_cg",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(None, name=name, **kwargs)
         self.beta = checks.choice("beta", beta, BETAS)
         self.line_search = checks.choice("line_search", line_search, tuple(_CURVATURE))
         self.max_evaluations = checks.integer("max_evaluations", max_evaluations, at_least=2)
 
-    def init_state(self, x):
+    def init_state(self, x: tf.Tensor) -> State:
         zero = tf.zeros([], x.dtype)
         return {
             "direction": tf.zeros_like(x),
@@ -58,7 +67,7 @@ class NonlinearCG(GlobalObjectiveOptimizer):
             "status": tf.constant(Status.RUNNING, tf.int32),
         }
 
-    def update(self, x, f, g, state, objective):
+    def update(self, x: tf.Tensor, f: tf.Tensor, g: tf.Tensor, state: State, objective: Objective) -> ObjectiveUpdate:
         steepest, d = self._direction(g, state)
         slope = tf.tensordot(g, d, 1)
         found = linesearch.SEARCHES[self.line_search](
@@ -102,7 +111,7 @@ class NonlinearCG(GlobalObjectiveOptimizer):
             beta = tf.maximum(beta, -1 / (linalg.norm(d) * tf.minimum(linalg.norm(g), 0.01)))
         return tf.where(tf.math.is_finite(beta), beta, tf.zeros_like(beta))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in ("beta", "line_search", "max_evaluations")}
         return {**super().get_config(), **own}
 

@@ -3,9 +3,13 @@
 x <- x - t g          t = learning_rate
 """
 
+from typing import Any
+
 import keras
+import tensorflow as tf
 
 from trainloop.optimizer import GlobalVectorOptimizer
+from trainloop.typing import LearningRate, State, VectorUpdate
 
 
 @keras.saving.register_keras_serializable("trainloop")
@@ -19,11 +23,11 @@ class SimpleGD(GlobalVectorOptimizer):
         name, **kwargs: see `GlobalVectorOptimizer`.
     """
 
-    def __init__(self, learning_rate=0.01, name="simple_gd", **kwargs):
+    def __init__(self, learning_rate: LearningRate = 0.01, name: str = "simple_gd", **kwargs: Any) -> None:
         super().__init__(learning_rate, name=name, **kwargs)
 
-    def init_state(self, x):
+    def init_state(self, x: tf.Tensor) -> State:
         return {}
 
-    def update(self, x, g, state):
+    def update(self, x: tf.Tensor, g: tf.Tensor, state: State) -> VectorUpdate:
         return x - self.learning_rate * g, {}

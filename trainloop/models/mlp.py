@@ -1,12 +1,14 @@
 """Dense networks on images and on rows of a table."""
 
+from collections.abc import Sequence
+
 import keras
 
 from trainloop import checks
 from trainloop.models import arguments
 
 
-def mlp(input_shape=(28, 28, 1), outputs=10, hidden=(128,)):
+def mlp(input_shape: Sequence[int] = (28, 28, 1), outputs: int = 10, hidden: Sequence[int] = (128,)) -> keras.Model:
     """Multilayer perceptron with ReLU units, one hidden layer of 128; n = 101,770 for 28x28x1 images and 10 outputs.
 
     Args:
@@ -28,7 +30,7 @@ def mlp(input_shape=(28, 28, 1), outputs=10, hidden=(128,)):
     )
 
 
-def softmax_regression(input_shape=(28, 28, 1), outputs=10):
+def softmax_regression(input_shape: Sequence[int] = (28, 28, 1), outputs: int = 10) -> keras.Model:
     """Multinomial logistic regression, a convex problem; n = 7,850 for 28x28x1 images and 10 classes.
 
     With the squared error of regression data it is linear least squares.

@@ -1,11 +1,13 @@
 """The residual network of 20 layers for small images."""
 
+from collections.abc import Sequence
+
 import keras
 
 from trainloop.models import arguments
 
 
-def resnet20(input_shape=(28, 28, 1), outputs=10):
+def resnet20(input_shape: Sequence[int] = (28, 28, 1), outputs: int = 10) -> keras.Model:
     """ResNet-20: 19 convolutions with shortcuts, one dense layer; n = 269,434 for 28x28x1 images and 10 classes.
 
     A 3x3 convolution with 16 filters, then three stages of three blocks of two 3x3 convolutions, with 16, 32 and 64

@@ -1,5 +1,7 @@
 """A small decoder-only transformer."""
 
+from collections.abc import Sequence
+
 import keras
 
 from trainloop.models import arguments
@@ -7,7 +9,7 @@ from trainloop.models import arguments
 _WIDTH, _HEADS, _BLOCKS = 64, 4, 2
 
 
-def transformer(input_shape=(64,), outputs=96):
+def transformer(input_shape: Sequence[int] = (64,), outputs: int = 96) -> keras.Model:
     """Causal transformer, two blocks 64 wide with four heads; n = 116,576 for 64 tokens out of 96.
 
     Embedding plus learned positions, blocks with pre-normalisation, a last normalisation, one dense layer to the

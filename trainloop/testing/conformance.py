@@ -19,6 +19,7 @@ import copy
 import inspect
 import json
 import warnings
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -35,7 +36,7 @@ class ConformanceError(AssertionError):
     """A method breaks one of the promises; the message says which and how."""
 
 
-def check_optimizer(make):
+def check_optimizer(make: Callable[[], WholeVectorOptimizer]) -> None:
     """Put a method through the list above.
 
     Args:

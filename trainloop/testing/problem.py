@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -55,7 +56,15 @@ class Problem:
         return self.x0.size
 
 
-def least_squares(name, residuals, x0, minimum=0.0, *, convex=False, **kwargs) -> Problem:
+def least_squares(
+    name: str,
+    residuals: Callable[[tf.Tensor], tf.Tensor],
+    x0: Any,
+    minimum: float = 0.0,
+    *,
+    convex: bool = False,
+    **kwargs: Any,
+) -> Problem:
     """The smooth problem  f(x) = sum r_i(x)^2.
 
     Args:

@@ -15,12 +15,12 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from trainloop.testing.problem import least_squares
+from trainloop.testing.problem import Problem, least_squares
 
 _MGH = "Moré, Garbow and Hillstrom (1981), problem {}"
 
 
-def extended_rosenbrock(n):
+def extended_rosenbrock(n: int) -> Problem:
     """n / 2 separate valleys:  r_(2i-1) = 10 (x_2i - x_(2i-1)^2),  r_2i = 1 - x_(2i-1).   MGH 21, for n = 2 MGH 1.
 
     Args:
@@ -40,7 +40,7 @@ def extended_rosenbrock(n):
     return least_squares("extended_rosenbrock", residuals, start, minimiser=np.ones(n), source=_MGH.format(21))
 
 
-def chained_rosenbrock(n):
+def chained_rosenbrock(n: int) -> Problem:
     """One valley through all variables:  f = sum_(i<n) 100 (x_(i+1) - x_i^2)^2 + (1 - x_i)^2.
 
     For n >= 4 there is a second, local minimum near (-1, 1, ..., 1); its value for n = 10 is recorded. From the
