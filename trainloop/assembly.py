@@ -27,7 +27,7 @@ from trainloop.typing import Loss, LossFn
 class Assembly:
     """Parts that fit together.
 
-    Fields:
+    Attributes:
         data: where the samples come from.
         model: built, with fresh weights.
         loss, loss_fn: arguments of `TrainLoop`, one of them None.
@@ -35,9 +35,9 @@ class Assembly:
         train, test: (inputs, targets), the targets as the loss takes them.
 
     Example:
-        >>> parts = assemble("digits", "lenet5")
+        >>> parts = assemble("wine", "mlp")
         >>> loop = TrainLoop(parts.model, Adam(), parts.loss, loss_fn=parts.loss_fn, metrics=parts.metrics)
-        >>> loop.run(parts.train, epochs=5, validation_data=parts.test)
+        >>> result = loop.run(parts.train, epochs=5, validation_data=parts.test)
     """
 
     data: DataSplit
@@ -64,6 +64,11 @@ def assemble(dataset: str | os.PathLike | DataSplit, model: str, loss: str | Non
     Raises:
         FileNotFoundError: a file that is named does not exist.
         ValueError: what is named does not exist, does not work or does not fit together. One line.
+
+    Example:
+        >>> parts = assemble("diabetes", "mlp")
+        >>> parts.loss.name, parts.metrics, parts.model.output_shape
+        ('mean_squared_error', ['mean_absolute_error'], (None, 1))
     """
     keras.utils.set_random_seed(seed)
     data = dataset if isinstance(dataset, DataSplit) else plugins.find_data(dataset)

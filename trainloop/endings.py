@@ -24,6 +24,11 @@ class EarlyStopping(Hook):
         patience: so many epochs in a row without improvement end the run, at least 1.
         by: what counts as an improvement must be larger than this.
         larger_is_better: None finds out by the name.
+
+    Example:
+        >>> loop = TrainLoop(model, Adam(0.01), loss, hooks=[EarlyStopping("loss", patience=2, by=0.5)])
+        >>> len(loop.run((x, y), epochs=100).epochs["loss"])
+        3
     """
 
     def __init__(
@@ -66,6 +71,11 @@ class StopWhen(Hook):
 
     Raises:
         ValueError: no condition, or one out of range.
+
+    Example:
+        >>> loop = TrainLoop(model, Adam(0.01), loss, hooks=[StopWhen(f_target=100.0, seconds=3600)])
+        >>> loop.run((x, y), epochs=1000).message
+        'the loss is at most f_target = 100'
     """
 
     def __init__(
@@ -123,6 +133,10 @@ class RestoreBest(Hook):
     Args:
         monitor: name of a number of the epochs' summaries.
         larger_is_better: None finds out by the name.
+
+    Example:
+        >>> loop = TrainLoop(model, SimpleGD(1.0), loss, metrics=["accuracy"], hooks=[RestoreBest("val_accuracy")])
+        >>> result = loop.run((x, y), epochs=3, validation_data=(x, y))
     """
 
     def __init__(self, monitor: str = "val_loss", larger_is_better: bool | None = None) -> None:

@@ -101,7 +101,8 @@ class LeastSquares(Objective):
 
     Example:
         >>> rosenbrock = LeastSquares(lambda x: tf.stack([10 * (x[1] - x[0] ** 2), 1 - x[0]]))
-        >>> minimize(rosenbrock, [-1.2, 1.0], LevenbergMarquardt()).x
+        >>> minimize(rosenbrock, [-1.2, 1.0], LevenbergMarquardt()).x.round(3)
+        array([1., 1.])
     """
 
     def __init__(self, residuals: Callable[[tf.Tensor], tf.Tensor]) -> None:

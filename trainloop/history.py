@@ -31,6 +31,12 @@ class RunResult:
         step: steps the optimizer has taken in its life.
         seconds: wall-clock seconds of this run.
         evaluations: how often the objective and its gradient were evaluated in this run, by kind.
+
+    Example:
+        >>> result = TrainLoop(model, Adam(), loss).run((x, y), epochs=2)
+        >>> result.history["loss"].shape, result.status.name
+        ((2,), 'FINISHED')
+        >>> figure = result.plot("curves.png")
     """
 
     status: Status

@@ -36,6 +36,13 @@ class Progress:
         logs: the last block: one array entry per step under "step", "epoch", "samples", "loss", "grad_norm",
             every scalar of the state and what hooks watch.
         metrics: the metrics over the epoch so far.
+
+    Example:
+        >>> class Say(Hook):
+        ...     def on_step(self, progress):
+        ...         print(f"step {progress.step}: loss {progress.logs['loss'][-1]:.3f}")
+        ...
+        >>> result = TrainLoop(model, Adam(), loss, hooks=[Say(every_steps=2)]).run((x, y), epochs=4)
     """
 
     step: int
@@ -54,6 +61,13 @@ class Hook:
 
     Args:
         every_steps: call `on_step` after each step whose number is a multiple of this; None for never.
+
+    Example:
+        >>> class StepLength(Hook):
+        ...     def watch(self, step):
+        ...         return {"step_length": tf.norm(step.x_new - step.x)}
+        ...
+        >>> TrainLoop(model, Adam(), loss, hooks=[StepLength()]).run((x, y), epochs=2).history["step_length"]
     """
 
     def __init__(self, every_steps: int | None = None) -> None:
@@ -83,7 +97,7 @@ class Hook:
         """After every block of steps, whatever its length; `progress.logs` has all its steps."""
 
     def on_step(self, progress: Progress) -> None:
-        """After every `every_steps`-th step exactly."""
+        """After every `every_steps`-th step exactly, whose numbers are the last ones in `progress.logs`."""
 
     def on_epoch(self, progress: Progress, summary: dict[str, Any]) -> None:
         """After every epoch, validation included.

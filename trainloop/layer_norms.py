@@ -37,7 +37,7 @@ class LayerNorms(Hook):
 
     Example:
         >>> loop = TrainLoop(model, Momentum(), loss, hooks=[LayerNorms(of=("g", "velocity"))])
-        >>> loop.run(data, epochs=5).history["norm/velocity/mlp/dense1/kernel"]
+        >>> norms = loop.run((x, y), epochs=5).history["norm/velocity/mlp/dense1/kernel"]
     """
 
     def __init__(self, of: Sequence[str] = ("x", "g", "step")) -> None:

@@ -222,6 +222,11 @@ class VariableVector:
 
     Raises:
         ValueError: a variable occurs twice, or is not floating.
+
+    Example:
+        >>> vector = VariableVector(model.trainable_variables)
+        >>> w = vector.read()
+        >>> vector.assign(w * (1 - 0.1 * tf.cast(vector.layout.mask(lambda name: "bias" not in name), w.dtype)))
     """
 
     def __init__(self, variables: Iterable[Variable]) -> None:
@@ -262,7 +267,7 @@ class VariableVector:
         return self.layout.pack(self._native)
 
     def assign(self, x: tf.Tensor) -> None:
-        """Write a vector [n] back into the variables, each piece cast to its variable's dtype."""
+        """Write a vector x [n] back into the variables, each piece cast to its variable's dtype."""
         for variable, piece in zip(self._native, self.layout.unpack(x), strict=True):
             variable.assign(tf.cast(piece, variable.dtype))
 

@@ -32,6 +32,8 @@ from trainloop.objective import Objective
 from trainloop.secant2 import HagerZhang
 from trainloop.typing import Scalar
 
+__all__ = ["LineSearch", "armijo", "hager_zhang", "strong_wolfe"]
+
 
 class LineSearch(NamedTuple):
     """Where a line search ended.
@@ -43,6 +45,13 @@ class LineSearch(NamedTuple):
         g: [n] gradient at this x.
         evaluations: int32 [] how often the objective was called.
         success: bool [] whether the conditions hold at t.
+
+    Example:
+        >>> bowl, x = FunctionObjective(lambda x: tf.reduce_sum(x**2)), tf.constant([3.0, 4.0])
+        >>> f, g = bowl.value_and_grad(x)
+        >>> uphill = linesearch.armijo(bowl, x, f, g, g, 1.0)
+        >>> bool(uphill.success), int(uphill.evaluations), float(uphill.t)
+        (False, 0, 0.0)
     """
 
     t: tf.Tensor
@@ -85,6 +94,12 @@ def armijo(
 
     Raises:
         ValueError: a constant outside of its interval.
+
+    Example:
+        >>> bowl, x = FunctionObjective(lambda x: tf.reduce_sum(x**2)), tf.constant([3.0, 4.0])
+        >>> f, g = bowl.value_and_grad(x)
+        >>> linesearch.armijo(bowl, x, f, g, -g, t0=1.0).t.numpy()
+        np.float32(0.5)
     """
     limit = checks.integer("max_evaluations", max_evaluations, at_least=2)
     rule = Backtracking(checks.real("decrease", decrease, above=0, below=1), limit)
@@ -134,6 +149,13 @@ def strong_wolfe(
 
     Raises:
         ValueError: a constant outside of its interval.
+
+    Example:
+        >>> bowl, x = FunctionObjective(lambda x: tf.reduce_sum(x**2)), tf.constant([3.0, 4.0])
+        >>> f, g = bowl.value_and_grad(x)
+        >>> found = linesearch.strong_wolfe(bowl, x, f, g, -g, t0=0.01, curvature=0.1)
+        >>> bool(tf.abs(tf.tensordot(found.g, g, 1)) <= 0.1 * tf.tensordot(g, g, 1))
+        True
     """
     rule = MoreThuente(*_wolfe_constants(decrease, curvature))
     limit = checks.integer("max_evaluations", max_evaluations, at_least=1)
@@ -184,6 +206,12 @@ def hager_zhang(
 
     Raises:
         ValueError: a constant outside of its interval.
+
+    Example:
+        >>> cosh, x = FunctionObjective(lambda x: tf.reduce_sum(tf.cosh(x))), tf.constant([1.0, 2.0])
+        >>> f, g = cosh.value_and_grad(x)
+        >>> bool(linesearch.hager_zhang(cosh, x, f, g, -g, t0=1.0).f < f)
+        True
     """
     checks.real("decrease", decrease, above=0, below=0.5)
     rule = HagerZhang(

@@ -39,6 +39,11 @@ class MinimizeResult:
             was kept (`BestSoFar`) included.
         history: one array entry per step under "step", "f", "grad_norm", every scalar of the method's state, and
             "evaluations/f" and so on. f and gradient belong to the point *before* the step, evaluations include it.
+
+    Example:
+        >>> result = minimize(lambda x: tf.reduce_sum(x**2), [3.0, 4.0], SimpleGD(0.5), gtol=1e-6)
+        >>> result.steps, result.f, result.history["f"]
+        (1, 0.0, array([25.]))
     """
 
     x: np.ndarray
@@ -52,7 +57,15 @@ class MinimizeResult:
 
 
 class Iterate(typing.NamedTuple):
-    """What a callback sees after a step: its number, and x [n], f and the norm of g where it ended."""
+    """What a callback sees after a step: its number, and x [n], f and the norm of g where it ended.
+
+    Example:
+        >>> def far_enough(iterate):
+        ...     return iterate.step > 3 and iterate.grad_norm < 1
+        ...
+        >>> minimize(lambda x: x[0] ** 2, [8.0], SimpleGD(0.25), callback=far_enough).status.name
+        'STOPPED'
+    """
 
     step: int
     x: np.ndarray
@@ -96,7 +109,7 @@ def minimize(
 
     Example:
         >>> rosenbrock = lambda x: 100 * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2
-        >>> minimize(rosenbrock, [-1.2, 1.0], LBFGS()).x
+        >>> minimize(rosenbrock, [-1.2, 1.0], LBFGS()).x.round(6)
         array([1., 1.])
     """
     if callback is not None and not callable(callback):

@@ -24,6 +24,17 @@ class Objective(abc.ABC):
     `FunctionObjective` makes one of any TensorFlow function, `LeastSquares` of residuals, `ModelObjective` of a
     model, a loss and a batch. A subclass of your own needs the first two methods; the others only for methods that
     ask for them.
+
+    Example:
+        >>> class Bowl(Objective):
+        ...     def value(self, x):
+        ...         return tf.reduce_sum(x**2)
+        ...
+        ...     def value_and_grad(self, x):
+        ...         return self.value(x), 2 * x
+        ...
+        >>> minimize(Bowl(), [1.0, 2.0], Momentum(0.1), f_target=1e-3).f < 1e-3
+        True
     """
 
     @abc.abstractmethod

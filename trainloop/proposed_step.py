@@ -21,6 +21,13 @@ class ProposedStep:
         state: the new state by path ("moments/first"): tensors, and stored values such as a `SharedMatrix`, which
             can be multiplied with.
         status: int32 [], a code of `Status`.
+
+    Example:
+        >>> optimizer = Momentum(0.1)
+        >>> optimizer.build(model.trainable_variables)
+        >>> step = optimizer.propose(ModelObjective(model, loss, (x, y)))
+        >>> sorted(step.vectors())
+        ['g', 'step', 'velocity', 'x']
     """
 
     layout: FlatLayout

@@ -36,13 +36,14 @@ class SaveCheckpoint(Hook):
 
     A run that ends without a failure is saved at its end in any case.
 
-    Raises (when the run starts):
-        ValueError: the position in its data cannot be saved, or the folder has checkpoints of another run.
+    Raises:
+        ValueError: when the run starts: the position in its data cannot be saved, or the folder has checkpoints of
+            another run.
 
     Example:
         >>> loop = TrainLoop(model, TestGD(), loss, hooks=[SaveCheckpoint("checkpoints", every_minutes=1)])
         >>> loop.restore("checkpoints")  # None at the first start
-        >>> loop.run(batches, epochs=50)
+        >>> result = loop.run((x, y), epochs=5)
     """
 
     def __init__(

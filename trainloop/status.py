@@ -13,7 +13,14 @@ import tensorflow as tf
 
 
 class Status(enum.IntEnum):
-    """Codes of a step. Methods that can end return one of them as the scalar `"status"` of their state."""
+    """Codes of a step. Methods that can end return one of them as the scalar `"status"` of their state.
+
+    Example:
+        >>> Status(-1).name, Status.NONFINITE_LOSS.failed
+        ('NONFINITE_LOSS', True)
+        >>> Status.X_TOLERANCE.sentence
+        'x changed by at most xtol'
+    """
 
     RUNNING = 0
     CONVERGED = 1
@@ -74,10 +81,19 @@ _SENTENCES = {
 class TrainingError(RuntimeError):
     """A run met a failure inside compiled code. The weights are those of the last finite point.
 
-    Attributes: `step` (the step that failed, counted from 1 over the life of the optimizer), `status` (a
-    `Status`), `last_loss` (the last finite loss, or None), `result` (the `RunResult` up to the failure) and `where`
-    (a sentence that says where the first number arose that is not finite, or None where that is not known: of a
-    `tf.data.Dataset` the batch cannot be had again).
+    Attributes:
+        step: the step that failed, counted from 1 over the life of the optimizer.
+        status: a `Status`.
+        last_loss: the last finite loss, or None.
+        result: the `RunResult` up to the failure.
+        where: a sentence that says where the first number arose that is not finite, or None where that is not known:
+            of a `tf.data.Dataset` the batch cannot be had again.
+
+    Example:
+        >>> try:
+        ...     TrainLoop(model, SimpleGD(1e38), loss).run((x, y), epochs=9)
+        ... except TrainingError as error:
+        ...     print(error.status.name, error.result.step)
     """
 
     def __init__(

@@ -72,7 +72,7 @@ class TensorBoardFile(Hook):
         return {"bytes": {path.name: path.stat().st_size for path in self._files()}}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Cut the files to the lengths they had, and remove those that were not there.
+        """Cut the files to the lengths they had when `state` returned this dict, and remove those that were not there.
 
         One that has got lost meanwhile is no reason not to go on: then the curves have a gap.
         """

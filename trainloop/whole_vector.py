@@ -357,7 +357,11 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
         return tuple(kept[1 : len(there)])
 
     def finalize_variable_values(self, var_list: typing.Any) -> None:
-        """Called by `model.fit` when it ends: the moment to say that steps were not taken, which `fit` does not see."""
+        """Called by `model.fit` when it ends: the moment to say that steps were not taken, which `fit` does not see.
+
+        Args:
+            var_list: the model's variables, which have their final values already.
+        """
         super().finalize_variable_values(var_list)
         skipped = self.skipped_steps
         if skipped:

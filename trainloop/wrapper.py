@@ -23,7 +23,7 @@ class Wrapper(GlobalObjectiveOptimizer):
     Args:
         inner: the method, not used by anything else.
         takes: the class it must belong to.
-        name, **kwargs: see `GlobalObjectiveOptimizer`.
+        name, kwargs: see `GlobalObjectiveOptimizer`.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Wrapper(GlobalObjectiveOptimizer):
         return self.inner.uses_gradient
 
     def inner_state(self, x: tf.Tensor) -> State:
-        """The inner method's first state, and its status where it has one: parts of this method's first state."""
+        """The inner method's first state at x [n], and its status if it has one: parts of this method's first state."""
         self.inner.serve(self)
         state = self.inner.init_state(x)
         states.flatten(state)
@@ -65,6 +65,11 @@ class Wrapper(GlobalObjectiveOptimizer):
         self, x: tf.Tensor, f: tf.Tensor, g: tf.Tensor, state: State, objective: Objective | None
     ) -> tuple[tf.Tensor, State, Evaluated | None]:
         """One step of the inner method.
+
+        Args:
+            x, f, g: [n], [], [n], the point, the objective and its gradient there.
+            state: of this method, the inner one's under "inner".
+            objective: an `Objective`; None for inner methods that ask for none.
 
         Returns:
             (x_new [n], parts of this method's new state, (f, g) at x_new or None).
@@ -89,7 +94,12 @@ class Wrapper(GlobalObjectiveOptimizer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> "Wrapper":
-        """The inverse of `get_config`."""
+        """The inverse of `get_config`.
+
+        Args:
+            config: what it returned.
+            custom_objects: classes by name that Keras does not know, such as the inner method's.
+        """
         config = copy.deepcopy(config)  # Keras writes into what it deserialises
         config["inner"] = keras.optimizers.deserialize(config["inner"], custom_objects=custom_objects)
         return cls(**config)

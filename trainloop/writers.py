@@ -30,6 +30,13 @@ class MetricsFile(Hook):
 
     Args:
         path: the file, which must not exist yet.
+
+    Example:
+        >>> loop = TrainLoop(model, Adam(), loss, hooks=[MetricsFile("metrics.jsonl")])
+        >>> result = loop.run((x, y), epochs=2)
+        >>> with open("metrics.jsonl") as file:
+        ...     len(file.readlines())  # two steps, two epochs, the end
+        5
     """
 
     def __init__(self, path: Path) -> None:
@@ -66,7 +73,7 @@ class MetricsFile(Hook):
         return {"bytes": self._length()}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Cut the file to the length it had.
+        """Cut the file to the length it had when `state` returned this dict.
 
         Raises:
             ValueError: it is shorter.

@@ -35,7 +35,13 @@ class Adam(GlobalVectorOptimizer):
         epsilon: eps, positive.
         weight_decay: w, at least 0. Each step takes t w x away from the weights (the gradient never sees it),
             except from entries of variables named bias, gamma, beta or scale.
-        name, **kwargs: see `GlobalVectorOptimizer`.
+        name, kwargs: see `GlobalVectorOptimizer`.
+
+    Example:
+        >>> decay = keras.optimizers.schedules.CosineDecay(0.01, decay_steps=1000)
+        >>> loop = TrainLoop(model, Adam(decay, weight_decay=0.1), loss)
+        >>> loop.run((x, y), epochs=2).step
+        2
     """
 
     def __init__(

@@ -26,7 +26,12 @@ class BestSoFar(Wrapper):
 
     Args:
         inner: any method that nothing else uses.
-        name, **kwargs: see `GlobalObjectiveOptimizer`.
+        name, kwargs: see `GlobalObjectiveOptimizer`.
+
+    Example:
+        >>> loop = TrainLoop(model, BestSoFar(SimpleGD(5.0)), loss)
+        >>> result = loop.run((x, y), epochs=5)
+        >>> loop.optimizer.restore_best()
     """
 
     def __init__(self, inner: WholeVectorOptimizer, name: str = "best_so_far", **kwargs: Any) -> None:

@@ -39,7 +39,12 @@ class BFGS(GlobalObjectiveOptimizer):
         line_search: "strong_wolfe", "hager_zhang" or "armijo", see `linesearch`.
         max_evaluations: of f in one line search, at least 2.
         storage: of H: "dense", "factored" or "auto", see `SharedMatrix.identity`.
-        name, **kwargs: see `GlobalObjectiveOptimizer`.
+        name, kwargs: see `GlobalObjectiveOptimizer`.
+
+    Example:
+        >>> f = lambda x: tf.reduce_sum(tf.cosh(x - [1.0, 2.0, 3.0]))
+        >>> minimize(f, np.zeros(3), BFGS(line_search="hager_zhang"), gtol=1e-8).message
+        'the largest entry of the gradient is at most gtol'
     """
 
     def __init__(

@@ -20,7 +20,7 @@ order of eigenvectors, which libraries choose as they like; and C^(-1/2) y_k is 
 The separable form has a diagonal C [n] and learns it (n + 2) / 3 times as fast: Ros and Hansen (2008), "A simple
 modification in CMA-ES achieving linear time and space complexity", PPSN X.
 
-What the equations leave open:
+What the equations leave open, and what is done here:
 
     no number    where f or x_k is not finite, x_k ranks last and y_k counts as 0. So the new m is an average of the old
                  one and of points with finite f. A generation without any halves sigma and leaves C as it is.
@@ -75,7 +75,12 @@ class CMAES(GlobalObjectiveOptimizer):
             "separable": n numbers, for large n and for functions without strong dependencies between variables.
             "auto": full up to n = 500.
         seed: of all random numbers, at least 0.
-        name, **kwargs: see `GlobalObjectiveOptimizer`.
+        name, kwargs: see `GlobalObjectiveOptimizer`.
+
+    Example:
+        >>> stairs = lambda x: tf.reduce_sum(tf.floor(10 * tf.abs(x)))
+        >>> minimize(stairs, [3.0, -2.0], CMAES(sigma=1.0), f_target=0.0).f
+        0.0
     """
 
     uses_gradient = False

@@ -63,7 +63,12 @@ class Ellipsoid(GlobalObjectiveOptimizer):
             so that the first step has length 0.05.
         gap: the run ends at best_f - lower_bound <= gap max(1, |best_f|); at least 0. None for 1000 eps of the dtype.
         storage: of B: "dense", "factored" or "auto", see `storage_choice`.
-        name, **kwargs: see `GlobalObjectiveOptimizer`.
+        name, kwargs: see `GlobalObjectiveOptimizer`.
+
+    Example:
+        >>> found = minimize(lambda x: tf.reduce_sum(tf.abs(x - 1)), [0.0, 0.0], Ellipsoid(rad=2.0, gap=1e-3))
+        >>> found.status.name, bool(found.history["gap"][-1] <= 1e-3)
+        ('CERTIFIED', True)
     """
 
     def __init__(

@@ -62,7 +62,12 @@ class FullMatrixAdaGrad(GlobalVectorOptimizer):
             n = 300, and keeps 50 gradients beyond.
         beta2: factor on a gradient per step of its age, in (0, 1]. 1 forgets nothing.
         epsilon: positive, the size of a gradient that counts as small.
-        name, **kwargs: see `GlobalVectorOptimizer`.
+        name, kwargs: see `GlobalVectorOptimizer`.
+
+    Example:
+        >>> valley = lambda x: (x[0] + x[1]) ** 2 + 100 * (x[0] - x[1]) ** 2
+        >>> minimize(valley, [1.0, 2.0], FullMatrixAdaGrad(0.2), max_steps=200).f < 1e-6
+        True
     """
 
     def __init__(

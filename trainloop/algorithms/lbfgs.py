@@ -50,7 +50,13 @@ class LBFGS(GlobalObjectiveOptimizer):
         max_evaluations: of f in one line search, at least 2.
         first_step: length of the very first step, and of each one after the history was dropped, as a multiple of
             min(1, 1 / |g|); positive.
-        name, **kwargs: see `GlobalObjectiveOptimizer`.
+        name, kwargs: see `GlobalObjectiveOptimizer`.
+
+    Example:
+        >>> whole = ArrayData(x, y, batch_size=None)
+        >>> result = TrainLoop(model, LBFGS(m=20), loss).run(whole, steps=5)
+        >>> result.evaluations["gradient"] >= 5
+        True
     """
 
     def __init__(

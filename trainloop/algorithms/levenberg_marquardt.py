@@ -47,7 +47,13 @@ class LevenbergMarquardt(GlobalObjectiveOptimizer):
             mini-batches of a network's mean loss about 0.3 to 1.
         solver: "cholesky", "cg", or "auto": cholesky up to 1000 parameters.
         max_products: per step with "cg", at least 1.
-        name, **kwargs: see `GlobalObjectiveOptimizer`.
+        name, kwargs: see `GlobalObjectiveOptimizer`.
+
+    Example:
+        >>> t = np.linspace(0.0, 1.0, 20)
+        >>> decay = LeastSquares(lambda p: p[0] * tf.exp(-p[1] * t) - 2 * np.exp(-3 * t))
+        >>> minimize(decay, [1.0, 1.0], LevenbergMarquardt()).x.round(6)
+        array([2., 3.])
     """
 
     def __init__(

@@ -28,7 +28,15 @@ class Momentum(GlobalVectorOptimizer):
         learning_rate: t, positive.
         momentum: m in [0, 1).
         nesterov: take the gradient's share once more after the velocity.
-        name, **kwargs: see `GlobalVectorOptimizer`.
+        name, kwargs: see `GlobalVectorOptimizer`.
+
+    Example:
+        >>> optimizer = Momentum(0.1, nesterov=True)
+        >>> with tf.GradientTape() as tape:
+        ...     f = loss(y, model(x))
+        >>> optimizer.apply(tape.gradient(f, model.trainable_variables), model.trainable_variables)
+        >>> optimizer.state["velocity"].shape == optimizer.layout.size
+        True
     """
 
     def __init__(

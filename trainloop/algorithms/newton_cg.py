@@ -42,7 +42,13 @@ class NewtonCG(GlobalObjectiveOptimizer):
         radius: of the first region, positive, in units of x.
         max_radius: at least `radius`.
         max_products: per step, at least 1.
-        name, **kwargs: see `GlobalObjectiveOptimizer`.
+        name, kwargs: see `GlobalObjectiveOptimizer`.
+
+    Example:
+        >>> valley = testing.problems["helical_valley"]
+        >>> found = minimize(valley.fun, valley.x0, NewtonCG(curvature="hessian"))
+        >>> found.evaluations["Hv"] < 100
+        True
     """
 
     def __init__(

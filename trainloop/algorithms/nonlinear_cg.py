@@ -41,7 +41,12 @@ class NonlinearCG(GlobalObjectiveOptimizer):
         line_search: "strong_wolfe" with curvature 0.4, or "hager_zhang" with 0.9, see `linesearch`. The first needs
             fewer evaluations on most functions, with either beta.
         max_evaluations: of f in one line search, at least 2.
-        name, **kwargs: see `GlobalObjectiveOptimizer`.
+        name, kwargs: see `GlobalObjectiveOptimizer`.
+
+    Example:
+        >>> quartic = lambda x: tf.reduce_sum((x - 1) ** 4)
+        >>> minimize(quartic, np.zeros(100), NonlinearCG("hager_zhang"), f_target=1e-6).status.name
+        'TARGET_REACHED'
     """
 
     def __init__(

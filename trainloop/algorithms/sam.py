@@ -25,7 +25,12 @@ class SAM(Wrapper):
     Args:
         inner: a `GlobalVectorOptimizer` that nothing else uses.
         rho: radius of the neighbourhood, positive, in units of x.
-        name, **kwargs: see `GlobalObjectiveOptimizer`.
+        name, kwargs: see `GlobalObjectiveOptimizer`.
+
+    Example:
+        >>> loop = TrainLoop(model, SAM(Momentum(0.1), rho=0.05), loss)
+        >>> loop.run((x, y), steps=3).evaluations["gradient"]
+        6
     """
 
     def __init__(self, inner: GlobalVectorOptimizer, rho: float = 0.05, name: str = "sam", **kwargs: Any) -> None:

@@ -71,7 +71,12 @@ class ShorR(GlobalObjectiveOptimizer):
         nh: at least 1.
         max_evaluations: of f and g in one step, at least 1.
         storage: of B: "dense", "factored" or "auto", see `storage_choice`.
-        name, **kwargs: see `GlobalObjectiveOptimizer`.
+        name, kwargs: see `GlobalObjectiveOptimizer`.
+
+    Example:
+        >>> kinks = lambda x: tf.abs(x[0]) + 100 * tf.abs(x[1] - tf.abs(x[0]))
+        >>> minimize(kinks, [3.0, 1.0], ShorR()).f < 1e-6
+        True
     """
 
     def __init__(

@@ -20,7 +20,11 @@ class SimpleGD(GlobalVectorOptimizer):
 
     Args:
         learning_rate: t, positive.
-        name, **kwargs: see `GlobalVectorOptimizer`.
+        name, kwargs: see `GlobalVectorOptimizer`.
+
+    Example:
+        >>> model.compile(optimizer=SimpleGD(0.1), loss=loss)
+        >>> history = model.fit(x, y, epochs=2, verbose=0)
     """
 
     def __init__(self, learning_rate: LearningRate = 0.01, name: str = "simple_gd", **kwargs: Any) -> None:

@@ -46,7 +46,12 @@ class SR1(GlobalObjectiveOptimizer):
         max_products: with B per step, at least 1.
         storage: of B: "dense", "factored" or "auto", see `storage_choice`. "factored:40:restart" is the limited-memory
             form: 40 vectors, and a new beginning when they are used up.
-        name, **kwargs: see `GlobalObjectiveOptimizer`.
+        name, kwargs: see `GlobalObjectiveOptimizer`.
+
+    Example:
+        >>> saddle = lambda x: x[0] ** 2 - x[1] ** 2 + x[1] ** 4
+        >>> minimize(saddle, [1.0, 0.1], SR1(radius=0.5)).x.round(6)
+        array([0.      , 0.707107])
     """
 
     def __init__(

@@ -37,7 +37,12 @@ class StochasticShorR(GlobalVectorOptimizer):
         alpha: dilation of space, above 1. Where n is much larger than the number of steps, each direction is met once
             or twice; there 2 is not too much.
         storage: of B: "dense", "factored" or "auto", see `storage_choice`.
-        name, **kwargs: see `GlobalVectorOptimizer`.
+        name, kwargs: see `GlobalVectorOptimizer`.
+
+    Example:
+        >>> optimizer = StochasticShorR(0.1, storage="factored:40:restart")
+        >>> TrainLoop(model, optimizer, loss).run((x, y), epochs=3).history["restarts"]
+        array([0, 0, 0], dtype=int32)
     """
 
     def __init__(

@@ -14,12 +14,10 @@ that half:
     r <- r n / sqrt(n^2 - 1) beta^(1/(2n))        beta  = (n - 1) / (n + 1)
 
 beta is the factor by which B contracts along d. gamma only takes out the determinant of that contraction, so
-that r is the radius of the ball
-with the volume of E: B and r then neither overflow nor underflow against each other, and r shrinks with the
-    volume, by the textbook factor
+that r is the radius of the ball with the volume of E: B and r then neither overflow nor underflow against each other,
+and r shrinks with the volume, by the textbook factor
 
-    vol(E_new) / vol(E) = (r_new / r)^n = (n / sqrt(n^2 - 1))^n sqrt((n - 1) / (n + 1)) < exp(-1 / (2 (n +
-    1))).
+    vol(E_new) / vol(E) = (r_new / r)^n = (n / sqrt(n^2 - 1))^n sqrt((n - 1) / (n + 1)) < exp(-1 / (2 (n + 1))).
 
 For n = 1 this is bisection: x <- x - r/2 sign(g), r <- r/2.
 """
@@ -58,7 +56,11 @@ class TestGD(GlobalVectorOptimizer):
             + 1).
         storage: of B: "dense", "factored" or "auto", see `SharedMatrix.identity`. The iterates agree to
             rounding.
-        name, **kwargs: see `GlobalVectorOptimizer`. There is no learning rate.
+        name, kwargs: see `GlobalVectorOptimizer`. There is no learning rate.
+
+    Example:
+        >>> method = TestGD(rad=2000.0, storage="factored")
+        >>> print(method.memory_plan(44_426))  # LeNet-5
     """
 
     __test__ = False  # the name is not meant for pytest

@@ -17,6 +17,10 @@ def lenet5(input_shape: Sequence[int] = (28, 28, 1), outputs: int = 10) -> keras
     Args:
         input_shape: (height, width, channels).
         outputs: classes or targets.
+
+    Example:
+        >>> lenet5().count_params()
+        44426
     """
     input_shape, outputs = arguments.shape("lenet5", arguments.IMAGE, input_shape), arguments.outputs(outputs)
     padding = "valid" if min(input_shape[:2]) >= 16 else "same"

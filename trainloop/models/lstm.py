@@ -15,6 +15,10 @@ def lstm(input_shape: Sequence[int] = (64,), outputs: int = 96) -> keras.Model:
     Args:
         input_shape: (length,) of sequences of tokens.
         outputs: size of the vocabulary, of what goes in and of what comes out.
+
+    Example:
+        >>> lstm(input_shape=(16,), outputs=10)(np.zeros([2, 16], "int32")).shape
+        TensorShape([2, 16, 10])
     """
     (length,), outputs = arguments.shape("lstm", arguments.TOKENS, input_shape), arguments.outputs(outputs)
     return keras.Sequential(

@@ -15,6 +15,10 @@ def mlp(input_shape: Sequence[int] = (28, 28, 1), outputs: int = 10, hidden: Seq
         input_shape: (height, width, channels) or (features,).
         outputs: classes or targets.
         hidden: widths of the hidden layers, possibly none.
+
+    Example:
+        >>> mlp(input_shape=(13,), outputs=3, hidden=(32, 16)).count_params()
+        1027
     """
     input_shape, outputs = arguments.shape("mlp", arguments.IMAGE_OR_ROW, input_shape), arguments.outputs(outputs)
     widths = [checks.integer("a width in hidden", width, at_least=1) for width in hidden]
@@ -34,6 +38,11 @@ def softmax_regression(input_shape: Sequence[int] = (28, 28, 1), outputs: int = 
     """Multinomial logistic regression, a convex problem; n = 7,850 for 28x28x1 images and 10 classes.
 
     With the squared error of regression data it is linear least squares.
+
+    Example:
+        >>> network = softmax_regression(input_shape=(4,), outputs=3)
+        >>> whole = ArrayData(x, y, batch_size=None)
+        >>> result = TrainLoop(network, NewtonCG(), loss).run(whole, steps=2)
     """
     model = mlp(input_shape, outputs, hidden=())
     model.name = "softmax_regression"

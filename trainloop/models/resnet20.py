@@ -19,6 +19,10 @@ def resnet20(input_shape: Sequence[int] = (28, 28, 1), outputs: int = 10) -> ker
     Args:
         input_shape: (height, width, channels), of any size.
         outputs: classes or targets.
+
+    Example:
+        >>> resnet20(input_shape=(32, 32, 3), outputs=100).output_shape
+        (None, 100)
     """
     input_shape, outputs = arguments.shape("resnet20", arguments.IMAGE, input_shape), arguments.outputs(outputs)
     image = keras.layers.Input(input_shape)

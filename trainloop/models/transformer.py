@@ -23,6 +23,11 @@ def transformer(input_shape: Sequence[int] = (64,), outputs: int = 96) -> keras.
     Args:
         input_shape: (length,) of sequences of tokens.
         outputs: size of the vocabulary, of what goes in and of what comes out.
+
+    Example:
+        >>> gpt = transformer(input_shape=(16,), outputs=10)
+        >>> TrainLoop(gpt, Adam(), loss).evaluate((np.zeros([4, 16], "int32"), np.ones([4, 16], "int32")))["loss"] > 1
+        True
     """
     (length,), outputs = arguments.shape("transformer", arguments.TOKENS, input_shape), arguments.outputs(outputs)
     tokens = keras.layers.Input((length,), dtype="int32")

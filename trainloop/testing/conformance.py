@@ -33,7 +33,14 @@ from trainloop.whole_vector import WholeVectorOptimizer
 
 
 class ConformanceError(AssertionError):
-    """A method breaks one of the promises; the message says which and how."""
+    """A method breaks one of the promises; the message says which and how.
+
+    Example:
+        >>> testing.check_optimizer(keras.optimizers.SGD)
+        Traceback (most recent call last):
+            ...
+        ConformanceError: make must return a new optimizer at each call, ...
+    """
 
 
 def check_optimizer(make: Callable[[], WholeVectorOptimizer]) -> None:
@@ -45,6 +52,9 @@ def check_optimizer(make: Callable[[], WholeVectorOptimizer]) -> None:
     Raises:
         ConformanceError: names the promise.
         ValueError: from the base class, which checks shapes and dtypes of what `update` returns while tracing.
+
+    Example:
+        >>> testing.check_optimizer(lambda: SimpleGD(0.01))
     """
     _check_config(make)
     for dtype in ("float32", "float64"):

@@ -31,6 +31,12 @@ class Problem:
         other_minima: values at which a descent method may rightly end instead: of a local minimiser, approached at
             infinity, or of a saddle that the gradients from x0 cannot tell from a minimiser.
         source: where the problem is from.
+
+    Example:
+        >>> f = lambda x: tf.reduce_sum(x**2)
+        >>> bowl = testing.Problem("bowl", f, np.ones(2), minimum=0.0, smooth=True, convex=True)
+        >>> minimize(bowl.fun, bowl.x0, SimpleGD(0.5)).f - bowl.minimum
+        0.0
     """
 
     name: str
@@ -68,7 +74,7 @@ def least_squares(
     """The smooth problem  f(x) = sum r_i(x)^2.
 
     Args:
-        name, x0, minimum, convex, **kwargs: see `Problem`.
+        name, x0, minimum, convex, kwargs: see `Problem`.
         residuals: x [n] -> r [m].
     """
 

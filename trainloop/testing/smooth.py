@@ -28,6 +28,10 @@ def extended_rosenbrock(n: int) -> Problem:
 
     Returns:
         A `Problem` with minimum 0 at ones, starting from (-1.2, 1, -1.2, 1, ...).
+
+    Example:
+        >>> testing.extended_rosenbrock(4).x0
+        array([-1.2,  1. , -1.2,  1. ])
     """
     if n < 2 or n % 2:
         raise ValueError(f"n must be even and positive, got {n}: every valley needs two variables")
@@ -52,6 +56,11 @@ def chained_rosenbrock(n: int) -> Problem:
 
     Returns:
         A `Problem` with minimum 0 at ones.
+
+    Example:
+        >>> valley = testing.chained_rosenbrock(10)
+        >>> valley.fun(tf.ones(10)).numpy() == valley.minimum
+        np.True_
     """
     if n < 2:
         raise ValueError(f"n must be at least 2, got {n}: the chain has n - 1 links")
