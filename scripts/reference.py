@@ -1,0 +1,63 @@
+"""The reference of the public names as web pages, from their docstrings and hints, by pdoc.
+
+    python scripts/reference.py
+    python scripts/reference.py --output build/reference
+
+Every warning is an error: where pdoc does not understand a docstring or a hint there are no pages.
+"""
+
+import inspect
+import pathlib
+import sys
+import warnings
+
+import click
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+# Beside what the package itself names: the bases of all methods, and words that docstrings refer to.
+MODULES = ("trainloop", "trainloop.whole_vector", "trainloop.wrapper", "trainloop.storage_choice", "trainloop.stopping")
+
+
+def give_public_names(keras, tf):
+    """Name classes of others as everybody imports them. By itself a page says in which private module they are made."""
+    named = {
+        "tf": (tf.Tensor, tf.Variable, tf.IndexedSlices, tf.DType),
+        "keras": (keras.Model, keras.Variable),
+        "keras.losses": (keras.losses.Loss,),
+        "keras.metrics": (keras.metrics.Metric, keras.metrics.Mean),
+        "keras.optimizers.schedules": (keras.optimizers.schedules.LearningRateSchedule,),
+    }
+    for module, classes in named.items():
+        for cls in classes:
+            cls.__module__ = module
+
+
+def add_equations(method):
+    """Put the equations, which stand at the top of a method's file, behind the first sentence of its class."""
+    first, _, rest = inspect.cleandoc(method.__doc__).partition("\n\n")
+    equations = sys.modules[method.__module__].__doc__.partition("\n\n")[2]
+    method.__doc__ = f"{first}\n\n{equations}\n\n{rest}"
+
+
+@click.command(help=__doc__.partition("\n")[0])
+@click.option("--output", default="build/reference", show_default=True, help="Folder for the pages.")
+def main(output):
+    import keras
+    import pdoc
+    import tensorflow as tf
+
+    import trainloop as tl
+
+    warnings.simplefilter("error")  # from here on: TensorFlow has some of its own
+    give_public_names(keras, tf)
+    for method in (tl.ALGORITHMS | tl.WRAPPERS).values():
+        add_equations(method)
+    pdoc.render.configure(docformat="google", show_source=False, template_directory=ROOT / "docs" / "reference")
+    # `minimize` is a function; the module of that name would have a page too.
+    pdoc.pdoc(*MODULES, "!trainloop.minimize", output_directory=pathlib.Path(output))
+    click.echo(f"{output}/trainloop.html")
+
+
+if __name__ == "__main__":
+    main()
