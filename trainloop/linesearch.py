@@ -98,8 +98,8 @@ def armijo(
     Example:
         >>> bowl, x = FunctionObjective(lambda x: tf.reduce_sum(x**2)), tf.constant([3.0, 4.0])
         >>> f, g = bowl.value_and_grad(x)
-        >>> linesearch.armijo(bowl, x, f, g, -g, t0=1.0).t.numpy()
-        np.float32(0.5)
+        >>> float(linesearch.armijo(bowl, x, f, g, -g, t0=1.0).t)
+        0.5
     """
     limit = checks.integer("max_evaluations", max_evaluations, at_least=2)
     rule = Backtracking(checks.real("decrease", decrease, above=0, below=1), limit)

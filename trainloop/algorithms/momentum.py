@@ -35,7 +35,7 @@ class Momentum(GlobalVectorOptimizer):
         >>> with tf.GradientTape() as tape:
         ...     f = loss(y, model(x))
         >>> optimizer.apply(tape.gradient(f, model.trainable_variables), model.trainable_variables)
-        >>> optimizer.state["velocity"].shape == optimizer.layout.size
+        >>> optimizer.state["velocity"].shape[0] == optimizer.layout.size
         True
     """
 

@@ -50,8 +50,8 @@ class SR1(GlobalObjectiveOptimizer):
 
     Example:
         >>> saddle = lambda x: x[0] ** 2 - x[1] ** 2 + x[1] ** 4
-        >>> minimize(saddle, [1.0, 0.1], SR1(radius=0.5)).x.round(6)
-        array([0.      , 0.707107])
+        >>> round(minimize(saddle, [1.0, 0.1], SR1(radius=0.5)).f, 6)
+        -0.25
     """
 
     def __init__(

@@ -59,8 +59,8 @@ def chained_rosenbrock(n: int) -> Problem:
 
     Example:
         >>> valley = testing.chained_rosenbrock(10)
-        >>> valley.fun(tf.ones(10)).numpy() == valley.minimum
-        np.True_
+        >>> float(valley.fun(tf.ones(10))), valley.minimum
+        (0.0, 0.0)
     """
     if n < 2:
         raise ValueError(f"n must be at least 2, got {n}: the chain has n - 1 links")
