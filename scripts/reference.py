@@ -14,6 +14,7 @@ import warnings
 import click
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # the package beside this file, wherever another copy of it is installed
 
 # Beside what the package itself names: the bases of all methods, and words that docstrings refer to.
 MODULES = ("trainloop", "trainloop.whole_vector", "trainloop.wrapper", "trainloop.storage_choice", "trainloop.stopping")
