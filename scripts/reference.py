@@ -7,6 +7,7 @@ Every warning is an error: where pdoc does not understand a docstring or a hint 
 """
 
 import inspect
+import operator
 import pathlib
 import sys
 import warnings
@@ -19,19 +20,20 @@ sys.path.insert(0, str(ROOT))  # the package beside this file, wherever another 
 # Beside what the package itself names: the bases of all methods, and words that docstrings refer to.
 MODULES = ("trainloop", "trainloop.whole_vector", "trainloop.wrapper", "trainloop.storage_choice", "trainloop.stopping")
 
+# Classes of others. By itself a page says in which private module they are made.
+OTHERS = (
+    *("tf.Tensor", "tf.Variable", "tf.IndexedSlices", "tf.DType", "tf.data.Dataset"),
+    *("keras.Model", "keras.Variable", "keras.losses.Loss", "keras.metrics.Metric", "keras.metrics.Mean"),
+    "keras.optimizers.schedules.LearningRateSchedule",
+)
 
-def give_public_names(keras, tf):
-    """Name classes of others as everybody imports them. By itself a page says in which private module they are made."""
-    named = {
-        "tf": (tf.Tensor, tf.Variable, tf.IndexedSlices, tf.DType),
-        "keras": (keras.Model, keras.Variable),
-        "keras.losses": (keras.losses.Loss,),
-        "keras.metrics": (keras.metrics.Metric, keras.metrics.Mean),
-        "keras.optimizers.schedules": (keras.optimizers.schedules.LearningRateSchedule,),
-    }
-    for module, classes in named.items():
-        for cls in classes:
-            cls.__module__ = module
+
+def give_public_names(**packages):
+    """Have the classes of others go by the names under which everybody imports them."""
+    for name in OTHERS:
+        package, _, path = name.partition(".")
+        cls = operator.attrgetter(path)(packages[package])
+        cls.__module__, _, cls.__qualname__ = name.rpartition(".")
 
 
 def add_equations(method):
@@ -51,7 +53,7 @@ def main(output):
     import trainloop as tl
 
     warnings.simplefilter("error")  # from here on: TensorFlow has some of its own
-    give_public_names(keras, tf)
+    give_public_names(keras=keras, tf=tf)
     for method in (tl.ALGORITHMS | tl.WRAPPERS).values():
         add_equations(method)
     pdoc.render.configure(docformat="google", show_source=False, template_directory=ROOT / "docs" / "reference")
