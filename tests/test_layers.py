@@ -15,7 +15,7 @@ LAYERS = [
     | {"json_values", "peak_memory", "picture", "eagerly"},
     {"checkpoint_file", "iterator_state", "random_state", "side_effects"}
     | {"data", "data_split", "datasets", "data_files", "tables", "sequences"}
-    | {"layout", "linalg", "models", "derivatives", "stored", "unmade"},
+    | {"layout", "linalg", "models", "derivatives", "stored", "typing", "unmade"},
     {
         "row_writing",
         "panels",

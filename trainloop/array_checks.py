@@ -25,7 +25,7 @@ def check_finite(name: str, values: np.ndarray) -> None:
         raise error(name, "finite values", received, "remove or replace them")
 
 
-def check_range(name: str, values: np.ndarray, low: int, high: int, advice: str) -> None:
+def check_range(name: str, values: np.ndarray, low: float, high: float, advice: str) -> None:
     """ValueError that names the first value outside low..high (both included)."""
     bad = (values < low) | (values > high)
     if bad.any():

@@ -11,7 +11,7 @@ Everything is tried on a few samples, outside of compiled code, so that what doe
 """
 
 import dataclasses
-from typing import Any
+import os
 
 import keras
 import numpy as np
@@ -20,13 +20,14 @@ import tensorflow as tf
 from trainloop import batch_loss, plugins, user_code
 from trainloop.data_split import DataSplit
 from trainloop.reconstruction import ReconstructionError
+from trainloop.typing import Loss, LossFn
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Assembly:
     """Parts that fit together.
 
-    Fields:
+    Attributes:
         data: where the samples come from.
         model: built, with fresh weights.
         loss, loss_fn: arguments of `TrainLoop`, one of them None.
@@ -34,24 +35,24 @@ class Assembly:
         train, test: (inputs, targets), the targets as the loss takes them.
 
     Example:
-        >>> parts = assemble("digits", "lenet5")
+        >>> parts = assemble("wine", "mlp")
         >>> loop = TrainLoop(parts.model, Adam(), parts.loss, loss_fn=parts.loss_fn, metrics=parts.metrics)
-        >>> loop.run(parts.train, epochs=5, validation_data=parts.test)
+        >>> result = loop.run(parts.train, epochs=5, validation_data=parts.test)
     """
 
     data: DataSplit
     model: keras.Model
-    loss: Any
-    loss_fn: Any
-    metrics: list
-    train: tuple
-    test: tuple
+    loss: Loss | None
+    loss_fn: LossFn | None
+    metrics: list[keras.metrics.Metric | str]
+    train: tuple[np.ndarray, np.ndarray]
+    test: tuple[np.ndarray, np.ndarray]
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Assembly({self.model.name} on {self.data!r})"
 
 
-def assemble(dataset, model, loss=None, seed=0):
+def assemble(dataset: str | os.PathLike | DataSplit, model: str, loss: str | None = None, seed: int = 0) -> Assembly:
     """The parts that words on a command line stand for. Sets the seeds of Python, NumPy and Keras.
 
     Args:
@@ -66,6 +67,11 @@ def assemble(dataset, model, loss=None, seed=0):
     Raises:
         FileNotFoundError: a file that is named does not exist.
         ValueError: what is named does not exist, does not work or does not fit together. One line.
+
+    Example:
+        >>> parts = assemble("diabetes", "mlp")
+        >>> parts.loss.name, parts.metrics, parts.model.output_shape
+        ('mean_squared_error', ['mean_absolute_error'], (None, 1))
     """
     keras.utils.set_random_seed(seed)
     data = dataset if isinstance(dataset, DataSplit) else plugins.find_data(dataset)

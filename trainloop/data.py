@@ -78,6 +78,12 @@ class ArrayData:
     Raises:
         ValueError: no samples, different lengths, arrays that are not numeric or not finite, or an argument
             outside the range given above.
+
+    Example:
+        >>> data = ArrayData(x, y, batch_size=5, seed=1)
+        >>> data.steps_per_epoch, data.remainder
+        (3, 2)
+        >>> inputs, targets = data.batch(data.order(epoch=0), start=0, size=5)
     """
 
     def __init__(
@@ -123,7 +129,7 @@ class ArrayData:
         return tf.constant(generator.permutation(self.size), tf.int32)
 
     def batch(self, order: tf.Tensor, start: tf.Tensor | int, size: tf.Tensor | int) -> Any:
-        """`gather_batch` on this object's arrays."""
+        """`gather_batch` on this object's arrays: the samples `order[start:start + size]` of each."""
         return gather_batch(self.arrays, order, start, size)
 
     def fingerprint(self) -> str:

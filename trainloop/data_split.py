@@ -29,7 +29,7 @@ _ONE = {_IMAGES: "image", _FEATURES: "row of features", _TOKENS: "sequence of to
 class DataSplit:
     """A training and a test set, checked on construction.
 
-    Fields:
+    Attributes:
         x_train, x_test: of one kind and, but for N, of one shape:
             images, float32 [N, H, W, C], finite, in [0, 1];
             features, float32 [N, d], finite;
@@ -42,6 +42,12 @@ class DataSplit:
 
     Raises:
         ValueError: any of the above does not hold.
+
+    Example:
+        >>> rows, targets = np.zeros([6, 3], "float32"), np.zeros([6, 2], "float32")
+        >>> data = DataSplit(rows[:4], targets[:4], rows[4:], targets[4:], classes=None)
+        >>> data.kind, data.input_shape, data.outputs
+        ('features', (3,), 2)
     """
 
     x_train: np.ndarray

@@ -55,6 +55,11 @@ def load(name: str | os.PathLike) -> DataSplit:
     Raises:
         FileNotFoundError: the path, or one of the four IDX files, does not exist.
         ValueError: unknown name, failed download, unreadable file, or data that do not fit the above.
+
+    Example:
+        >>> data = load("wine")
+        >>> data.x_train.shape, data.classes
+        ((142, 13), 3)
     """
     if not isinstance(name, (str, os.PathLike)):
         raise error("name", "a data set name or a path", repr(name), "pass a str or a Path")

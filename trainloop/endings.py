@@ -1,10 +1,16 @@
 """Hooks that end a run, and one that chooses the weights it ends with."""
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from trainloop import checks
-from trainloop.hooks import Hook
+from trainloop.history import RunResult
+from trainloop.hooks import Hook, Progress
 from trainloop.monitor import Monitor
+
+if TYPE_CHECKING:
+    from trainloop.loop import TrainLoop
 
 
 class EarlyStopping(Hook):
@@ -18,27 +24,34 @@ class EarlyStopping(Hook):
         patience: so many epochs in a row without improvement end the run, at least 1.
         by: what counts as an improvement must be larger than this.
         larger_is_better: None finds out by the name.
+
+    Example:
+        >>> loop = TrainLoop(model, Adam(0.01), loss, hooks=[EarlyStopping("loss", patience=2, by=0.5)])
+        >>> len(loop.run((x, y), epochs=100).epochs["loss"])
+        3
     """
 
-    def __init__(self, monitor="val_loss", patience=5, by=0.0, larger_is_better=None):
+    def __init__(
+        self, monitor: str = "val_loss", patience: int = 5, by: float = 0.0, larger_is_better: bool | None = None
+    ) -> None:
         super().__init__()
         self._monitor = Monitor(monitor, larger_is_better, by)
         self._patience = checks.integer("patience", patience, at_least=1)
         self._loop, self._epochs = None, 0
 
-    def on_start(self, loop):
+    def on_start(self, loop: "TrainLoop") -> None:
         self._loop = loop
 
-    def on_epoch(self, progress, summary):
+    def on_epoch(self, progress: Progress, summary: dict[str, Any]) -> None:
         self._epochs = 0 if self._monitor.is_better(summary) else self._epochs + 1
         if self._epochs >= self._patience:
             name, best = self._monitor.name, self._monitor.best
             self._loop.stop(f"{name} was not better than {best} for {self._epochs} epochs")
 
-    def state(self):
+    def state(self) -> dict[str, Any]:
         return {"epochs": self._epochs, **self._monitor.state()}
 
-    def load_state(self, state):
+    def load_state(self, state: dict[str, Any]) -> None:
         self._epochs = state["epochs"]
         self._monitor.load_state(state)
 
@@ -58,9 +71,21 @@ class StopWhen(Hook):
 
     Raises:
         ValueError: no condition, or one out of range.
+
+    Example:
+        >>> loop = TrainLoop(model, Adam(0.01), loss, hooks=[StopWhen(f_target=100.0, seconds=3600)])
+        >>> loop.run((x, y), epochs=1000).message
+        'the loss is at most f_target = 100'
     """
 
-    def __init__(self, f_target=None, seconds=None, evaluations=None, *, every_steps=None):
+    def __init__(
+        self,
+        f_target: float | None = None,
+        seconds: float | None = None,
+        evaluations: int | None = None,
+        *,
+        every_steps: int | None = None,
+    ) -> None:
         super().__init__(every_steps)
         if f_target is None and seconds is None and evaluations is None:
             raise ValueError("StopWhen needs f_target=..., seconds=... or evaluations=...; received none of them")
@@ -69,10 +94,10 @@ class StopWhen(Hook):
         self._evaluations = None if evaluations is None else checks.integer("evaluations", evaluations, at_least=1)
         self._loop, self._met = None, False  # whether the target was met since the last look
 
-    def on_start(self, loop):
+    def on_start(self, loop: "TrainLoop") -> None:
         self._loop = loop
 
-    def on_block(self, progress):
+    def on_block(self, progress: Progress) -> None:
         if self._f_target is not None:
             losses = progress.logs["loss"]
             self._met |= bool(np.any(np.isfinite(losses) & (losses <= self._f_target)))
@@ -81,13 +106,13 @@ class StopWhen(Hook):
                 self._loop.stop(reason)
             self._met = False
 
-    def on_end(self, result):
+    def on_end(self, result: RunResult) -> None:
         self._met = False  # what a later run looks for, it has to find itself
 
-    def state(self):
+    def state(self) -> dict[str, Any]:
         return {"met": self._met}
 
-    def load_state(self, state):
+    def load_state(self, state: dict[str, Any]) -> None:
         self._met = state["met"]
 
     def _reasons(self, progress):
@@ -108,28 +133,32 @@ class RestoreBest(Hook):
     Args:
         monitor: name of a number of the epochs' summaries.
         larger_is_better: None finds out by the name.
+
+    Example:
+        >>> loop = TrainLoop(model, SimpleGD(1.0), loss, metrics=["accuracy"], hooks=[RestoreBest("val_accuracy")])
+        >>> result = loop.run((x, y), epochs=3, validation_data=(x, y))
     """
 
-    def __init__(self, monitor="val_loss", larger_is_better=None):
+    def __init__(self, monitor: str = "val_loss", larger_is_better: bool | None = None) -> None:
         super().__init__()
         self._monitor = Monitor(monitor, larger_is_better)
         self._model, self._weights = None, []
 
-    def on_start(self, loop):
+    def on_start(self, loop: "TrainLoop") -> None:
         self._model = loop.model
 
-    def on_epoch(self, progress, summary):
+    def on_epoch(self, progress: Progress, summary: dict[str, Any]) -> None:
         if self._monitor.is_better(summary):
             self._weights = self._model.get_weights()
 
-    def on_end(self, result):
+    def on_end(self, result: RunResult) -> None:
         if self._weights:
             self._model.set_weights(self._weights)
 
-    def state(self):
+    def state(self) -> dict[str, Any]:
         return self._monitor.state() | {f"weights_{i:03d}": array for i, array in enumerate(self._weights)}
 
-    def load_state(self, state):
+    def load_state(self, state: dict[str, Any]) -> None:
         self._monitor.load_state(state)
         names = [name for name in state if name.startswith("weights_")]
         # By number: as text, "weights_1000" comes before "weights_101".

@@ -1,9 +1,12 @@
 """Objectives without a network: any TensorFlow function of x, or a sum of squares of one."""
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from trainloop import derivatives
 from trainloop.objective import Objective
+from trainloop.typing import Evaluated
 
 
 class FunctionObjective(Objective):
@@ -19,16 +22,16 @@ class FunctionObjective(Objective):
         array([12., 48.], dtype=float32)
     """
 
-    def __init__(self, fun):
+    def __init__(self, fun: Callable[[tf.Tensor], tf.Tensor | Evaluated]) -> None:
         if not callable(fun):
             raise ValueError(f"fun must be a function of x or an Objective, received {fun!r}")
         self._fun = fun
         self._known_to_stop = None
 
-    def value(self, x):
+    def value(self, x: tf.Tensor) -> tf.Tensor:
         return self._call(x)[0]
 
-    def value_and_grad(self, x):
+    def value_and_grad(self, x: tf.Tensor) -> Evaluated:
         with tf.GradientTape() as tape:
             tape.watch(x)
             f, g = self._call(x)
@@ -42,7 +45,7 @@ class FunctionObjective(Objective):
             )
         return f, tf.convert_to_tensor(g)
 
-    def hvp(self, x, v):
+    def hvp(self, x: tf.Tensor, v: tf.Tensor) -> tf.Tensor:
         """H(x) v by autodiff; by differences where fun stops gradients or its g cannot be differentiated."""
         product = None if self._stops_gradients(x) else self._product_by_autodiff(x, v)
         if product is None:
@@ -98,29 +101,30 @@ class LeastSquares(Objective):
 
     Example:
         >>> rosenbrock = LeastSquares(lambda x: tf.stack([10 * (x[1] - x[0] ** 2), 1 - x[0]]))
-        >>> minimize(rosenbrock, [-1.2, 1.0], LevenbergMarquardt()).x
+        >>> minimize(rosenbrock, [-1.2, 1.0], LevenbergMarquardt()).x.round(3)
+        array([1., 1.])
     """
 
-    def __init__(self, residuals):
+    def __init__(self, residuals: Callable[[tf.Tensor], tf.Tensor]) -> None:
         if not callable(residuals):
             raise ValueError(f"residuals must be a function of x, received {residuals!r}")
         self._residuals = residuals
         self._f = FunctionObjective(lambda x: tf.reduce_sum(tf.square(self._checked_residuals(x))))
 
-    def value(self, x):
+    def value(self, x: tf.Tensor) -> tf.Tensor:
         return self._f.value(x)
 
-    def value_and_grad(self, x):
+    def value_and_grad(self, x: tf.Tensor) -> Evaluated:
         return self._f.value_and_grad(x)
 
-    def hvp(self, x, v):
+    def hvp(self, x: tf.Tensor, v: tf.Tensor) -> tf.Tensor:
         return self._f.hvp(x, v)
 
-    def ggnvp(self, x, v):
+    def ggnvp(self, x: tf.Tensor, v: tf.Tensor) -> tf.Tensor:
         r = derivatives.Linearised(self._checked_residuals, x)
         return 2 * r.vjp(r.jvp(v))
 
-    def ggn(self, x):
+    def ggn(self, x: tf.Tensor) -> tf.Tensor:
         r = derivatives.Linearised(self._checked_residuals, x)
         jacobian = tf.map_fn(r.jvp, tf.eye(x.shape[0], dtype=x.dtype))  # J', [n, m]
         return 2 * tf.linalg.matmul(jacobian, jacobian, transpose_b=True)

@@ -3,11 +3,16 @@
 import base64
 import dataclasses
 import html
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from trainloop.json_values import plain
 from trainloop.status import Status
+from trainloop.typing import Path
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -26,24 +31,30 @@ class RunResult:
         step: steps the optimizer has taken in its life.
         seconds: wall-clock seconds of this run.
         evaluations: how often the objective and its gradient were evaluated in this run, by kind.
+
+    Example:
+        >>> result = TrainLoop(model, Adam(), loss).run((x, y), epochs=2)
+        >>> result.history["loss"].shape, result.status.name
+        ((2,), 'FINISHED')
+        >>> figure = result.plot("curves.png")
     """
 
     status: Status
     message: str
-    history: dict
-    epochs: dict
+    history: dict[str, np.ndarray]
+    epochs: dict[str, np.ndarray]
     step: int
     seconds: float
-    evaluations: dict
+    evaluations: dict[str, int]
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         counts = ", ".join(f"{count} {kind}" for kind, count in self.evaluations.items() if count)
         return (
             f"RunResult({self.status.name}: {self.message}; step {self.step}, {self.seconds:.1f} s; "
             f"evaluations: {counts}; history: {_shortened(self.history)}; epochs: {_shortened(self.epochs)})"
         )
 
-    def plot(self, path=None, title=""):
+    def plot(self, path: Path | None = None, title: str = "") -> "Figure":
         """Loss, metrics, gradient norm and the method's own scalars over the steps, as a figure.
 
         Args:
@@ -60,7 +71,7 @@ class RunResult:
             figure.savefig(path, dpi=120)
         return figure
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """Everything as JSON has it: arrays are lists, NaN and infinities are None, the status is its name."""
         columns = {
             part: {name: [plain(value) for value in values] for name, values in getattr(self, part).items()}

@@ -9,8 +9,18 @@ Python between two compiled blocks; the loop ends a block exactly where a hook w
 
 import contextlib
 import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from trainloop import checks
+from trainloop.history import RunResult
+from trainloop.proposed_step import ProposedStep
+from trainloop.status import Status
+from trainloop.typing import Scalar
+
+if TYPE_CHECKING:
+    from trainloop.loop import TrainLoop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,17 +36,24 @@ class Progress:
         logs: the last block: one array entry per step under "step", "epoch", "samples", "loss", "grad_norm",
             every scalar of the state and what hooks watch.
         metrics: the metrics over the epoch so far.
+
+    Example:
+        >>> class Say(Hook):
+        ...     def on_step(self, progress):
+        ...         print(f"step {progress.step}: loss {progress.logs['loss'][-1]:.3f}")
+        ...
+        >>> result = TrainLoop(model, Adam(), loss, hooks=[Say(every_steps=2)]).run((x, y), epochs=4)
     """
 
     step: int
     epoch: int
     epoch_step: int
-    steps_per_epoch: int
+    steps_per_epoch: int | None
     run_step: int
-    run_steps: int
+    run_steps: int | None
     seconds: float
-    logs: dict
-    metrics: dict
+    logs: dict[str, np.ndarray]
+    metrics: dict[str, float]
 
 
 class Hook:
@@ -44,14 +61,21 @@ class Hook:
 
     Args:
         every_steps: call `on_step` after each step whose number is a multiple of this; None for never.
+
+    Example:
+        >>> class StepLength(Hook):
+        ...     def watch(self, step):
+        ...         return {"step_length": tf.norm(step.x_new - step.x)}
+        ...
+        >>> TrainLoop(model, Adam(), loss, hooks=[StepLength()]).run((x, y), epochs=2).history["step_length"]
     """
 
-    def __init__(self, every_steps=None):
+    def __init__(self, every_steps: int | None = None) -> None:
         self.every_steps = (
             every_steps if every_steps is None else checks.integer("every_steps", every_steps, at_least=1)
         )
 
-    def watch(self, step):
+    def watch(self, step: ProposedStep) -> dict[str, Scalar]:
         """What is worth logging about every step: traced into the compiled one, so tensors in, tensors out.
 
             def watch(self, step):
@@ -66,16 +90,16 @@ class Hook:
         """
         return {}
 
-    def on_start(self, loop):
+    def on_start(self, loop: "TrainLoop") -> None:
         """Before the first step. Keep `loop` to read its `model` and `optimizer` or to call `stop(reason)`."""
 
-    def on_block(self, progress):
+    def on_block(self, progress: Progress) -> None:
         """After every block of steps, whatever its length; `progress.logs` has all its steps."""
 
-    def on_step(self, progress):
-        """After every `every_steps`-th step exactly."""
+    def on_step(self, progress: Progress) -> None:
+        """After every `every_steps`-th step exactly, whose numbers are the last ones in `progress.logs`."""
 
-    def on_epoch(self, progress, summary):
+    def on_epoch(self, progress: Progress, summary: dict[str, Any]) -> None:
         """After every epoch, validation included.
 
         Args:
@@ -83,7 +107,7 @@ class Hook:
             summary: dict of numbers: the epoch's entry in `RunResult.epochs`.
         """
 
-    def on_rest(self, progress, status):
+    def on_rest(self, progress: Progress, status: Status) -> None:
         """After every block when all other hooks, the validation and the log are done with it: the place to save.
 
         Args:
@@ -91,21 +115,21 @@ class Hook:
             status: a `Status`: RUNNING, or how the run is about to end.
         """
 
-    def on_end(self, result):
+    def on_end(self, result: RunResult) -> None:
         """After the last step, and also when the run fails or is interrupted: the place to close files.
 
         Args:
             result: the `RunResult` so far.
         """
 
-    def state(self):
+    def state(self) -> dict[str, Any]:
         """What this hook has to remember when the run is interrupted: dict of JSON-able values and NumPy arrays.
 
         As everywhere in JSON, keys of dicts come back as strings and tuples as lists.
         """
         return {}
 
-    def load_state(self, state):
+    def load_state(self, state: dict[str, Any]) -> None:
         """Be as this hook was when `state` returned this dict. Called before `on_start`, or in the midst of a run.
 
         Weights and the method's state are put back after it.

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import html
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
@@ -12,6 +13,10 @@ from trainloop import eagerly, linalg
 from trainloop import state as states
 from trainloop.layout import FlatLayout
 from trainloop.status import Status
+from trainloop.typing import Path
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _HEADINGS = ("variable", "shape", "|x|", "|g|", "|step|", "|step|/|x|", "max |g|", "g = 0", "not finite: g", "step")
 
@@ -29,6 +34,14 @@ class Inspection:
         state: the vectors of length n among the new state, by path.
         scalars: its scalars by path, as they are logged.
         status: a `Status`. A negative one means that the step would not be taken.
+
+    Example:
+        >>> loop = TrainLoop(model, Momentum(0.1), loss)
+        >>> seen = loop.inspect((x, y))
+        >>> seen.status.name, seen.state["velocity"].shape == seen.x.shape
+        ('RUNNING', True)
+        >>> float(np.round(seen.angle, 3))  # the first step goes along -g
+        0.0
     """
 
     layout: FlatLayout
@@ -36,34 +49,34 @@ class Inspection:
     x: np.ndarray
     g: np.ndarray
     x_new: np.ndarray
-    state: dict
-    scalars: dict
+    state: dict[str, np.ndarray]
+    scalars: dict[str, float]
     status: Status
 
     @functools.cached_property
-    def step(self):
+    def step(self) -> np.ndarray:
         """[n], x_new - x."""
         with np.errstate(invalid="ignore", over="ignore"):
             return self.x_new - self.x
 
     @property
-    def message(self):
+    def message(self) -> str:
         """The status as a sentence."""
         return self.status.sentence
 
     @functools.cached_property
-    def angle(self):
+    def angle(self) -> float:
         """Between -g and the step, in degrees: 0 is steepest descent, above 90 leads uphill; NaN where one is zero."""
         return float(linalg.angle(tf.constant(-self.g), tf.constant(self.step)))
 
-    def norms(self):
+    def norms(self) -> dict[str, dict[str, float]]:
         """{variable: {"x": its Euclidean norm, "g": that of its gradient, "step": of its change}}."""
         return {
             name: {kind: _norm(vector[self.layout.span(name)]) for kind, vector in self._vectors().items()}
             for name in self.layout.names
         }
 
-    def histogram(self, path=None):
+    def histogram(self, path: Path | None = None) -> "Figure":
         """How large the entries of x, g and the step are in every variable, as a picture.
 
         Args:

@@ -10,10 +10,14 @@ A layer that learns nothing, or explodes, shows here long before the loss tells.
 the gradient: 0 is steepest descent, 90 a step along which f does not change in first order, and beyond that it rises.
 """
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 from trainloop import checks, linalg
 from trainloop.hooks import Hook
+from trainloop.proposed_step import ProposedStep
+from trainloop.typing import Scalar
 
 # What names of these columns begin with: too many of them to be shown one by one.
 PREFIXES = ("norm/", "angle/")
@@ -33,19 +37,19 @@ class LayerNorms(Hook):
 
     Example:
         >>> loop = TrainLoop(model, Momentum(), loss, hooks=[LayerNorms(of=("g", "velocity"))])
-        >>> loop.run(data, epochs=5).history["norm/velocity/mlp/dense1/kernel"]
+        >>> norms = loop.run((x, y), epochs=5).history["norm/velocity/mlp/dense1/kernel"]
     """
 
-    def __init__(self, of=("x", "g", "step")):
+    def __init__(self, of: Sequence[str] = ("x", "g", "step")) -> None:
         super().__init__()
         named = isinstance(of, (tuple, list)) and of and all(isinstance(name, str) for name in of)
         if not named or len(set(of)) < len(of):
             raise ValueError(f"of must be a list of distinct names such as ('x', 'g', 'step'), received {of!r}")
         self._of = tuple(of)
 
-    def watch(self, step):
+    def watch(self, step: ProposedStep) -> dict[str, Scalar]:
         vectors = step.vectors()
-        columns = {}
+        columns: dict[str, Scalar] = {}
         for name in self._of:
             vector = vectors[checks.choice("of", name, ["x", "g", "step", *step.state_vectors()])]
             norms = tf.unstack(_norms(vector, step.layout))

@@ -20,12 +20,15 @@ import hashlib
 import itertools
 import math
 import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from trainloop import xla
+from trainloop.typing import Variable
 
 # Pieces of about this many numbers take longer to copy than to ask for one by one.
 _LONG_PIECE = 2**14
@@ -50,8 +53,8 @@ class FlatLayout:
         (9, slice(6, 9, None))
     """
 
-    names: tuple
-    shapes: tuple
+    names: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
     dtype: str = "float32"
 
     def __post_init__(self):
@@ -69,7 +72,7 @@ class FlatLayout:
             raise ValueError(f"a layout's dtype must be a real floating type, received {self.dtype}")
 
     @classmethod
-    def of(cls, variables):
+    def of(cls, variables: Iterable[Variable]) -> "FlatLayout":
         """The layout of variables in the order given.
 
         The dtype is the smallest that holds them all exactly (float32 and float64 give float64), so that
@@ -83,12 +86,12 @@ class FlatLayout:
         return cls(names, tuple(v.shape for v in variables), _common_dtype(variables))
 
     @functools.cached_property
-    def sizes(self):
+    def sizes(self) -> tuple[int, ...]:
         """Number of entries of each tensor."""
         return tuple(math.prod(shape) for shape in self.shapes)
 
     @property
-    def size(self):
+    def size(self) -> int:
         """n, the length of the vector."""
         return sum(self.sizes)
 
@@ -97,7 +100,7 @@ class FlatLayout:
         ends = list(itertools.accumulate(self.sizes, initial=0))
         return {name: slice(*ends[i : i + 2]) for i, name in enumerate(self.names)}
 
-    def span(self, name):
+    def span(self, name: str) -> slice:
         """The part of the vector that belongs to one tensor: `x[layout.span("dense/kernel")]`.
 
         Works on x, g and every state vector of length n.
@@ -109,7 +112,7 @@ class FlatLayout:
             raise ValueError(f"no tensor is called {name!r}; the layout has: {', '.join(self.names)}")
         return self._spans[name]
 
-    def mask(self, predicate):
+    def mask(self, predicate: Callable[[str], bool]) -> tf.Tensor:
         """Which entries of the vector belong to tensors whose name satisfies a predicate.
 
         Args:
@@ -122,12 +125,12 @@ class FlatLayout:
         chosen = [np.full(size, bool(predicate(name))) for name, size in zip(self.names, self.sizes, strict=True)]
         return tf.constant(np.concatenate([np.zeros(0, bool), *chosen]))
 
-    def fingerprint(self):
+    def fingerprint(self) -> str:
         """A short text that two layouts share exactly when names, shapes, order and dtype agree."""
         text = repr((self.names, self.shapes, self.dtype))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def pack(self, tensors):
+    def pack(self, tensors: Iterable[tf.Tensor | tf.IndexedSlices | None]) -> tf.Tensor:
         """k tensors end to end.
 
         Args:
@@ -174,7 +177,7 @@ class FlatLayout:
             )
         return tf.cast(tf.reshape(tensor, [math.prod(shape)]), self.dtype)
 
-    def unpack(self, x):
+    def unpack(self, x: tf.Tensor) -> list[tf.Tensor]:
         """The inverse of `pack`: k tensors of the layout's shapes.
 
         Args:
@@ -219,16 +222,21 @@ class VariableVector:
 
     Raises:
         ValueError: a variable occurs twice, or is not floating.
+
+    Example:
+        >>> vector = VariableVector(model.trainable_variables)
+        >>> w = vector.read()
+        >>> vector.assign(w * (1 - 0.1 * tf.cast(vector.layout.mask(lambda name: "bias" not in name), w.dtype)))
     """
 
-    def __init__(self, variables):
+    def __init__(self, variables: Iterable[Variable]) -> None:
         self.variables = tuple(variables)
         self._native = tuple(map(_native, self.variables))
         if len({id(v) for v in self._native}) != len(self._native):
             raise ValueError("a variable occurs twice; pass each variable once, as model.trainable_variables does")
         self.layout = FlatLayout.of(self.variables)
 
-    def arrange(self, items, variables):
+    def arrange(self, items: Iterable[Any], variables: Iterable[Variable]) -> list[Any]:
         """Items that belong to variables in some order, in the order of the vector.
 
         Args:
@@ -254,12 +262,12 @@ class VariableVector:
             raise ValueError(f"each variable must be given once, received {twice} more than once")
         return [by_identity[id(native)] for native in self._native]
 
-    def read(self):
+    def read(self) -> tf.Tensor:
         """All variables as one vector [n] of the layout's dtype."""
         return self.layout.pack(self._native)
 
-    def assign(self, x):
-        """Write a vector [n] back into the variables, each piece cast to its variable's dtype."""
+    def assign(self, x: tf.Tensor) -> None:
+        """Write a vector x [n] back into the variables, each piece cast to its variable's dtype."""
         for variable, piece in zip(self._native, self.layout.unpack(x), strict=True):
             variable.assign(tf.cast(piece, variable.dtype))
 

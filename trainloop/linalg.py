@@ -75,7 +75,7 @@ def fails(comparison):
     return tf.where(comparison, False, True)
 
 
-def lower(best, candidate):
+def lower(best: tuple[tf.Tensor, tf.Tensor], candidate: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
     """The one of two points (x [n], f []) with the smaller f; the first where f of the second is NaN."""
     return tuple(choose(candidate[1] < best[1], new, old) for new, old in zip(candidate, best, strict=True))
 

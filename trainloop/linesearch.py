@@ -19,6 +19,7 @@ in a `tf.function`, in loops, under XLA, in float32 and float64. What a caller c
 What they do not do: choose the direction or t0. For Newton-like directions t0 = 1; else a guess from the step before.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -27,7 +28,11 @@ from trainloop import checks, linalg
 from trainloop.backtracking import Backtracking
 from trainloop.line import can_descend, line_through, point
 from trainloop.more_thuente import MoreThuente
+from trainloop.objective import Objective
 from trainloop.secant2 import HagerZhang
+from trainloop.typing import Scalar
+
+__all__ = ["LineSearch", "armijo", "hager_zhang", "strong_wolfe"]
 
 
 class LineSearch(NamedTuple):
@@ -40,6 +45,13 @@ class LineSearch(NamedTuple):
         g: [n] gradient at this x.
         evaluations: int32 [] how often the objective was called.
         success: bool [] whether the conditions hold at t.
+
+    Example:
+        >>> bowl, x = FunctionObjective(lambda x: tf.reduce_sum(x**2)), tf.constant([3.0, 4.0])
+        >>> f, g = bowl.value_and_grad(x)
+        >>> uphill = linesearch.armijo(bowl, x, f, g, g, 1.0)
+        >>> bool(uphill.success), int(uphill.evaluations), float(uphill.t)
+        (False, 0, 0.0)
     """
 
     t: tf.Tensor
@@ -50,7 +62,17 @@ class LineSearch(NamedTuple):
     success: tf.Tensor
 
 
-def armijo(objective, x, f, g, d, t0, *, decrease=1e-4, max_evaluations=20):
+def armijo(
+    objective: Objective,
+    x: tf.Tensor,
+    f: Scalar,
+    g: tf.Tensor,
+    d: tf.Tensor,
+    t0: Scalar,
+    *,
+    decrease: float = 1e-4,
+    max_evaluations: int = 20,
+) -> LineSearch:
     """Backtracking to a step with sufficient decrease.
 
         f(x + t d) <= f(x) + decrease t g'd           Nocedal and Wright (2006), equation 3.6a
@@ -72,6 +94,12 @@ def armijo(objective, x, f, g, d, t0, *, decrease=1e-4, max_evaluations=20):
 
     Raises:
         ValueError: a constant outside of its interval.
+
+    Example:
+        >>> bowl, x = FunctionObjective(lambda x: tf.reduce_sum(x**2)), tf.constant([3.0, 4.0])
+        >>> f, g = bowl.value_and_grad(x)
+        >>> float(linesearch.armijo(bowl, x, f, g, -g, t0=1.0).t)
+        0.5
     """
     limit = checks.integer("max_evaluations", max_evaluations, at_least=2)
     rule = Backtracking(checks.real("decrease", decrease, above=0, below=1), limit)
@@ -85,7 +113,18 @@ def armijo(objective, x, f, g, d, t0, *, decrease=1e-4, max_evaluations=20):
     return _search(rule, evaluate, x, f, g, d, t0, limit)
 
 
-def strong_wolfe(objective, x, f, g, d, t0, *, decrease=1e-4, curvature=0.9, max_evaluations=20):
+def strong_wolfe(
+    objective: Objective,
+    x: tf.Tensor,
+    f: Scalar,
+    g: tf.Tensor,
+    d: tf.Tensor,
+    t0: Scalar,
+    *,
+    decrease: float = 1e-4,
+    curvature: float = 0.9,
+    max_evaluations: int = 20,
+) -> LineSearch:
     """The search of More and Thuente (1994) for a step that satisfies the strong Wolfe conditions.
 
         f(x + t d) <= f(x) + decrease t g'd                 Nocedal and Wright (2006), equations 3.7
@@ -110,6 +149,13 @@ def strong_wolfe(objective, x, f, g, d, t0, *, decrease=1e-4, curvature=0.9, max
 
     Raises:
         ValueError: a constant outside of its interval.
+
+    Example:
+        >>> bowl, x = FunctionObjective(lambda x: tf.reduce_sum(x**2)), tf.constant([3.0, 4.0])
+        >>> f, g = bowl.value_and_grad(x)
+        >>> found = linesearch.strong_wolfe(bowl, x, f, g, -g, t0=0.01, curvature=0.1)
+        >>> bool(tf.abs(tf.tensordot(found.g, g, 1)) <= 0.1 * tf.tensordot(g, g, 1))
+        True
     """
     rule = MoreThuente(*_wolfe_constants(decrease, curvature))
     limit = checks.integer("max_evaluations", max_evaluations, at_least=1)
@@ -117,9 +163,21 @@ def strong_wolfe(objective, x, f, g, d, t0, *, decrease=1e-4, curvature=0.9, max
 
 
 def hager_zhang(
-    objective, x, f, g, d, t0, *,
-    decrease=0.1, curvature=0.9, epsilon=1e-6, theta=0.5, gamma=0.66, rho=5.0, max_evaluations=50,
-):  # fmt: skip
+    objective: Objective,
+    x: tf.Tensor,
+    f: Scalar,
+    g: tf.Tensor,
+    d: tf.Tensor,
+    t0: Scalar,
+    *,
+    decrease: float = 0.1,
+    curvature: float = 0.9,
+    epsilon: float = 1e-6,
+    theta: float = 0.5,
+    gamma: float = 0.66,
+    rho: float = 5.0,
+    max_evaluations: int = 50,
+) -> LineSearch:
     """The search of Hager and Zhang (2005), section 4, for a step that satisfies the (approximate) Wolfe conditions.
 
     With phi(t) = f(x + t d), either of
@@ -148,6 +206,12 @@ def hager_zhang(
 
     Raises:
         ValueError: a constant outside of its interval.
+
+    Example:
+        >>> cosh, x = FunctionObjective(lambda x: tf.reduce_sum(tf.cosh(x))), tf.constant([1.0, 2.0])
+        >>> f, g = cosh.value_and_grad(x)
+        >>> bool(linesearch.hager_zhang(cosh, x, f, g, -g, t0=1.0).f < f)
+        True
     """
     checks.real("decrease", decrease, above=0, below=0.5)
     rule = HagerZhang(
@@ -161,7 +225,7 @@ def hager_zhang(
     return _search(rule, _with_gradient(objective), x, f, g, d, t0, limit)
 
 
-def _wolfe_constants(decrease, curvature):
+def _wolfe_constants(decrease: float, curvature: float) -> tuple[float, float]:
     decrease = checks.real("decrease", decrease, above=0, below=1)
     return decrease, checks.real("curvature", curvature, at_least=decrease, below=1)
 
@@ -229,4 +293,8 @@ def _as_tensor(value, dtype):
 
 
 # By name, as methods take them for an argument.
-SEARCHES = {"strong_wolfe": strong_wolfe, "hager_zhang": hager_zhang, "armijo": armijo}
+SEARCHES: dict[str, Callable[..., LineSearch]] = {
+    "strong_wolfe": strong_wolfe,
+    "hager_zhang": hager_zhang,
+    "armijo": armijo,
+}

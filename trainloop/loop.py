@@ -24,6 +24,9 @@ What holds at every moment:
 With `eager=True` the same steps run as plain Python; `inspect` computes 1 to 3 without the commit.
 """
 
+from collections.abc import Iterable, Sequence
+
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -33,8 +36,9 @@ from trainloop.checkpoint_folder import CheckpointFolder
 from trainloop.engine import Engine
 from trainloop.evaluations import KINDS, Counted, Evaluations
 from trainloop.feeds import NO_DATA, WithFeed, as_feed
-from trainloop.hooks import end_all
-from trainloop.inspection import Inspector
+from trainloop.history import RunResult
+from trainloop.hooks import Hook, end_all
+from trainloop.inspection import Inspection, Inspector
 from trainloop.layout import VariableVector
 from trainloop.metrics import MetricSet
 from trainloop.model_objective import ModelObjective
@@ -43,7 +47,9 @@ from trainloop.optimizer import GlobalObjectiveOptimizer
 from trainloop.pace import Pace
 from trainloop.side_effects import SideEffects
 from trainloop.status import Status, TrainingError
+from trainloop.typing import Data, Loss, LossFn, Path
 from trainloop.watching import Watches
+from trainloop.whole_vector import WholeVectorOptimizer
 
 
 class TrainLoop:
@@ -77,25 +83,26 @@ class TrainLoop:
     Example:
         >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         >>> loop = TrainLoop(model, TestGD(), loss, metrics=["accuracy"])
-        >>> result = loop.run((x, y), epochs=5, validation_data=(x_test, y_test))
-        >>> result.epochs["val_accuracy"]
+        >>> result = loop.run((x, y), epochs=5, validation_data=(x, y))
+        >>> len(result.epochs["val_accuracy"])
+        5
     """
 
     def __init__(
         self,
-        model,
-        optimizer,
-        loss=None,
+        model: keras.Model,
+        optimizer: WholeVectorOptimizer,
+        loss: Loss | None = None,
         *,
-        loss_fn=None,
-        metrics=(),
-        hooks=(),
-        jit_compile=False,
-        steps_per_call=None,
-        microbatch_size=None,
-        on_nonfinite="stop",
-        eager=False,
-    ):
+        loss_fn: LossFn | None = None,
+        metrics: Sequence[keras.metrics.Metric | str] = (),
+        hooks: Iterable[Hook] = (),
+        jit_compile: bool = False,
+        steps_per_call: int | None = None,
+        microbatch_size: int | None = None,
+        on_nonfinite: str = "stop",
+        eager: bool = False,
+    ) -> None:
         loop_arguments.check_kinds(model, optimizer)
         self.model, self.optimizer, self.hooks = model, optimizer, tuple(hooks)
         self._batch_loss = loop_arguments.choose_loss(loss, loss_fn, metrics)
@@ -123,10 +130,13 @@ class TrainLoop:
         self._run, self._position, self._where, self._stop_reason = None, None, None, None
 
     @property
-    def traces(self):
+    def traces(self) -> int:
+        """How often a block of steps was traced: once per kind and shape of data, never with `eager`."""
         return self._train.traces
 
-    def run(self, data, *, epochs=None, steps=None, validation_data=None):
+    def run(
+        self, data: Data, *, epochs: int | None = None, steps: int | None = None, validation_data: Data | None = None
+    ) -> RunResult:
         """Train. Called again with the same data it goes on where it stopped, in the middle of an epoch too.
 
         Args:
@@ -172,7 +182,7 @@ class TrainLoop:
             raise TrainingError(run.step, run.status, run.recorder.last_finite_loss(), result, self._where)
         return result
 
-    def restore(self, folder):
+    def restore(self, folder: Path) -> int | None:
         """Go back to, or continue after an interruption from, the newest checkpoint that `SaveCheckpoint` has written.
 
         Weights, the method's state and what hooks remember are put back now; the next `run`, on the same data,
@@ -199,15 +209,19 @@ class TrainLoop:
         self._nonfinite.rollbacks = self._position.rollbacks
         return self._position.run["step"]
 
-    def restore_position(self, folder):
-        """The part of `restore` that is also a rollback's: a `checkpoint.Position`, or None."""
+    def restore_position(self, folder: CheckpointFolder) -> checkpoint.Position | None:
+        """The part of `restore` that is also a rollback's: a `checkpoint.Position`, or None where nothing is saved.
+
+        Args:
+            folder: a `CheckpointFolder`.
+        """
         saved = folder.newest()
         if saved is None:
             return None
         with saved:
             return checkpoint.load(saved, self.resumable())
 
-    def resumable(self):
+    def resumable(self) -> checkpoint.Resumable:
         """What a checkpoint is made of: a `checkpoint.Resumable`."""
         return checkpoint.Resumable(
             model=self.model,
@@ -220,7 +234,7 @@ class TrainLoop:
             rollbacks=self._nonfinite.rollbacks,
         )
 
-    def stop(self, reason):
+    def stop(self, reason: str) -> None:
         """Ask the current run, or the next one if there is none, to end after this block. For hooks and signals.
 
         Args:
@@ -228,7 +242,7 @@ class TrainLoop:
         """
         self._stop_reason = reason
 
-    def evaluate(self, data):
+    def evaluate(self, data: Data) -> dict[str, float]:
         """Loss and metrics in inference mode, as means over the samples.
 
         Args:
@@ -251,7 +265,7 @@ class TrainLoop:
         samples, losses = np.concatenate(rows).T
         return {"loss": float(np.average(losses, weights=samples)), **block.results}
 
-    def inspect(self, data=None):
+    def inspect(self, data: Data | None = None) -> Inspection:
         """Look at one step without taking it: weights, the method's state, averages, counters and positions stay.
 
         It is what the next step does, on one batch. Hooks are not called. What TensorFlow's stateful random operations

@@ -8,6 +8,7 @@ import dataclasses
 import gc
 import time
 import typing
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -20,6 +21,7 @@ from trainloop.objective import Objective
 from trainloop.pace import Pace
 from trainloop.status import Status
 from trainloop.stopping import StoppingRule
+from trainloop.typing import Evaluated
 from trainloop.whole_vector import WholeVectorOptimizer
 
 
@@ -37,6 +39,11 @@ class MinimizeResult:
             was kept (`BestSoFar`) included.
         history: one array entry per step under "step", "f", "grad_norm", every scalar of the method's state, and
             "evaluations/f" and so on. f and gradient belong to the point *before* the step, evaluations include it.
+
+    Example:
+        >>> result = minimize(lambda x: tf.reduce_sum(x**2), [3.0, 4.0], SimpleGD(0.5), gtol=1e-6)
+        >>> result.steps, result.f, result.history["f"]
+        (1, 0.0, array([25.]))
     """
 
     x: np.ndarray
@@ -45,10 +52,10 @@ class MinimizeResult:
     status: Status
     message: str
     steps: int
-    evaluations: dict
-    history: dict
+    evaluations: dict[str, int]
+    history: dict[str, np.ndarray]
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         counts = ", ".join(f"{count} {kind}" for kind, count in self.evaluations.items() if count)
         x = np.array2string(self.x, precision=6, threshold=6, separator=", ")
         return (
@@ -58,7 +65,15 @@ class MinimizeResult:
 
 
 class Iterate(typing.NamedTuple):
-    """What a callback sees after a step: its number, and x [n], f and the norm of g where it ended."""
+    """What a callback sees after a step: its number, and x [n], f and the norm of g where it ended.
+
+    Example:
+        >>> def far_enough(iterate):
+        ...     return iterate.step > 3 and iterate.grad_norm < 1
+        ...
+        >>> minimize(lambda x: x[0] ** 2, [8.0], SimpleGD(0.25), callback=far_enough).status.name
+        'STOPPED'
+    """
 
     step: int
     x: np.ndarray
@@ -67,18 +82,18 @@ class Iterate(typing.NamedTuple):
 
 
 def minimize(
-    fun,
-    x0,
-    optimizer,
+    fun: Callable[[tf.Tensor], tf.Tensor | Evaluated] | Objective,
+    x0: tf.Tensor | np.ndarray | Sequence[float],
+    optimizer: WholeVectorOptimizer,
     *,
-    max_steps=1000,
-    gtol=None,
-    ftol=None,
-    xtol=None,
-    f_target=None,
-    max_evaluations=None,
-    callback=None,
-):
+    max_steps: int = 1000,
+    gtol: float | None = None,
+    ftol: float | None = None,
+    xtol: float | None = None,
+    f_target: float | None = None,
+    max_evaluations: int | None = None,
+    callback: Callable[[Iterate], typing.Any] | None = None,
+) -> MinimizeResult:
     """A minimiser of `fun` near `x0`.
 
     Args:
@@ -102,7 +117,7 @@ def minimize(
 
     Example:
         >>> rosenbrock = lambda x: 100 * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2
-        >>> minimize(rosenbrock, [-1.2, 1.0], LBFGS()).x
+        >>> minimize(rosenbrock, [-1.2, 1.0], LBFGS()).x.round(6)
         array([1., 1.])
     """
     if callback is not None and not callable(callback):

@@ -19,6 +19,8 @@ whole batch gives, but still the same one at every evaluation.
 
 import contextlib
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -26,6 +28,7 @@ import tensorflow as tf
 from trainloop import batch_loss, checks, derivatives
 from trainloop.layout import VariableVector, pack_gradients
 from trainloop.objective import Objective, symmetric
+from trainloop.typing import Evaluated, Loss, LossFn
 
 
 class ModelObjective(Objective):
@@ -44,13 +47,23 @@ class ModelObjective(Objective):
         ValueError: not exactly one of `loss` and `loss_fn`, or a trainable variable that is not a Keras variable.
 
     Example:
-        >>> objective = ModelObjective(model, "mse", (x, y))
+        >>> objective = ModelObjective(model, loss, (x, y))
         >>> w = objective.vector.read()
         >>> f, g = objective.value_and_grad(w)
         >>> curvature = tf.tensordot(g, objective.ggnvp(w, g), 1)
     """
 
-    def __init__(self, model, loss=None, batch=None, *, loss_fn=None, microbatch_size=None, vector=None, observe=None):
+    def __init__(
+        self,
+        model: keras.Model,
+        loss: Loss | batch_loss.BatchLoss | None = None,
+        batch: Any = None,
+        *,
+        loss_fn: LossFn | None = None,
+        microbatch_size: int | None = None,
+        vector: VariableVector | None = None,
+        observe: Callable[[Any, Any], Any] | None = None,
+    ) -> None:
         self.model, self.batch = model, tf.nest.map_structure(tf.convert_to_tensor, batch)
         self._loss = loss if isinstance(loss, batch_loss.BatchLoss) else batch_loss.choose(loss, loss_fn)
         if microbatch_size is not None:
@@ -63,7 +76,7 @@ class ModelObjective(Objective):
         self._others = list(getattr(model, "non_trainable_variables", ()))
         self._frozen = [tf.identity(v) for v in self._others]
 
-    def first_pass(self):
+    def first_pass(self) -> Evaluated:
         """f and its gradient where the variables are, with the side effects of a training pass.
 
         Returns:
@@ -85,10 +98,10 @@ class ModelObjective(Objective):
 
         return self._sum_over_parts(gradient_of_part, [[], [self.vector.layout.size]])
 
-    def value(self, x):
+    def value(self, x: tf.Tensor) -> tf.Tensor:
         return self._sum_stateless(lambda run: (run.f(x),), [[]])[0]
 
-    def value_and_grad(self, x):
+    def value_and_grad(self, x: tf.Tensor) -> Evaluated:
         def derive(run):
             f, g = derivatives.value_and_grad(run.f, x)
             if g is None:
@@ -97,7 +110,7 @@ class ModelObjective(Objective):
 
         return self._sum_stateless(derive, [[], x.shape])
 
-    def hvp(self, x, v):
+    def hvp(self, x: tf.Tensor, v: tf.Tensor) -> tf.Tensor:
         """H(x) v.
 
         Differences of gradients replace autodiff where the model stops gradients, as normalisation layers do; see
@@ -110,11 +123,11 @@ class ModelObjective(Objective):
                 pass
         return derivatives.difference_of_gradients(lambda z: self.value_and_grad(z)[1], x, v)
 
-    def ggnvp(self, x, v):
-        """(J' L J + R) v with J of the predictions, L of the loss, and R the Hessian of the model's own losses."""
+    def ggnvp(self, x: tf.Tensor, v: tf.Tensor) -> tf.Tensor:
+        """(J' L J + R) v at x with J of the predictions, L of the loss, and R the Hessian of the model's own losses."""
         return self._sum_stateless(lambda run: (self._curvature(run, x)(v),), [x.shape])[0]
 
-    def ggn(self, x):
+    def ggn(self, x: tf.Tensor) -> tf.Tensor:
         unit_vectors = tf.eye(x.shape[0], dtype=x.dtype)
         shapes = [unit_vectors.shape]
         columns = self._sum_stateless(lambda run: (tf.map_fn(self._curvature(run, x), unit_vectors),), shapes)[0]

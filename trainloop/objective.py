@@ -15,6 +15,8 @@ import abc
 
 import tensorflow as tf
 
+from trainloop.typing import Evaluated
+
 
 class Objective(abc.ABC):
     """f and its derivatives. All methods are pure functions of tensors, for use inside compiled code too.
@@ -22,28 +24,39 @@ class Objective(abc.ABC):
     `FunctionObjective` makes one of any TensorFlow function, `LeastSquares` of residuals, `ModelObjective` of a
     model, a loss and a batch. A subclass of your own needs the first two methods; the others only for methods that
     ask for them.
+
+    Example:
+        >>> class Bowl(Objective):
+        ...     def value(self, x):
+        ...         return tf.reduce_sum(x**2)
+        ...
+        ...     def value_and_grad(self, x):
+        ...         return self.value(x), 2 * x
+        ...
+        >>> minimize(Bowl(), [1.0, 2.0], Momentum(0.1), f_target=1e-3).f < 1e-3
+        True
     """
 
     @abc.abstractmethod
-    def value(self, x):
+    def value(self, x: tf.Tensor) -> tf.Tensor:
         """f [] at x [n]."""
 
     @abc.abstractmethod
-    def value_and_grad(self, x):
+    def value_and_grad(self, x: tf.Tensor) -> Evaluated:
         """(f [], g [n]) at x [n]."""
 
-    def hvp(self, x, v):
+    def hvp(self, x: tf.Tensor, v: tf.Tensor) -> tf.Tensor:
         """H(x) v [n], for x and v [n]."""
         raise ValueError(f"{type(self).__name__} has no Hessian products; define hvp(self, x, v)")
 
-    def ggnvp(self, x, v):
+    def ggnvp(self, x: tf.Tensor, v: tf.Tensor) -> tf.Tensor:
         """G(x) v [n], for x and v [n]."""
         raise ValueError(
             f"{type(self).__name__} has no Gauss-Newton products; give it residuals (LeastSquares), or choose "
             "curvature='hessian'"
         )
 
-    def ggn(self, x):
+    def ggn(self, x: tf.Tensor) -> tf.Tensor:
         """G(x) [n, n], for small n: n products."""
         return symmetric(tf.map_fn(lambda v: self.ggnvp(x, v), tf.eye(x.shape[0], dtype=x.dtype)))
 

@@ -15,12 +15,16 @@ hand out, so these work in `TrainLoop` and in `minimize` only.
 """
 
 import abc
+from collections.abc import Iterable
+from typing import Any
 
 import tensorflow as tf
 
 from trainloop import fusion
 from trainloop import state as states
 from trainloop.layout import pack_gradients
+from trainloop.objective import Objective
+from trainloop.typing import LearningRate, ObjectiveUpdate, State, Variable, VectorUpdate
 from trainloop.whole_vector import WholeVectorOptimizer
 
 
@@ -44,7 +48,7 @@ class GlobalVectorOptimizer(WholeVectorOptimizer):
         global_clipnorm: positive number or None. g is shortened to this norm before `update` sees it, and
             after all replicas are summed.
         name: for variables and messages.
-        **kwargs: other options of Keras optimizers are refused with the reason and the replacement.
+        kwargs: other options of Keras optimizers are refused with the reason and the replacement.
 
     Raises:
         ValueError: an option out of range or refused, or a subclass written for an older optimizer API.
@@ -64,7 +68,7 @@ class GlobalVectorOptimizer(WholeVectorOptimizer):
     """
 
     @abc.abstractmethod
-    def update(self, x, g, state):
+    def update(self, x: tf.Tensor, g: tf.Tensor, state: State) -> VectorUpdate:
         """One step.
 
         Args:
@@ -87,7 +91,11 @@ class GlobalVectorOptimizer(WholeVectorOptimizer):
         x_new, leaves, _ = self._checked(self.update(x, g, state), x, None, None, state)
         return x_new, states.unflatten(leaves)
 
-    def apply(self, grads, trainable_variables=None):
+    def apply(
+        self,
+        grads: Iterable[tf.Tensor | tf.IndexedSlices | None],
+        trainable_variables: Iterable[Variable] | None = None,
+    ) -> None:
         """The door of `model.fit` and of `apply_gradients`.
 
         Args:
@@ -116,7 +124,7 @@ class GlobalObjectiveOptimizer(WholeVectorOptimizer):
     Evaluations inside `update` cost a forward and backward pass of the network each; they are counted by kind.
 
     Args:
-        learning_rate, name, **kwargs: see `GlobalVectorOptimizer`. There is no `global_clipnorm`: values and
+        learning_rate, name, kwargs: see `GlobalVectorOptimizer`. There is no `global_clipnorm`: values and
             slopes along a line must belong to the same function.
 
     Example:
@@ -128,7 +136,7 @@ class GlobalObjectiveOptimizer(WholeVectorOptimizer):
         ...         return found.x, {"length": found.t}, (found.f, found.g)
     """
 
-    def __init__(self, learning_rate=None, *, name=None, **kwargs):
+    def __init__(self, learning_rate: LearningRate | None = None, *, name: str | None = None, **kwargs: Any) -> None:
         if kwargs.get("global_clipnorm") is not None:
             raise ValueError(
                 f"{type(self).__name__} takes no global_clipnorm: it compares values of f with slopes, which must "
@@ -137,7 +145,7 @@ class GlobalObjectiveOptimizer(WholeVectorOptimizer):
         super().__init__(learning_rate, name=name, **kwargs)
 
     @abc.abstractmethod
-    def update(self, x, f, g, state, objective):
+    def update(self, x: tf.Tensor, f: tf.Tensor, g: tf.Tensor, state: State, objective: Objective) -> ObjectiveUpdate:
         """One step.
 
         Args:
@@ -155,8 +163,11 @@ class GlobalObjectiveOptimizer(WholeVectorOptimizer):
     def _call_update(self, x, f, g, state, objective):
         return self.update(x, f, g, state, objective)
 
-    def apply(self, grads, trainable_variables=None):
+    def apply(self, grads: Any, trainable_variables: Any = None) -> None:
         """The door of `model.fit`, which is closed.
+
+        Args:
+            grads, trainable_variables: not looked at.
 
         Raises:
             ValueError: always.
@@ -167,7 +178,7 @@ class GlobalObjectiveOptimizer(WholeVectorOptimizer):
             "trainloop.minimize for a function"
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor arguments, as JSON-able values. Subclasses add their own."""
         config = super().get_config()
         del config["global_clipnorm"]

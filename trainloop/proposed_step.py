@@ -1,6 +1,7 @@
 """A step as a method proposes it and before it is taken: what hooks and inspections look at."""
 
 import dataclasses
+from typing import Any
 
 import tensorflow as tf
 
@@ -20,6 +21,13 @@ class ProposedStep:
         state: the new state by path ("moments/first"): tensors, and stored values such as a `SharedMatrix`, which
             can be multiplied with.
         status: int32 [], a code of `Status`.
+
+    Example:
+        >>> optimizer = Momentum(0.1)
+        >>> optimizer.build(model.trainable_variables)
+        >>> step = optimizer.propose(ModelObjective(model, loss, (x, y)))
+        >>> sorted(step.vectors())
+        ['g', 'step', 'velocity', 'x']
     """
 
     layout: FlatLayout
@@ -27,15 +35,15 @@ class ProposedStep:
     f: tf.Tensor
     g: tf.Tensor
     x_new: tf.Tensor
-    state: dict
+    state: dict[str, Any]
     status: tf.Tensor
 
-    def state_vectors(self):
+    def state_vectors(self) -> dict[str, tf.Tensor]:
         """The vectors of length n among the new state, by path."""
         # Stored values have no shape: their numbers are not there to be looked at one by one.
         return {path: leaf for path, leaf in self.state.items() if getattr(leaf, "shape", None) == self.x.shape}
 
-    def vectors(self):
+    def vectors(self) -> dict[str, tf.Tensor]:
         """All vectors of length n by name: "x", "g", "step" for x_new - x, and those of the state by path.
 
         A vector of the state with one of these three names is left out.

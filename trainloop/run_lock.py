@@ -6,7 +6,7 @@ import os
 try:
     import fcntl
 except ImportError:  # Windows has no such locks; there nothing is refused
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]  # None stands for the missing module
 
 
 class RunLock:

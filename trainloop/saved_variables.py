@@ -1,6 +1,7 @@
 """What a saved method consists of, variable by variable, and the way back; also for a run that goes on from there."""
 
 import functools
+from typing import Any
 
 import keras
 import numpy as np
@@ -21,12 +22,12 @@ class SavedVariables(keras.optimizers.Optimizer):
         own = {"iterations": self.iterations} | ({"learning_rate": rate} if isinstance(rate, keras.Variable) else {})
         return {name.replace("/", "."): variable for name, variable in (own | self._memory.variables).items()}
 
-    def resumable_variables(self):
+    def resumable_variables(self) -> dict[str, Any]:
         """Everything that an interrupted run needs of this optimizer to go on exactly, by name: what is saved, and the
         record of failed steps."""
         return self._saved_variables() | {"skipped_steps": self._skipped_steps, "last_failure": self._last_failure}
 
-    def shrink_steps(self, factor):
+    def shrink_steps(self, factor: float) -> list[str]:
         """Take shorter steps from now on: learning rates and radii times a factor, damping divided by it.
 
         These are variables of the optimizer and entries of the state with the names "learning_rate", "radius" and
@@ -45,12 +46,12 @@ class SavedVariables(keras.optimizers.Optimizer):
             variable.assign(variable * tf.cast(times, variable.dtype))
         return [name for name, *_ in found]
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: Any) -> None:
         """Write every variable into a Keras store under its own name."""
         for name, variable in self._saved_variables().items():
             store[name] = np.asarray(variable)
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         """Read what `save_own_variables` wrote. Before it is built, an optimizer keeps the values until it is.
 
         Raises:

@@ -2,12 +2,18 @@
 
 import logging
 import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from trainloop import checkpoint, checks
 from trainloop.checkpoint_folder import CheckpointFolder
-from trainloop.hooks import Hook
+from trainloop.hooks import Hook, Progress
 from trainloop.monitor import Monitor
 from trainloop.status import Status
+from trainloop.typing import Path
+
+if TYPE_CHECKING:
+    from trainloop.loop import TrainLoop
 
 _LOG = logging.getLogger("trainloop")
 
@@ -30,16 +36,25 @@ class SaveCheckpoint(Hook):
 
     A run that ends without a failure is saved at its end in any case.
 
-    Raises (when the run starts):
-        ValueError: the position in its data cannot be saved, or the folder has checkpoints of another run.
+    Raises:
+        ValueError: when the run starts: the position in its data cannot be saved, or the folder has checkpoints of
+            another run.
 
     Example:
         >>> loop = TrainLoop(model, TestGD(), loss, hooks=[SaveCheckpoint("checkpoints", every_minutes=1)])
         >>> loop.restore("checkpoints")  # None at the first start
-        >>> loop.run(batches, epochs=50)
+        >>> result = loop.run((x, y), epochs=5)
     """
 
-    def __init__(self, folder, every_steps=None, every_minutes=None, keep=3, monitor=None, clock=time.monotonic):
+    def __init__(
+        self,
+        folder: Path,
+        every_steps: int | None = None,
+        every_minutes: float | None = None,
+        keep: int = 3,
+        monitor: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         super().__init__(every_steps)
         self.folder = CheckpointFolder(folder)
         if every_minutes is not None:
@@ -51,23 +66,23 @@ class SaveCheckpoint(Hook):
         self._clock, self._loop = clock, None
         self._saved_step, self._saved_at = None, None
 
-    def on_start(self, loop):
+    def on_start(self, loop: "TrainLoop") -> None:
         self._loop, self._saved_at = loop, self._clock()
         self.folder.begin(int(loop.optimizer.iterations))
         loop.resumable().run.feed.arrays()  # what cannot be saved should show now
         steps = self.folder.steps()
         self._saved_step = steps[-1] if steps else None
 
-    def on_epoch(self, progress, summary):
+    def on_epoch(self, progress: Progress, summary: dict[str, Any]) -> None:
         if self._monitor:
             self._better |= self._monitor.is_better(summary)
 
-    def on_rest(self, progress, status):
+    def on_rest(self, progress: Progress, status: Status) -> None:
         is_new = self._better or progress.step != self._saved_step
         if not status.failed and is_new and self._is_due(progress.step, status):
             self.save(progress.step)
 
-    def save(self, step):
+    def save(self, step: int) -> None:
         """Write a checkpoint now, in place of one of this step. Only between blocks."""
         best_before = self._best_step
         if self._better:
@@ -82,15 +97,15 @@ class SaveCheckpoint(Hook):
             _LOG.warning("the checkpoint of step %d was not written (%s); %s; the run goes on", step, error, last)
         self._saved_at, self._better = self._clock(), False
 
-    def went_back_to(self, step):
+    def went_back_to(self, step: int) -> None:
         """After a rollback: what comes after this step is to be saved again."""
         self._saved_step, self._better = step, False
 
-    def state(self):
+    def state(self) -> dict[str, Any]:
         own = {"best_step": self._best_step, "monitor": self._monitor and self._monitor.name}
         return own | (self._monitor.state() if self._monitor else {})
 
-    def load_state(self, state):
+    def load_state(self, state: dict[str, Any]) -> None:
         # The best value of another number says nothing about this one.
         same = self._monitor is not None and state["monitor"] == self._monitor.name
         self._best_step, self._better = state["best_step"] if same else None, False

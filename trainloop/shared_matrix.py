@@ -9,6 +9,10 @@ multiplied at once. Carrying the change out is `commit`, which the optimizer bas
 rejected step is one whose value is dropped, and costs nothing.
 """
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
 import tensorflow as tf
 
 from trainloop import checks, matrix_conversion
@@ -21,6 +25,7 @@ from trainloop.storage_choice import StorageChoice
 from trainloop.stored import StoredValue
 from trainloop.stored_product import StoredProduct
 from trainloop.stored_sum import StoredSum
+from trainloop.typing import Scalar
 
 # Which operations will change B. Knowing it saves memory, and digits.
 UPDATES = {
@@ -42,6 +47,12 @@ class SharedMatrix(StoredValue):
     Values are immutable. They hold their stored numbers by reference: those that an optimizer passes to
     `update` are valid until that step is committed.
 
+    Args:
+        stored: the numbers in one of the forms of `matrix_storage`.
+        updates: which operations may change B, see `identity`.
+        change: what is to be done to them, see `matrix_change`; None for nothing.
+        reason: why this storage was chosen, for the memory plan; None where it was asked for.
+
     Example:
         >>> B = SharedMatrix.identity(3, dtype="float64")
         >>> B = B.add_symmetric(tf.constant([1.0, 2.0, 0.0], tf.float64), -0.1).scale(2.0)
@@ -49,14 +60,16 @@ class SharedMatrix(StoredValue):
         array([ 1.8, -0.4,  0. ])
     """
 
-    def __init__(self, stored, updates, change=None, reason=None):
+    def __init__(self, stored: Any, updates: str, change: Any = None, reason: str | None = None) -> None:
         self._stored = stored
         self._updates = updates
         self._reason = reason  # why `auto` chose this storage
         self._change = stored.no_change if change is None else change
 
     @classmethod
-    def identity(cls, n, *, dtype="float32", storage="auto", updates="any"):
+    def identity(
+        cls, n: int, *, dtype: tf.DType | str = "float32", storage: str = "auto", updates: str = "any"
+    ) -> "SharedMatrix":
         """The n x n identity.
 
         Args:
@@ -83,32 +96,32 @@ class SharedMatrix(StoredValue):
         return cls(_build(choice, n, dtype, updates), updates, reason=reason)
 
     @property
-    def n(self):
+    def n(self) -> int:
         """Number of rows and of columns."""
         return self._stored.n
 
     @property
-    def dtype(self):
+    def dtype(self) -> tf.DType:
         """The dtype of the entries."""
         return self._stored.dtype
 
     @property
-    def storage(self):
+    def storage(self) -> str:
         """How B is stored: "dense" or "factored"."""
         return self._stored.storage
 
     @property
-    def nbytes(self):
+    def nbytes(self) -> int | tf.Tensor:
         """Bytes of the stored numbers, without pending changes; inside a compiled function it may be a tensor."""
         nbytes = sum(_size(array) * tf.as_dtype(array.dtype).size for array in self._stored.arrays)
         return int(nbytes) if tf.executing_eagerly() else nbytes
 
     @property
-    def T(self):
+    def T(self) -> "_Transposed":
         """The transposed matrix, for products: `B.T @ g`."""
         return _Transposed(self)
 
-    def __matmul__(self, x):
+    def __matmul__(self, x: tf.Tensor) -> tf.Tensor:
         """B x for x of shape [n] or [n, k]."""
         return self._product(x, lambda columns: self._change.product(self._stored.product, columns))
 
@@ -125,7 +138,7 @@ class SharedMatrix(StoredValue):
             )
         return product(x) if x.shape.rank == 2 else product(x[:, None])[:, 0]
 
-    def add_outer(self, u, v, c=1.0):
+    def add_outer(self, u: tf.Tensor, v: tf.Tensor, c: Scalar = 1.0) -> "SharedMatrix":
         """B + c u v'.
 
         Args:
@@ -139,30 +152,30 @@ class SharedMatrix(StoredValue):
         u, v = (self._vector(u),) * 2 if v is u else (self._vector(u), self._vector(v))
         return self._changed(self._change.plus(u, v, self._number(c)))
 
-    def add_symmetric(self, u, c=1.0):
+    def add_symmetric(self, u: tf.Tensor, c: Scalar = 1.0) -> "SharedMatrix":
         """B + c u u' with u [n] and c []."""
         return self.add_outer(u, u, c)
 
-    def scale(self, s):
+    def scale(self, s: Scalar) -> "SharedMatrix":
         """s B with s []."""
         return self._changed(self._change.scaled(self._number(s)))
 
-    def shift(self, c):
+    def shift(self, c: Scalar) -> "SharedMatrix":
         """B + c I with c []."""
         self._allow("shift")
         return self._changed(self._change.shifted(self._number(c)))
 
-    def dilate(self, xi, beta):
+    def dilate(self, xi: tf.Tensor, beta: Scalar) -> "SharedMatrix":
         """B (I + (beta - 1) xi xi'): dilation along the unit vector xi [n] by beta [].   Shor (1985), section 2.1."""
         self._allow("dilate")
         return self._changed(self._change.dilated(self, self._vector(xi), self._number(beta) - 1.0))
 
-    def reset(self, when=True):
+    def reset(self, when: tf.Tensor | bool = True) -> "SharedMatrix":
         """The identity again, where `when` (bool []) holds; B elsewhere."""
         keep = 1 - tf.cast(tf.convert_to_tensor(when), self.dtype)
         return self._changed(self._change.reset(keep))
 
-    def to_dense(self):
+    def to_dense(self) -> tf.Tensor:
         """All n x n numbers, pending changes included, as a tensor [n, n]."""
         return self @ tf.eye(self.n, dtype=self.dtype)
 
@@ -189,42 +202,42 @@ class SharedMatrix(StoredValue):
     def _changed(self, change):
         return SharedMatrix(self._stored, self._updates, change, self._reason)
 
-    def as_variables(self, make_variable):
+    def as_variables(self, make_variable: Callable[[str, Any, bool], tf.Variable]) -> "SharedMatrix":
         if not self._change.nothing:
             raise ValueError("init_state must return a SharedMatrix as built, without changes; make them in update")
         return SharedMatrix(self._stored.as_variables(make_variable), self._updates, reason=self._reason)
 
-    def describes_change_of(self, other):
+    def describes_change_of(self, other: Any) -> bool:
         return self._stored is other._stored
 
-    def failures(self):
+    def failures(self) -> list[tuple[tf.Tensor, Status]]:
         numbers = [number for number in self._change.numbers if number is not None]
         finite = [tf.reduce_all(tf.math.is_finite(number)) for number in numbers]
         found = [(~tf.reduce_all(finite), Status.NONFINITE_STEP)] if finite else []
         full = self._stored.is_full_for(self._change)
         return found if full is None else [*found, (full, Status.HISTORY_FULL)]
 
-    def scalars(self):
+    def scalars(self) -> dict[str, tf.Tensor]:
         return self._stored.scalars()
 
-    def converted(self, arrays):
+    def converted(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return matrix_conversion.convert(arrays, self._stored, self._updates == "symmetric")
 
     @property
-    def workspace(self):
+    def workspace(self) -> int:
         return self._stored.workspace
 
-    def notes(self):
+    def notes(self) -> Sequence[str]:
         how = self._stored.in_words()
         return (f"{how}, because {self._reason}" if self._reason else how,)
 
-    def alternatives(self):
+    def alternatives(self) -> Sequence[tuple[str, int]]:
         words = ("dense", "factored:1000:restart", "factored:100:restart")
         others = {word: _build(StorageChoice.parse(word), self.n, self.dtype, self._updates) for word in words}
         sizes = {word: SharedMatrix(stored, self._updates).nbytes for word, stored in others.items()}
         return [(word, nbytes) for word, nbytes in sizes.items() if nbytes < self.nbytes]
 
-    def commit(self):
+    def commit(self) -> None:
         self._stored.commit(self._change)
 
     def __repr__(self):

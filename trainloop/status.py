@@ -7,12 +7,20 @@ point. Outside compiled code a negative code becomes a `TrainingError`. All sent
 """
 
 import enum
+from typing import Any
 
 import tensorflow as tf
 
 
 class Status(enum.IntEnum):
-    """Codes of a step. Methods that can end return one of them as the scalar `"status"` of their state."""
+    """Codes of a step. Methods that can end return one of them as the scalar `"status"` of their state.
+
+    Example:
+        >>> Status(-1).name, Status.NONFINITE_LOSS.failed
+        ('NONFINITE_LOSS', True)
+        >>> Status.X_TOLERANCE.sentence
+        'x changed by at most xtol'
+    """
 
     RUNNING = 0
     CONVERGED = 1
@@ -33,12 +41,12 @@ class Status(enum.IntEnum):
     CONTRADICTION = -6
 
     @property
-    def failed(self):
+    def failed(self) -> bool:
         """True for codes that end a run with a `TrainingError`."""
         return self < 0
 
     @property
-    def sentence(self):
+    def sentence(self) -> str:
         """What the code means and, for failures, what to try."""
         return _SENTENCES[self]
 
@@ -74,13 +82,24 @@ _SENTENCES = {
 class TrainingError(RuntimeError):
     """A run met a failure inside compiled code. The weights are those of the last finite point.
 
-    Attributes: `step` (the step that failed, counted from 1 over the life of the optimizer), `status` (a
-    `Status`), `last_loss` (the last finite loss, or None), `result` (the `RunResult` up to the failure) and `where`
-    (a sentence that says where the first number arose that is not finite, or None where that is not known: of a
-    `tf.data.Dataset` the batch cannot be had again).
+    Attributes:
+        step: the step that failed, counted from 1 over the life of the optimizer.
+        status: a `Status`.
+        last_loss: the last finite loss, or None.
+        result: the `RunResult` up to the failure.
+        where: a sentence that says where the first number arose that is not finite, or None where that is not known:
+            of a `tf.data.Dataset` the batch cannot be had again.
+
+    Example:
+        >>> try:
+        ...     TrainLoop(model, SimpleGD(1e38), loss).run((x, y), epochs=9)
+        ... except TrainingError as error:
+        ...     print(error.status.name, error.result.step)
     """
 
-    def __init__(self, step, status, last_loss=None, result=None, where=None):
+    def __init__(
+        self, step: int, status: Status, last_loss: float | None = None, result: Any = None, where: str | None = None
+    ) -> None:
         self.step, self.status, self.last_loss, self.result, self.where = step, status, last_loss, result, where
         last = "no step had a finite loss" if last_loss is None else f"last finite loss {last_loss:.6g}"
         found = f" {where[0].upper()}{where[1:]}." if where else ""

@@ -1,6 +1,13 @@
 """What a state may hold besides tensors: large values that only describe their change until a step is taken."""
 
 import abc
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from trainloop.status import Status
 
 
 class StoredValue(abc.ABC):
@@ -8,10 +15,15 @@ class StoredValue(abc.ABC):
 
     Its operations return new values that refer to the same stored numbers and describe what is different. The
     optimizer base carries the change out, in place, when the step is accepted. A rejected step costs nothing.
+
+    Example:
+        >>> B = SharedMatrix.identity(3)
+        >>> isinstance(B, StoredValue), B.scale(2.0).describes_change_of(B)
+        (True, True)
     """
 
     @abc.abstractmethod
-    def as_variables(self, make_variable):
+    def as_variables(self, make_variable: Callable[[str, Any, bool], tf.Variable]) -> "StoredValue":
         """A value equal to this one whose stored numbers are variables, so that it can be committed to.
 
         Args:
@@ -20,14 +32,14 @@ class StoredValue(abc.ABC):
         """
 
     @abc.abstractmethod
-    def describes_change_of(self, other):
+    def describes_change_of(self, other: Any) -> bool:
         """True when this value was derived from `other` by operations, so that it can be committed over it."""
 
     @abc.abstractmethod
-    def commit(self):
+    def commit(self) -> None:
         """Carry the described change out in the stored variables, in place."""
 
-    def converted(self, arrays):
+    def converted(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Saved arrays of such a value in another form, as arrays by this one's names.
 
         Args:
@@ -38,23 +50,23 @@ class StoredValue(abc.ABC):
         """
         raise ValueError(f"a {type(self).__name__} cannot be made of {', '.join(sorted(arrays))}")
 
-    def failures(self):
+    def failures(self) -> list[tuple[tf.Tensor, Status]]:
         """Pairs (bool [], `Status`) under which the change cannot be committed."""
         return []
 
-    def scalars(self):
+    def scalars(self) -> dict[str, tf.Tensor]:
         """What is worth logging about this value: dict of tensors []."""
         return {}
 
     @property
-    def workspace(self):
+    def workspace(self) -> int:
         """Bytes that `commit` may take for a moment, beyond a few vectors."""
         return 0
 
-    def notes(self):
+    def notes(self) -> Sequence[str]:
         """Sentences for the memory plan: how the value is stored, and why."""
         return ()
 
-    def alternatives(self):
+    def alternatives(self) -> Sequence[tuple[str, int]]:
         """Pairs (storage word, bytes) of other ways to store the value."""
         return ()

@@ -11,11 +11,17 @@ forgets the rest.
 import os
 import pathlib
 import time
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
 from trainloop import durable
-from trainloop.hooks import Hook
+from trainloop.history import RunResult
+from trainloop.hooks import Hook, Progress
+from trainloop.typing import Path
+
+if TYPE_CHECKING:
+    from trainloop.loop import TrainLoop
 
 # Columns that are no curves.
 _LEFT_OUT = ("step", "epoch", "samples", "status")
@@ -39,34 +45,34 @@ class TensorBoardFile(Hook):
         >>> # then: tensorboard --logdir runs
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: Path) -> None:
         super().__init__()
         self.folder = pathlib.Path(folder)
         self._writer, self._path = None, None
 
-    def on_start(self, loop):
+    def on_start(self, loop: "TrainLoop") -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
 
-    def on_block(self, progress):
+    def on_block(self, progress: Progress) -> None:
         logs = progress.logs
         if self._writer is None:
             self._begin_file(progress.step - len(logs["step"]) + 1)
         self._write("train", logs["step"], logs)
 
-    def on_epoch(self, progress, summary):
+    def on_epoch(self, progress: Progress, summary: dict[str, Any]) -> None:
         self._write("epoch", [progress.step], {name: [value] for name, value in summary.items()})
 
-    def on_end(self, result):
+    def on_end(self, result: RunResult) -> None:
         self._close()
 
-    def state(self):
+    def state(self) -> dict[str, Any]:
         if self._writer is not None and self._path.exists():
             with open(self._path, "r+b") as file:
                 durable.sync(file)
         return {"bytes": {path.name: path.stat().st_size for path in self._files()}}
 
-    def load_state(self, state):
-        """Cut the files to the lengths they had, and remove those that were not there.
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Cut the files to the lengths they had when `state` returned this dict, and remove those that were not there.
 
         One that has got lost meanwhile is no reason not to go on: then the curves have a gap.
         """

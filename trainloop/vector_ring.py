@@ -8,6 +8,9 @@ Reading does not care for the order of rows: products with all of them come as [
 A queue would move every vector at every step. Here a step writes n numbers where they stand, see `row_writing`.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import tensorflow as tf
 
 from trainloop import checks, linalg
@@ -16,7 +19,11 @@ from trainloop.stored import StoredValue
 
 
 class VectorRing(StoredValue):
-    """m rows of n numbers, zero until they are written.
+    """m rows of n numbers, zero until they are written. `VectorRing.empty` builds one.
+
+    Args:
+        rows: [m, n], a tensor or a variable.
+        pending: (row int32 [], v [n], when bool []) for each vector that waits to be written.
 
     Example:
         >>> ring = VectorRing.empty(4, n=3, dtype="float64")
@@ -24,12 +31,12 @@ class VectorRing(StoredValue):
         array([0., 0., 0., 0.])
     """
 
-    def __init__(self, rows, pending=()):
+    def __init__(self, rows: Any, pending: tuple = ()) -> None:
         self._rows = rows  # [m, n], a tensor or a variable
         self._pending = pending  # tuple of (row int32 [], v [n], when bool [])
 
     @classmethod
-    def empty(cls, m, *, n, dtype="float32"):
+    def empty(cls, m: int, *, n: int, dtype: tf.DType | str = "float32") -> "VectorRing":
         """m rows of zeros.
 
         Args:
@@ -40,12 +47,12 @@ class VectorRing(StoredValue):
         m, n = checks.integer("m", m, at_least=1), checks.integer("n", n, at_least=1)
         return cls(tf.zeros([m, n], dtype))
 
-    def dots(self, v):
+    def dots(self, v: tf.Tensor) -> tf.Tensor:
         """The product of every row with v [n]: [m]."""
         # As a row v' R': TensorFlow copies v first for the column R v.
         return tf.matmul(v[None, :], self._readable(), transpose_b=True)[0]
 
-    def put(self, row, v, when=True):
+    def put(self, row: tf.Tensor | int, v: tf.Tensor, when: tf.Tensor | bool = True) -> "VectorRing":
         """The ring with another vector in one row. One step may put several, each in a row of its own.
 
         Args:
@@ -55,13 +62,13 @@ class VectorRing(StoredValue):
         """
         return VectorRing(self._rows, (*self._pending, (row, v, tf.convert_to_tensor(when))))
 
-    def as_variables(self, make_variable):
+    def as_variables(self, make_variable: Callable[[str, Any, bool], tf.Variable]) -> "VectorRing":
         return VectorRing(make_variable("rows", self._readable(), False))
 
-    def describes_change_of(self, other):
+    def describes_change_of(self, other: Any) -> bool:
         return self._rows is other._rows
 
-    def commit(self):
+    def commit(self) -> None:
         for row, v, when in self._pending:
             write_rows(self._rows, row, [v], when)
 

@@ -13,18 +13,21 @@ import abc
 import logging
 import typing
 import warnings
+from collections.abc import Callable, Iterable
 
 import keras
 import tensorflow as tf
 
 from trainloop import checks, linalg, memory_plan, refusals
 from trainloop import state as states
-from trainloop.layout import VariableVector
+from trainloop.layout import FlatLayout, VariableVector
 from trainloop.memory import Memory
+from trainloop.objective import Objective
 from trainloop.proposed_step import ProposedStep
 from trainloop.saved_variables import SavedVariables
 from trainloop.status import Status, first_failure
 from trainloop.stored import StoredValue
+from trainloop.typing import Evaluated, LearningRate, State, Variable
 
 _LOG = logging.getLogger("trainloop")
 
@@ -37,8 +40,8 @@ class StepResult(typing.NamedTuple):
     """
 
     status: tf.Tensor
-    logs: dict
-    evaluated: tuple = None
+    logs: dict[str, tf.Tensor]
+    evaluated: Evaluated | None = None
 
 
 class WholeVectorOptimizer(SavedVariables, abc.ABC):
@@ -53,7 +56,14 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
 
     _rate_inside = None  # while `update` runs, the learning rate as it sees it
 
-    def __init__(self, learning_rate=None, *, global_clipnorm=None, name=None, **kwargs):
+    def __init__(
+        self,
+        learning_rate: LearningRate | None = None,
+        *,
+        global_clipnorm: float | None = None,
+        name: str | None = None,
+        **kwargs: typing.Any,
+    ) -> None:
         refusals.old_api(type(self))
         refusals.options(kwargs)
         if global_clipnorm is not None:
@@ -68,7 +78,7 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
         self._restore_when_built = None
 
     @abc.abstractmethod
-    def init_state(self, x):
+    def init_state(self, x: tf.Tensor) -> State:
         """What the method remembers before its first step.
 
         Args:
@@ -79,17 +89,17 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
         """
 
     @property
-    def layout(self):
+    def layout(self) -> FlatLayout | None:
         """The `FlatLayout` of x, known once the optimizer is built; None before."""
         return self._vector and self._vector.layout
 
     @property
-    def state(self):
+    def state(self) -> State:
         """The state as it is now: a nested dict of tensors and shared matrices."""
         return states.unflatten(self._read_state())
 
     @property
-    def learning_rate(self):
+    def learning_rate(self) -> typing.Any:
         """Inside `update` a scalar tensor of the dtype of x, outside what Keras gives."""
         if self._rate_inside is not None:
             return self._rate_inside
@@ -98,18 +108,18 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
         return super().learning_rate
 
     @learning_rate.setter
-    def learning_rate(self, value):
+    def learning_rate(self, value: typing.Any) -> None:
         if not self._has_rate:
             raise ValueError(f"{type(self).__name__} has no learning rate to set")
         if isinstance(value, (int, float)):
             value = checks.real("learning_rate", value, above=0)
         keras.optimizers.Optimizer.learning_rate.fset(self, value)
 
-    def best_point(self):
+    def best_point(self) -> tuple[tf.Tensor, tf.Tensor] | None:
         """(x [n], f []) of the best point seen, for methods that keep it (`BestSoFar`); else None."""
-        return
+        return  # type: ignore[return-value]  # which is None
 
-    def restore_best(self):
+    def restore_best(self) -> None:
         """Put the best point seen into the variables.
 
         Raises:
@@ -123,16 +133,16 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
         self._vector.assign(best[0])
 
     @property
-    def skipped_steps(self):
+    def skipped_steps(self) -> int:
         """How many steps of this optimizer's life failed and were not taken."""
         return int(self._skipped_steps) if self.built else 0
 
     @property
-    def grows(self):
+    def grows(self) -> bool:
         """True when a part of the state has no fixed shape, as the history of a factored `SharedMatrix`."""
         return self._memory.grows
 
-    def memory_plan(self, n, dtype="float32"):
+    def memory_plan(self, n: int, dtype: tf.DType | str = "float32") -> memory_plan.MemoryPlan:
         """What the state takes for n parameters, without taking it.
 
         Args:
@@ -152,13 +162,13 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
         tf.function(first_state, autograph=False).get_concrete_function(tf.TensorSpec([n], dtype))
         return memory_plan.plan(found, n, dtype)
 
-    def log_dtypes(self):
+    def log_dtypes(self) -> dict[str, typing.Any]:
         """Names of what `step` logs, with NumPy dtypes: "loss", "grad_norm", and the scalars of the state."""
         own = dict.fromkeys(("loss", "grad_norm"), self._vector.layout.dtype)
         own |= {path: leaf.dtype.name for path, leaf in states.scalars(self._read_state()).items()}
         return {name: tf.as_dtype(dtype).as_numpy_dtype for name, dtype in own.items()}
 
-    def build(self, variables):
+    def build(self, variables: Iterable[Variable]) -> None:
         """Fix the layout of x and create the state.
 
         Keras and the loop call this; calling it again with the same variables does nothing.
@@ -189,7 +199,12 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
             if self._restore_when_built is not None:
                 self._restore_when_built()
 
-    def step(self, objective, evaluated=None, watch=None):
+    def step(
+        self,
+        objective: Objective,
+        evaluated: Evaluated | None = None,
+        watch: Callable[[ProposedStep], dict[str, tf.Tensor]] | None = None,
+    ) -> StepResult:
         """The door of the compiled loops: one step on an objective.
 
         Args:
@@ -204,7 +219,7 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
         f, g = objective.first_pass() if evaluated is None else evaluated
         return self._advance(f, g, objective, watch)
 
-    def propose(self, objective):
+    def propose(self, objective: Objective) -> ProposedStep:
         """What `step` would do, without doing it: a `ProposedStep`.
 
         The side effects of the objective's first pass are the caller's to undo.
@@ -242,7 +257,9 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
             status = tf.where(status == Status.RUNNING, tf.cast(new["status"], tf.int32), status)
         return ProposedStep(self._vector.layout, x, f, g, x_new, new, status), grad_norm, evaluated
 
-    def updated(self, x, f, g, state, objective=None):
+    def updated(
+        self, x: tf.Tensor, f: tf.Tensor, g: tf.Tensor, state: State, objective: Objective | None = None
+    ) -> tuple[tf.Tensor, dict[str, typing.Any], Evaluated | None]:
         """What `update` makes of a step, checked: for this class, and for methods that contain another one.
 
         Args:
@@ -298,14 +315,14 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
     def _call_update(self, x, f, g, state, objective):
         """`update` with the arguments that its contract has."""
 
-    def fresh(self):
+    def fresh(self) -> "WholeVectorOptimizer":
         """A new, unbuilt method with the same settings."""
         config = self.get_config()
         if callable(self._given_rate):  # as it is: not every function can be serialised and found again
             config["learning_rate"] = self._given_rate
         return type(self).from_config(config)
 
-    def serve(self, outer):
+    def serve(self, outer: "WholeVectorOptimizer") -> None:
         """Work inside another method from now on: on its vector, with its count of steps.
 
         Args:
@@ -344,8 +361,12 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
         self._last_failure.assign(tf.where(taken, self._last_failure, status))
         return tuple(kept[1 : len(there)])
 
-    def finalize_variable_values(self, var_list):
-        """Called by `model.fit` when it ends: the moment to say that steps were not taken, which `fit` does not see."""
+    def finalize_variable_values(self, var_list: typing.Any) -> None:
+        """Called by `model.fit` when it ends: the moment to say that steps were not taken, which `fit` does not see.
+
+        Args:
+            var_list: the model's variables, which have their final values already.
+        """
         super().finalize_variable_values(var_list)
         skipped = self.skipped_steps
         if skipped:
@@ -359,7 +380,7 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
             )
         return self._memory.read()
 
-    def get_config(self):
+    def get_config(self) -> dict[str, typing.Any]:
         """The constructor arguments, as JSON-able values. Subclasses add their own."""
         config = {"name": self.name, "global_clipnorm": self.global_clipnorm}
         return config | ({"learning_rate": super().get_config()["learning_rate"]} if self._has_rate else {})

@@ -1,12 +1,15 @@
 """Methods that contain another method: they take an instance, keep its state under "inner", and call its update."""
 
 import copy
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from trainloop import state as states
+from trainloop.objective import Objective
 from trainloop.optimizer import GlobalObjectiveOptimizer, GlobalVectorOptimizer
+from trainloop.typing import Evaluated, State
 from trainloop.whole_vector import WholeVectorOptimizer
 
 
@@ -20,10 +23,17 @@ class Wrapper(GlobalObjectiveOptimizer):
     Args:
         inner: the method, not used by anything else.
         takes: the class it must belong to.
-        name, **kwargs: see `GlobalObjectiveOptimizer`.
+        name, kwargs: see `GlobalObjectiveOptimizer`.
     """
 
-    def __init__(self, inner, takes=WholeVectorOptimizer, *, name=None, **kwargs):
+    def __init__(
+        self,
+        inner: WholeVectorOptimizer,
+        takes: type[WholeVectorOptimizer] = WholeVectorOptimizer,
+        *,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(None, name=name, **kwargs)
         if not isinstance(inner, takes):
             kind = "GlobalVectorOptimizer" if takes is GlobalVectorOptimizer else "method of this package's kind"
@@ -34,25 +44,32 @@ class Wrapper(GlobalObjectiveOptimizer):
         self._inner = (inner,)
 
     @property
-    def inner(self):
+    def inner(self) -> WholeVectorOptimizer:
         """The method inside."""
         return self._inner[0]
 
     @property
-    def uses_gradient(self):
+    def uses_gradient(self) -> bool:  # type: ignore[override]  # a constant of other classes, here it depends
         """Whether the inner method does."""
         return self.inner.uses_gradient
 
-    def inner_state(self, x):
-        """The inner method's first state, and its status where it has one: parts of this method's first state."""
+    def inner_state(self, x: tf.Tensor) -> State:
+        """The inner method's first state at x [n], and its status if it has one: parts of this method's first state."""
         self.inner.serve(self)
         state = self.inner.init_state(x)
         states.flatten(state)
         # A method without a memory has no entry: an empty dict is no state.
         return ({"inner": state} if state else {}) | _status_of(state)
 
-    def inner_update(self, x, f, g, state, objective):
+    def inner_update(
+        self, x: tf.Tensor, f: tf.Tensor, g: tf.Tensor, state: State, objective: Objective | None
+    ) -> tuple[tf.Tensor, State, Evaluated | None]:
         """One step of the inner method.
+
+        Args:
+            x, f, g: [n], [], [n], the point, the objective and its gradient there.
+            state: of this method, the inner one's under "inner".
+            objective: an `Objective`; None for inner methods that ask for none.
 
         Returns:
             (x_new [n], parts of this method's new state, (f, g) at x_new or None).
@@ -71,13 +88,18 @@ class Wrapper(GlobalObjectiveOptimizer):
         own = {"learning_rate": rate} if isinstance(rate, keras.Variable) else {}
         return {f"inner.{name}": variable for name, variable in (own | deeper).items()}
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor arguments; the inner method as Keras serialises it."""
         return {**super().get_config(), "inner": keras.optimizers.serialize(self.inner)}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
-        """The inverse of `get_config`."""
+    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> "Wrapper":
+        """The inverse of `get_config`.
+
+        Args:
+            config: what it returned.
+            custom_objects: classes by name that Keras does not know, such as the inner method's.
+        """
         config = copy.deepcopy(config)  # Keras writes into what it deserialises
         config["inner"] = keras.optimizers.deserialize(config["inner"], custom_objects=custom_objects)
         return cls(**config)

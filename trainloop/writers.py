@@ -2,11 +2,17 @@
 
 import json
 import os
+from typing import TYPE_CHECKING, Any
 
 from trainloop import durable
-from trainloop.hooks import Hook
+from trainloop.history import RunResult
+from trainloop.hooks import Hook, Progress
 from trainloop.json_values import plain
 from trainloop.peak_memory import peak_memory
+from trainloop.typing import Path
+
+if TYPE_CHECKING:
+    from trainloop.loop import TrainLoop
 
 
 class MetricsFile(Hook):
@@ -24,28 +30,35 @@ class MetricsFile(Hook):
 
     Args:
         path: the file, which must not exist yet.
+
+    Example:
+        >>> loop = TrainLoop(model, Adam(), loss, hooks=[MetricsFile("metrics.jsonl")])
+        >>> result = loop.run((x, y), epochs=2)
+        >>> with open("metrics.jsonl") as file:
+        ...     len(file.readlines())  # two steps, two epochs, the end
+        5
     """
 
-    def __init__(self, path):
+    def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path
         self._file, self._mode = None, "xb"
 
-    def on_start(self, loop):
+    def on_start(self, loop: "TrainLoop") -> None:
         if self._file is None:
             self._open()
 
-    def on_block(self, progress):
+    def on_block(self, progress: Progress) -> None:
         names = list(progress.logs)
         for numbers in zip(*progress.logs.values(), strict=True):
             self._write({"kind": "step", **dict(zip(names, numbers, strict=True))})
         self._file.flush()
 
-    def on_epoch(self, progress, summary):
+    def on_epoch(self, progress: Progress, summary: dict[str, Any]) -> None:
         self._write({"kind": "epoch", **summary})
         self._file.flush()
 
-    def on_end(self, result):
+    def on_end(self, result: RunResult) -> None:
         if self._file is None:
             return
         try:
@@ -54,13 +67,13 @@ class MetricsFile(Hook):
             self._file.close()
             self._file, self._mode = None, "r+b"
 
-    def state(self):
+    def state(self) -> dict[str, Any]:
         if self._file is not None:
             durable.sync(self._file)
         return {"bytes": self._length()}
 
-    def load_state(self, state):
-        """Cut the file to the length it had.
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Cut the file to the length it had when `state` returned this dict.
 
         Raises:
             ValueError: it is shorter.

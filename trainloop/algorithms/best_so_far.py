@@ -5,10 +5,15 @@ best <- x  where  f(x) < f(best)
 The variables follow the inner method, which depends on its own trail; the best point waits in the state.
 """
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
 from trainloop import linalg
+from trainloop.objective import Objective
+from trainloop.typing import ObjectiveUpdate, State
+from trainloop.whole_vector import WholeVectorOptimizer
 from trainloop.wrapper import Wrapper
 
 
@@ -21,17 +26,22 @@ class BestSoFar(Wrapper):
 
     Args:
         inner: any method that nothing else uses.
-        name, **kwargs: see `GlobalObjectiveOptimizer`.
+        name, kwargs: see `GlobalObjectiveOptimizer`.
+
+    Example:
+        >>> loop = TrainLoop(model, BestSoFar(SimpleGD(5.0)), loss)
+        >>> result = loop.run((x, y), epochs=5)
+        >>> loop.optimizer.restore_best()
     """
 
-    def __init__(self, inner, name="best_so_far", **kwargs):
+    def __init__(self, inner: WholeVectorOptimizer, name: str = "best_so_far", **kwargs: Any) -> None:
         super().__init__(inner, name=name, **kwargs)
 
-    def init_state(self, x):
+    def init_state(self, x: tf.Tensor) -> State:
         nothing_yet = tf.constant(float("inf"), x.dtype)
         return {"best_x": tf.identity(x), "best_f": nothing_yet} | self.inner_state(x)
 
-    def update(self, x, f, g, state, objective):
+    def update(self, x: tf.Tensor, f: tf.Tensor, g: tf.Tensor, state: State, objective: Objective) -> ObjectiveUpdate:
         x_new, inner, evaluated = self.inner_update(x, f, g, state, objective)
         best = linalg.lower((state["best_x"], state["best_f"]), (x, f))
         if evaluated is not None:
@@ -39,6 +49,6 @@ class BestSoFar(Wrapper):
         new = {"best_x": best[0], "best_f": best[1]} | inner
         return (x_new, new) if evaluated is None else (x_new, new, evaluated)
 
-    def best_point(self):
+    def best_point(self) -> tuple[tf.Tensor, tf.Tensor] | None:
         state = self.state
         return state["best_x"], state["best_f"]

@@ -10,15 +10,19 @@ The second line is the first one multiplied out and the square completed: two sy
 with H. Before the first update H is multiplied by s'y / y'y (equation 6.20), the size that f has along s.
 """
 
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
 
 from trainloop import checks, linalg, linesearch
+from trainloop.objective import Objective
 from trainloop.optimizer import GlobalObjectiveOptimizer
 from trainloop.shared_matrix import SharedMatrix
 from trainloop.status import Status
 from trainloop.storage_choice import check_storage
+from trainloop.typing import ObjectiveUpdate, State
 
 
 @keras.saving.register_keras_serializable("trainloop")
@@ -35,16 +39,28 @@ class BFGS(GlobalObjectiveOptimizer):
         line_search: "strong_wolfe", "hager_zhang" or "armijo", see `linesearch`.
         max_evaluations: of f in one line search, at least 2.
         storage: of H: "dense", "factored" or "auto", see `SharedMatrix.identity`.
-        name, **kwargs: see `GlobalObjectiveOptimizer`.
+        name, kwargs: see `GlobalObjectiveOptimizer`.
+
+    Example:
+        >>> f = lambda x: tf.reduce_sum(tf.cosh(x - [1.0, 2.0, 3.0]))
+        >>> minimize(f, np.zeros(3), BFGS(line_search="hager_zhang"), gtol=1e-8).message
+        'the largest entry of the gradient is at most gtol'
     """
 
-    def __init__(self, line_search="strong_wolfe", max_evaluations=20, storage="auto", name="bfgs", **kwargs):
+    def __init__(
+        self,
+        line_search: str = "strong_wolfe",
+        max_evaluations: int = 20,
+        storage: str = "auto",
+        name: str = "bfgs",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(None, name=name, **kwargs)
         self.line_search = checks.choice("line_search", line_search, linesearch.SEARCHES)
         self.max_evaluations = checks.integer("max_evaluations", max_evaluations, at_least=2)
         self.storage = check_storage(storage)
 
-    def init_state(self, x):
+    def init_state(self, x: tf.Tensor) -> State:
         return {
             "H": SharedMatrix.identity(x.shape[0], dtype=x.dtype, storage=self.storage, updates="symmetric"),
             "updates": tf.constant(0, tf.int32),
@@ -52,7 +68,7 @@ class BFGS(GlobalObjectiveOptimizer):
             "status": tf.constant(Status.RUNNING, tf.int32),
         }
 
-    def update(self, x, f, g, state, objective):
+    def update(self, x: tf.Tensor, f: tf.Tensor, g: tf.Tensor, state: State, objective: Objective) -> ObjectiveUpdate:
         H, fresh = state["H"], tf.equal(state["updates"], 0)
         d = -(H @ g)
         first = 1 / tf.maximum(linalg.norm(g), 1)
@@ -71,7 +87,7 @@ class BFGS(GlobalObjectiveOptimizer):
             (found.f, found.g),
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in ("line_search", "max_evaluations", "storage")}
         return {**super().get_config(), **own}
 

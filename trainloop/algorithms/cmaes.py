@@ -20,7 +20,7 @@ order of eigenvectors, which libraries choose as they like; and C^(-1/2) y_k is 
 The separable form has a diagonal C [n] and learns it (n + 2) / 3 times as fast: Ros and Hansen (2008), "A simple
 modification in CMA-ES achieving linear time and space complexity", PPSN X.
 
-What the equations leave open:
+What the equations leave open, and what is done here:
 
     no number    where f or x_k is not finite, x_k ranks last and y_k counts as 0. So the new m is an average of the old
                  one and of points with finite f. A generation without any halves sigma and leaves C as it is.
@@ -43,10 +43,11 @@ import tensorflow as tf
 
 from trainloop import checks
 from trainloop.cmaes_strategy import Strategy
-from trainloop.objective import symmetric
+from trainloop.objective import Objective, symmetric
 from trainloop.optimizer import GlobalObjectiveOptimizer
 from trainloop.shared_matrix import SharedMatrix
 from trainloop.status import Status, first_failure
+from trainloop.typing import ObjectiveUpdate, State
 
 COVARIANCES = ("auto", "full", "separable")
 
@@ -74,19 +75,32 @@ class CMAES(GlobalObjectiveOptimizer):
             "separable": n numbers, for large n and for functions without strong dependencies between variables.
             "auto": full up to n = 500.
         seed: of all random numbers, at least 0.
-        name, **kwargs: see `GlobalObjectiveOptimizer`.
+        name, kwargs: see `GlobalObjectiveOptimizer`.
+
+    Example:
+        >>> stairs = lambda x: tf.reduce_sum(tf.floor(10 * tf.abs(x)))
+        >>> minimize(stairs, [3.0, -2.0], CMAES(sigma=1.0), f_target=0.0).f
+        0.0
     """
 
     uses_gradient = False
 
-    def __init__(self, sigma=0.3, population=None, covariance="auto", seed=0, name="cmaes", **kwargs):
+    def __init__(
+        self,
+        sigma: float = 0.3,
+        population: int | None = None,
+        covariance: str = "auto",
+        seed: int = 0,
+        name: str = "cmaes",
+        **kwargs: typing.Any,
+    ) -> None:
         super().__init__(None, name=name, **kwargs)
         self.sigma = checks.real("sigma", sigma, above=0)
         self.population = population if population is None else checks.integer("population", population, at_least=2)
         self.covariance = checks.choice("covariance", covariance, COVARIANCES)
         self.seed = checks.integer("seed", seed, at_least=0)
 
-    def init_state(self, x):
+    def init_state(self, x: tf.Tensor) -> State:
         form = self._form(x.shape[0])
         return {
             "C": form.identity(x),
@@ -102,7 +116,7 @@ class CMAES(GlobalObjectiveOptimizer):
             "axis_ratio": tf.ones([], x.dtype),
         }
 
-    def update(self, x, f, g, state, objective):
+    def update(self, x: tf.Tensor, f: tf.Tensor, g: tf.Tensor, state: State, objective: Objective) -> ObjectiveUpdate:
         n, generation = x.shape[0], state["generation"]
         form = self._form(n)
         strategy = Strategy.default(n, self.population, form.speed(n))
@@ -141,7 +155,7 @@ class CMAES(GlobalObjectiveOptimizer):
         full = n <= _FULL_UP_TO if self.covariance == "auto" else self.covariance == "full"
         return _Full if full else _Separable
 
-    def get_config(self):
+    def get_config(self) -> dict[str, typing.Any]:
         own = {name: getattr(self, name) for name in ("sigma", "population", "covariance", "seed")}
         return {**super().get_config(), **own}
 

@@ -22,15 +22,19 @@ which no rounding can make indefinite. For n = 1, E is the interval [x - r, x + 
 x <- x - r (1 + a) / 2 sign(g), r <- r (1 - a) / 2.
 """
 
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
 
 from trainloop import checks, linalg
+from trainloop.objective import Objective
 from trainloop.optimizer import GlobalObjectiveOptimizer
 from trainloop.shared_matrix import SharedMatrix
 from trainloop.status import Status, first_failure
 from trainloop.storage_choice import check_storage
+from trainloop.typing import ObjectiveUpdate, State
 
 _FIRST_STEP = 0.05
 
@@ -59,16 +63,28 @@ class Ellipsoid(GlobalObjectiveOptimizer):
             so that the first step has length 0.05.
         gap: the run ends at best_f - lower_bound <= gap max(1, |best_f|); at least 0. None for 1000 eps of the dtype.
         storage: of B: "dense", "factored" or "auto", see `storage_choice`.
-        name, **kwargs: see `GlobalObjectiveOptimizer`.
+        name, kwargs: see `GlobalObjectiveOptimizer`.
+
+    Example:
+        >>> found = minimize(lambda x: tf.reduce_sum(tf.abs(x - 1)), [0.0, 0.0], Ellipsoid(rad=2.0, gap=1e-3))
+        >>> found.status.name, bool(found.history["gap"][-1] <= 1e-3)
+        ('CERTIFIED', True)
     """
 
-    def __init__(self, rad=None, gap=None, storage="auto", name="ellipsoid", **kwargs):
+    def __init__(
+        self,
+        rad: float | None = None,
+        gap: float | None = None,
+        storage: str = "auto",
+        name: str = "ellipsoid",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(None, name=name, **kwargs)
         self.rad = rad if rad is None else checks.real("rad", rad, above=0)
         self.gap = gap if gap is None else checks.real("gap", gap, at_least=0)
         self.storage = check_storage(storage)
 
-    def init_state(self, x):
+    def init_state(self, x: tf.Tensor) -> State:
         n = x.shape[0]
         infinity = tf.constant(float("inf"), x.dtype)
         return {
@@ -81,7 +97,7 @@ class Ellipsoid(GlobalObjectiveOptimizer):
             "status": tf.constant(Status.RUNNING, tf.int32),
         }
 
-    def update(self, x, f, g, state, objective):
+    def update(self, x: tf.Tensor, f: tf.Tensor, g: tf.Tensor, state: State, objective: Objective) -> ObjectiveUpdate:
         radius, noise = state["radius"], _ULPS * _eps(x.dtype) * tf.abs(f)
         image = state["B"].T @ g
         length = linalg.norm(image)
@@ -113,11 +129,11 @@ class Ellipsoid(GlobalObjectiveOptimizer):
             (tf.reduce_all(tf.equal(x_new, x)), Status.CONVERGED),
         )
 
-    def best_point(self):
+    def best_point(self) -> tuple[tf.Tensor, tf.Tensor] | None:
         state = self.state
         return state["best_x"], state["best_f"]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rad": self.rad, "gap": self.gap, "storage": self.storage}
 
 

@@ -29,6 +29,8 @@ The window changes by one row per step, and V V' without the weights by one row 
 for the products with g and for the sum, 2 r n numbers, and the weights are r numbers.
 """
 
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -36,6 +38,7 @@ import tensorflow as tf
 from trainloop import checks, linalg
 from trainloop.optimizer import GlobalVectorOptimizer
 from trainloop.shared_matrix import SharedMatrix
+from trainloop.typing import LearningRate, State, VectorUpdate
 from trainloop.vector_ring import VectorRing, combine
 
 # Up to this n "auto" is exact: a step then takes 15 ms, at n = 1000 it takes 600.
@@ -59,17 +62,30 @@ class FullMatrixAdaGrad(GlobalVectorOptimizer):
             n = 300, and keeps 50 gradients beyond.
         beta2: factor on a gradient per step of its age, in (0, 1]. 1 forgets nothing.
         epsilon: positive, the size of a gradient that counts as small.
-        name, **kwargs: see `GlobalVectorOptimizer`.
+        name, kwargs: see `GlobalVectorOptimizer`.
+
+    Example:
+        >>> valley = lambda x: (x[0] + x[1]) ** 2 + 100 * (x[0] - x[1]) ** 2
+        >>> minimize(valley, [1.0, 2.0], FullMatrixAdaGrad(0.2), max_steps=200).f < 1e-6
+        True
     """
 
-    def __init__(self, learning_rate=0.2, window="auto", beta2=1.0, epsilon=1e-4, name="full_matrix_adagrad", **kwargs):
+    def __init__(
+        self,
+        learning_rate: LearningRate = 0.2,
+        window: int | str | None = "auto",
+        beta2: float = 1.0,
+        epsilon: float = 1e-4,
+        name: str = "full_matrix_adagrad",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(learning_rate, name=name, **kwargs)
         given = window is not None and window != "auto"
         self.window = checks.integer("window", window, at_least=1) if given else window
         self.beta2 = checks.real("beta2", beta2, above=0, at_most=1)
         self.epsilon = checks.real("epsilon", epsilon, above=0)
 
-    def init_state(self, x):
+    def init_state(self, x: tf.Tensor) -> State:
         n, r = x.shape[0], self.window
         if r == "auto":
             r = None if n <= _LARGEST_EXACT else _WINDOW
@@ -77,10 +93,10 @@ class FullMatrixAdaGrad(GlobalVectorOptimizer):
         if r is None:
             G = SharedMatrix.identity(n, dtype=tf.float64, storage="dense", updates="symmetric")
             return {"G": G, "updates": updates}
-        V = VectorRing.empty(r, n=n, dtype=tf.float64)
+        V = VectorRing.empty(r, n=n, dtype=tf.float64)  # type: ignore[arg-type]  # the only word is "auto"
         return {"V": V, "VV": tf.zeros([r, r], tf.float64), "updates": updates}
 
-    def update(self, x, g, state):
+    def update(self, x: tf.Tensor, g: tf.Tensor, state: State) -> VectorUpdate:
         nonzero = tf.reduce_any(tf.not_equal(g, 0))
         direction = self._exact if "G" in state else self._windowed
         d, new = direction(tf.cast(g, tf.float64), nonzero, state)
@@ -120,6 +136,6 @@ class FullMatrixAdaGrad(GlobalVectorOptimizer):
         result = tf.linalg.matvec(Q, tf.linalg.matvec(Q, b, transpose_a=True) / (roots + self.epsilon))
         return tf.where(finite, result, tf.constant(np.nan, M.dtype))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in ("window", "beta2", "epsilon")}
         return {**super().get_config(), **own}

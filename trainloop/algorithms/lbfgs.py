@@ -21,13 +21,17 @@ definite. On mini-batches y is the difference of two gradients of the *same* bat
 noise.
 """
 
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
 
 from trainloop import checks, linalg, linesearch
+from trainloop.objective import Objective
 from trainloop.optimizer import GlobalObjectiveOptimizer
 from trainloop.status import Status
+from trainloop.typing import ObjectiveUpdate, State
 from trainloop.vector_ring import VectorRing, combine
 
 
@@ -46,17 +50,31 @@ class LBFGS(GlobalObjectiveOptimizer):
         max_evaluations: of f in one line search, at least 2.
         first_step: length of the very first step, and of each one after the history was dropped, as a multiple of
             min(1, 1 / |g|); positive.
-        name, **kwargs: see `GlobalObjectiveOptimizer`.
+        name, kwargs: see `GlobalObjectiveOptimizer`.
+
+    Example:
+        >>> whole = ArrayData(x, y, batch_size=None)
+        >>> result = TrainLoop(model, LBFGS(m=20), loss).run(whole, steps=5)
+        >>> result.evaluations["gradient"] >= 5
+        True
     """
 
-    def __init__(self, m=10, line_search="strong_wolfe", max_evaluations=20, first_step=1.0, name="lbfgs", **kwargs):
+    def __init__(
+        self,
+        m: int = 10,
+        line_search: str = "strong_wolfe",
+        max_evaluations: int = 20,
+        first_step: float = 1.0,
+        name: str = "lbfgs",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(None, name=name, **kwargs)
         self.m = checks.integer("m", m, at_least=1)
         self.line_search = checks.choice("line_search", line_search, linesearch.SEARCHES)
         self.max_evaluations = checks.integer("max_evaluations", max_evaluations, at_least=2)
         self.first_step = checks.real("first_step", first_step, above=0)
 
-    def init_state(self, x):
+    def init_state(self, x: tf.Tensor) -> State:
         return {
             "history": VectorRing.empty(2 * self.m, n=x.shape[0], dtype=x.dtype),  # the rows of S, then those of Y
             "SY": tf.zeros([self.m, self.m], x.dtype),
@@ -67,7 +85,7 @@ class LBFGS(GlobalObjectiveOptimizer):
             "status": tf.constant(Status.RUNNING, tf.int32),
         }
 
-    def update(self, x, f, g, state, objective):
+    def update(self, x: tf.Tensor, f: tf.Tensor, g: tf.Tensor, state: State, objective: Objective) -> ObjectiveUpdate:
         fresh = tf.equal(state["pairs"], 0)
         d = self._direction(g, state)
         length = linalg.norm(g)
@@ -136,7 +154,7 @@ class LBFGS(GlobalObjectiveOptimizer):
             "next_slot": tf.where(useful, (slot + 1) % self.m, slot),
         }
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in ("m", "line_search", "max_evaluations", "first_step")}
         return {**super().get_config(), **own}
 

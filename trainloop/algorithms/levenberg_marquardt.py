@@ -14,14 +14,18 @@ For small n the matrix G is formed and factorised. For large n the system is sol
 with G; there the diagonal is not known, and mu starts at tau times the curvature along g.
 """
 
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
 
 from trainloop import checks, linalg
+from trainloop.objective import Objective
 from trainloop.optimizer import GlobalObjectiveOptimizer
 from trainloop.status import Status
 from trainloop.trust_region import agreement, steihaug
+from trainloop.typing import ObjectiveUpdate, State
 
 SOLVERS = ("auto", "cholesky", "cg")
 
@@ -43,19 +47,31 @@ class LevenbergMarquardt(GlobalObjectiveOptimizer):
             mini-batches of a network's mean loss about 0.3 to 1.
         solver: "cholesky", "cg", or "auto": cholesky up to 1000 parameters.
         max_products: per step with "cg", at least 1.
-        name, **kwargs: see `GlobalObjectiveOptimizer`.
+        name, kwargs: see `GlobalObjectiveOptimizer`.
+
+    Example:
+        >>> t = np.linspace(0.0, 1.0, 20)
+        >>> decay = LeastSquares(lambda p: p[0] * tf.exp(-p[1] * t) - 2 * np.exp(-3 * t))
+        >>> minimize(decay, [1.0, 1.0], LevenbergMarquardt()).x.round(6)
+        array([2., 3.])
     """
 
     def __init__(
-        self, tau=1e-3, solver="auto", max_products=100, min_damping=0.0, name="levenberg_marquardt", **kwargs
-    ):
+        self,
+        tau: float = 1e-3,
+        solver: str = "auto",
+        max_products: int = 100,
+        min_damping: float = 0.0,
+        name: str = "levenberg_marquardt",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(None, name=name, **kwargs)
         self.tau = checks.real("tau", tau, above=0)
         self.solver = checks.choice("solver", solver, SOLVERS)
         self.max_products = checks.integer("max_products", max_products, at_least=1)
         self.min_damping = checks.real("min_damping", min_damping, at_least=0)
 
-    def init_state(self, x):
+    def init_state(self, x: tf.Tensor) -> State:
         return {
             "damping": tf.zeros([], x.dtype),  # 0 until the first step has seen G
             "growth": tf.constant(2.0, x.dtype),
@@ -63,7 +79,7 @@ class LevenbergMarquardt(GlobalObjectiveOptimizer):
             "status": tf.constant(Status.RUNNING, tf.int32),
         }
 
-    def update(self, x, f, g, state, objective):
+    def update(self, x: tf.Tensor, f: tf.Tensor, g: tf.Tensor, state: State, objective: Objective) -> ObjectiveUpdate:
         h, mu = self._step(x, g, state["damping"], objective)
         x_trial = x + h
         f_trial, g_trial = objective.value_and_grad(x_trial)
@@ -111,6 +127,6 @@ class LevenbergMarquardt(GlobalObjectiveOptimizer):
         least = max(float(info.tiny) / float(info.eps), self.min_damping)
         return tf.maximum(mu, tf.maximum(float(info.eps) * size, least))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in ("tau", "solver", "max_products", "min_damping")}
         return {**super().get_config(), **own}

@@ -12,13 +12,17 @@ says whether it is taken and how large the next region is. Where the decrease is
 then the trial is taken if the gradient is shorter there.
 """
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
 from trainloop import checks
+from trainloop.objective import Objective
 from trainloop.optimizer import GlobalObjectiveOptimizer
 from trainloop.status import Status, first_failure
 from trainloop.trust_region import trial
+from trainloop.typing import ObjectiveUpdate, State
 
 CURVATURES = ("gauss_newton", "hessian")
 
@@ -38,19 +42,31 @@ class NewtonCG(GlobalObjectiveOptimizer):
         radius: of the first region, positive, in units of x.
         max_radius: at least `radius`.
         max_products: per step, at least 1.
-        name, **kwargs: see `GlobalObjectiveOptimizer`.
+        name, kwargs: see `GlobalObjectiveOptimizer`.
+
+    Example:
+        >>> valley = testing.problems["helical_valley"]
+        >>> found = minimize(valley.fun, valley.x0, NewtonCG(curvature="hessian"))
+        >>> found.evaluations["Hv"] < 100
+        True
     """
 
     def __init__(
-        self, curvature="gauss_newton", radius=1.0, max_radius=1000.0, max_products=100, name="newton_cg", **kwargs
-    ):
+        self,
+        curvature: str = "gauss_newton",
+        radius: float = 1.0,
+        max_radius: float = 1000.0,
+        max_products: int = 100,
+        name: str = "newton_cg",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(None, name=name, **kwargs)
         self.curvature = checks.choice("curvature", curvature, CURVATURES)
         self.radius = checks.real("radius", radius, above=0)
         self.max_radius = checks.real("max_radius", max_radius, at_least=self.radius)
         self.max_products = checks.integer("max_products", max_products, at_least=1)
 
-    def init_state(self, x):
+    def init_state(self, x: tf.Tensor) -> State:
         return {
             "radius": tf.constant(self.radius, x.dtype),
             "rho": tf.zeros([], x.dtype),
@@ -58,13 +74,13 @@ class NewtonCG(GlobalObjectiveOptimizer):
             "status": tf.constant(Status.RUNNING, tf.int32),
         }
 
-    def update(self, x, f, g, state, objective):
+    def update(self, x: tf.Tensor, f: tf.Tensor, g: tf.Tensor, state: State, objective: Objective) -> ObjectiveUpdate:
         product = objective.ggnvp if self.curvature == "gauss_newton" else objective.hvp
         found = trial(objective, x, f, g, lambda v: product(x, v), state["radius"], self.max_radius, self.max_products)
         new = {"radius": found.radius, "rho": found.rho, "products": found.products}
         new["status"] = first_failure((found.stalled, Status.STALLED))
         return found.x, new, (found.f, found.g)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in ("curvature", "radius", "max_radius", "max_products")}
         return {**super().get_config(), **own}

@@ -12,12 +12,16 @@ beta is formed at the end of a step, of two gradients of the same objective: on 
 The line search starts from the step that would decrease f, to first order, as much as the step before did.
 """
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
 from trainloop import checks, linalg, linesearch
+from trainloop.objective import Objective
 from trainloop.optimizer import GlobalObjectiveOptimizer
 from trainloop.status import Status
+from trainloop.typing import ObjectiveUpdate, State
 
 BETAS = ("polak_ribiere", "hager_zhang")
 
@@ -37,18 +41,28 @@ class NonlinearCG(GlobalObjectiveOptimizer):
         line_search: "strong_wolfe" with curvature 0.4, or "hager_zhang" with 0.9, see `linesearch`. The first needs
             fewer evaluations on most functions, with either beta.
         max_evaluations: of f in one line search, at least 2.
-        name, **kwargs: see `GlobalObjectiveOptimizer`.
+        name, kwargs: see `GlobalObjectiveOptimizer`.
+
+    Example:
+        >>> quartic = lambda x: tf.reduce_sum((x - 1) ** 4)
+        >>> minimize(quartic, np.zeros(100), NonlinearCG("hager_zhang"), f_target=1e-6).status.name
+        'TARGET_REACHED'
     """
 
     def __init__(
-        self, beta="polak_ribiere", line_search="strong_wolfe", max_evaluations=20, name="nonlinear_cg", **kwargs
-    ):
+        self,
+        beta: str = "polak_ribiere",
+        line_search: str = "strong_wolfe",
+        max_evaluations: int = 20,
+        name: str = "nonlinear_cg",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(None, name=name, **kwargs)
         self.beta = checks.choice("beta", beta, BETAS)
         self.line_search = checks.choice("line_search", line_search, tuple(_CURVATURE))
         self.max_evaluations = checks.integer("max_evaluations", max_evaluations, at_least=2)
 
-    def init_state(self, x):
+    def init_state(self, x: tf.Tensor) -> State:
         zero = tf.zeros([], x.dtype)
         return {
             "direction": tf.zeros_like(x),
@@ -58,7 +72,7 @@ class NonlinearCG(GlobalObjectiveOptimizer):
             "status": tf.constant(Status.RUNNING, tf.int32),
         }
 
-    def update(self, x, f, g, state, objective):
+    def update(self, x: tf.Tensor, f: tf.Tensor, g: tf.Tensor, state: State, objective: Objective) -> ObjectiveUpdate:
         steepest, d = self._direction(g, state)
         slope = tf.tensordot(g, d, 1)
         found = linesearch.SEARCHES[self.line_search](
@@ -102,7 +116,7 @@ class NonlinearCG(GlobalObjectiveOptimizer):
             beta = tf.maximum(beta, -1 / (linalg.norm(d) * tf.minimum(linalg.norm(g), 0.01)))
         return tf.where(tf.math.is_finite(beta), beta, tf.zeros_like(beta))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in ("beta", "line_search", "max_evaluations")}
         return {**super().get_config(), **own}
 

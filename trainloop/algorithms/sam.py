@@ -6,11 +6,15 @@ x_new = inner(x, g(x + e))
 Two gradients per step, on the same batch and with the same dropout mask.
 """
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
 from trainloop import checks, linalg
+from trainloop.objective import Objective
 from trainloop.optimizer import GlobalVectorOptimizer
+from trainloop.typing import ObjectiveUpdate, State
 from trainloop.wrapper import Wrapper
 
 
@@ -21,22 +25,27 @@ class SAM(Wrapper):
     Args:
         inner: a `GlobalVectorOptimizer` that nothing else uses.
         rho: radius of the neighbourhood, positive, in units of x.
-        name, **kwargs: see `GlobalObjectiveOptimizer`.
+        name, kwargs: see `GlobalObjectiveOptimizer`.
+
+    Example:
+        >>> loop = TrainLoop(model, SAM(Momentum(0.1), rho=0.05), loss)
+        >>> loop.run((x, y), steps=3).evaluations["gradient"]
+        6
     """
 
-    def __init__(self, inner, rho=0.05, name="sam", **kwargs):
-        super().__init__(inner, GlobalVectorOptimizer, name=name, **kwargs)
+    def __init__(self, inner: GlobalVectorOptimizer, rho: float = 0.05, name: str = "sam", **kwargs: Any) -> None:
+        super().__init__(inner, GlobalVectorOptimizer, name=name, **kwargs)  # type: ignore[type-abstract]  # not called
         self.rho = checks.real("rho", rho, above=0)
 
-    def init_state(self, x):
+    def init_state(self, x: tf.Tensor) -> State:
         return self.inner_state(x)
 
-    def update(self, x, f, g, state, objective):
+    def update(self, x: tf.Tensor, f: tf.Tensor, g: tf.Tensor, state: State, objective: Objective) -> ObjectiveUpdate:
         length = linalg.norm(g)
         e = self.rho * g / tf.where(length > 0, length, tf.ones_like(length))
         _, g_there = objective.value_and_grad(x + e)
         x_new, new, _ = self.inner_update(x, f, g_there, state, objective)
         return x_new, new
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rho": self.rho}

@@ -32,10 +32,12 @@ import numpy as np
 import tensorflow as tf
 
 from trainloop import checks, linalg
+from trainloop.objective import Objective
 from trainloop.optimizer import GlobalObjectiveOptimizer
 from trainloop.shared_matrix import SharedMatrix
 from trainloop.status import Status, first_failure
 from trainloop.storage_choice import check_storage
+from trainloop.typing import ObjectiveUpdate, State
 
 # A cycle ends when best_f has not become smaller for this many steps and two for each dimension.
 _PATIENCE = 50
@@ -69,13 +71,26 @@ class ShorR(GlobalObjectiveOptimizer):
         nh: at least 1.
         max_evaluations: of f and g in one step, at least 1.
         storage: of B: "dense", "factored" or "auto", see `storage_choice`.
-        name, **kwargs: see `GlobalObjectiveOptimizer`.
+        name, kwargs: see `GlobalObjectiveOptimizer`.
+
+    Example:
+        >>> kinks = lambda x: tf.abs(x[0]) + 100 * tf.abs(x[1] - tf.abs(x[0]))
+        >>> minimize(kinks, [3.0, 1.0], ShorR()).f < 1e-6
+        True
     """
 
     def __init__(
-        self, alpha=2.3, step_length=1.0, q1=0.9, q2=1.1, nh=3, max_evaluations=500, storage="auto", name="shor_r",
-        **kwargs,
-    ):  # fmt: skip
+        self,
+        alpha: float = 2.3,
+        step_length: float = 1.0,
+        q1: float = 0.9,
+        q2: float = 1.1,
+        nh: int = 3,
+        max_evaluations: int = 500,
+        storage: str = "auto",
+        name: str = "shor_r",
+        **kwargs: typing.Any,
+    ) -> None:
         super().__init__(None, name=name, **kwargs)
         self.alpha = checks.real("alpha", alpha, above=1)
         self.step_length = checks.real("step_length", step_length, above=0)
@@ -85,7 +100,7 @@ class ShorR(GlobalObjectiveOptimizer):
         self.max_evaluations = checks.integer("max_evaluations", max_evaluations, at_least=1)
         self.storage = check_storage(storage)
 
-    def init_state(self, x):
+    def init_state(self, x: tf.Tensor) -> State:
         infinity = tf.constant(float("inf"), x.dtype)
         return {
             "B": SharedMatrix.identity(x.shape[0], dtype=x.dtype, storage=self.storage, updates="dilations"),
@@ -105,7 +120,7 @@ class ShorR(GlobalObjectiveOptimizer):
             "status": tf.constant(Status.RUNNING, tf.int32),
         }
 
-    def update(self, x, f, g, state, objective):
+    def update(self, x: tf.Tensor, f: tf.Tensor, g: tf.Tensor, state: State, objective: Objective) -> ObjectiveUpdate:
         B, cycle = state["B"], state["cycle"]
         same = tf.reduce_all(tf.equal(g, state["g"]))
         noisy = ~same & tf.reduce_any(tf.not_equal(state["g"], 0))  # f is of another mini-batch than in the last step
@@ -174,11 +189,11 @@ class ShorR(GlobalObjectiveOptimizer):
         dilated = image_new + (beta - 1) * tf.tensordot(xi, image_new, 1) * xi
         return B.dilate(xi, beta).reset(ruined), tf.where(ruined, g_new, dilated)
 
-    def best_point(self):
+    def best_point(self) -> tuple[tf.Tensor, tf.Tensor] | None:
         state = self.state
         return state["best_x"], state["best_f"]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, typing.Any]:
         names = ("alpha", "step_length", "q1", "q2", "nh", "max_evaluations", "storage")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 

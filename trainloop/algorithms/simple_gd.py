@@ -3,9 +3,13 @@
 x <- x - t g          t = learning_rate
 """
 
+from typing import Any
+
 import keras
+import tensorflow as tf
 
 from trainloop.optimizer import GlobalVectorOptimizer
+from trainloop.typing import LearningRate, State, VectorUpdate
 
 
 @keras.saving.register_keras_serializable("trainloop")
@@ -16,14 +20,18 @@ class SimpleGD(GlobalVectorOptimizer):
 
     Args:
         learning_rate: t, positive.
-        name, **kwargs: see `GlobalVectorOptimizer`.
+        name, kwargs: see `GlobalVectorOptimizer`.
+
+    Example:
+        >>> model.compile(optimizer=SimpleGD(0.1), loss=loss)
+        >>> history = model.fit(x, y, epochs=2, verbose=0)
     """
 
-    def __init__(self, learning_rate=0.01, name="simple_gd", **kwargs):
+    def __init__(self, learning_rate: LearningRate = 0.01, name: str = "simple_gd", **kwargs: Any) -> None:
         super().__init__(learning_rate, name=name, **kwargs)
 
-    def init_state(self, x):
+    def init_state(self, x: tf.Tensor) -> State:
         return {}
 
-    def update(self, x, g, state):
+    def update(self, x: tf.Tensor, g: tf.Tensor, state: State) -> VectorUpdate:
         return x - self.learning_rate * g, {}

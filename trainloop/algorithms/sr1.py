@@ -13,15 +13,19 @@ The step minimises g'p + p'B p / 2 in |p| <= radius by conjugate gradients, whic
 (`trust_region`).
 """
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
 from trainloop import checks, linalg
+from trainloop.objective import Objective
 from trainloop.optimizer import GlobalObjectiveOptimizer
 from trainloop.shared_matrix import SharedMatrix
 from trainloop.status import Status, first_failure
 from trainloop.storage_choice import check_storage
 from trainloop.trust_region import trial
+from trainloop.typing import ObjectiveUpdate, State
 
 _LEAST_COSINE = 1e-8
 
@@ -42,17 +46,30 @@ class SR1(GlobalObjectiveOptimizer):
         max_products: with B per step, at least 1.
         storage: of B: "dense", "factored" or "auto", see `storage_choice`. "factored:40:restart" is the limited-memory
             form: 40 vectors, and a new beginning when they are used up.
-        name, **kwargs: see `GlobalObjectiveOptimizer`.
+        name, kwargs: see `GlobalObjectiveOptimizer`.
+
+    Example:
+        >>> saddle = lambda x: x[0] ** 2 - x[1] ** 2 + x[1] ** 4
+        >>> round(minimize(saddle, [1.0, 0.1], SR1(radius=0.5)).f, 6)
+        -0.25
     """
 
-    def __init__(self, radius=1.0, max_radius=1000.0, max_products=100, storage="auto", name="sr1", **kwargs):
+    def __init__(
+        self,
+        radius: float = 1.0,
+        max_radius: float = 1000.0,
+        max_products: int = 100,
+        storage: str = "auto",
+        name: str = "sr1",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(None, name=name, **kwargs)
         self.radius = checks.real("radius", radius, above=0)
         self.max_radius = checks.real("max_radius", max_radius, at_least=self.radius)
         self.max_products = checks.integer("max_products", max_products, at_least=1)
         self.storage = check_storage(storage)
 
-    def init_state(self, x):
+    def init_state(self, x: tf.Tensor) -> State:
         return {
             "B": SharedMatrix.identity(x.shape[0], dtype=x.dtype, storage=self.storage, updates="symmetric"),
             "steps": tf.constant(0, tf.int32),  # with this B
@@ -62,7 +79,7 @@ class SR1(GlobalObjectiveOptimizer):
             "status": tf.constant(Status.RUNNING, tf.int32),
         }
 
-    def update(self, x, f, g, state, objective):
+    def update(self, x: tf.Tensor, f: tf.Tensor, g: tf.Tensor, state: State, objective: Objective) -> ObjectiveUpdate:
         B, steps = state["B"], state["steps"]
         found = trial(objective, x, f, g, lambda v: B @ v, state["radius"], self.max_radius, self.max_products)
         fresh = tf.equal(steps, 0)
@@ -78,7 +95,7 @@ class SR1(GlobalObjectiveOptimizer):
         }
         return found.x, new, (found.f, found.g)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in ("radius", "max_radius", "max_products", "storage")}
         return {**super().get_config(), **own}
 

@@ -12,6 +12,8 @@ both: B shrinks where either is large. With noise alone, B B' hovers around the 
 gradients, up to a factor, the closer the smaller alpha is. The power of alpha keeps volumes as they are, so that t
 keeps its meaning."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -19,6 +21,7 @@ from trainloop import checks, linalg
 from trainloop.optimizer import GlobalVectorOptimizer
 from trainloop.shared_matrix import SharedMatrix
 from trainloop.storage_choice import check_storage
+from trainloop.typing import LearningRate, State, VectorUpdate
 
 
 @keras.saving.register_keras_serializable("trainloop")
@@ -34,22 +37,34 @@ class StochasticShorR(GlobalVectorOptimizer):
         alpha: dilation of space, above 1. Where n is much larger than the number of steps, each direction is met once
             or twice; there 2 is not too much.
         storage: of B: "dense", "factored" or "auto", see `storage_choice`.
-        name, **kwargs: see `GlobalVectorOptimizer`.
+        name, kwargs: see `GlobalVectorOptimizer`.
+
+    Example:
+        >>> optimizer = StochasticShorR(0.1, storage="factored:40:restart")
+        >>> TrainLoop(model, optimizer, loss).run((x, y), epochs=3).history["restarts"]
+        array([0, 0, 0], dtype=int32)
     """
 
-    def __init__(self, learning_rate=0.1, alpha=2.0, storage="auto", name="stochastic_shor_r", **kwargs):
+    def __init__(
+        self,
+        learning_rate: LearningRate = 0.1,
+        alpha: float = 2.0,
+        storage: str = "auto",
+        name: str = "stochastic_shor_r",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(learning_rate, name=name, **kwargs)
         self.alpha = checks.real("alpha", alpha, above=1)
         self.storage = check_storage(storage)
 
-    def init_state(self, x):
+    def init_state(self, x: tf.Tensor) -> State:
         return {
             "B": SharedMatrix.identity(x.shape[0], dtype=x.dtype, storage=self.storage, updates="dilations"),
             "g": tf.zeros_like(x),  # the last one that was not zero
             "restarts": tf.constant(0, tf.int32),
         }
 
-    def update(self, x, g, state):
+    def update(self, x: tf.Tensor, g: tf.Tensor, state: State) -> VectorUpdate:
         n = x.shape[0]
         images = state["B"].T @ tf.stack([g, g - state["g"]], axis=1)
         length, size = linalg.norm(images[:, 0]), linalg.norm(images[:, 1])
@@ -67,5 +82,5 @@ class StochasticShorR(GlobalVectorOptimizer):
             "restarts": state["restarts"] + tf.cast(ruined, tf.int32),
         }
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "alpha": self.alpha, "storage": self.storage}

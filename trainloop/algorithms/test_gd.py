@@ -14,15 +14,15 @@ that half:
     r <- r n / sqrt(n^2 - 1) beta^(1/(2n))        beta  = (n - 1) / (n + 1)
 
 beta is the factor by which B contracts along d. gamma only takes out the determinant of that contraction, so
-that r is the radius of the ball
-with the volume of E: B and r then neither overflow nor underflow against each other, and r shrinks with the
-    volume, by the textbook factor
+that r is the radius of the ball with the volume of E: B and r then neither overflow nor underflow against each other,
+and r shrinks with the volume, by the textbook factor
 
-    vol(E_new) / vol(E) = (r_new / r)^n = (n / sqrt(n^2 - 1))^n sqrt((n - 1) / (n + 1)) < exp(-1 / (2 (n +
-    1))).
+    vol(E_new) / vol(E) = (r_new / r)^n = (n / sqrt(n^2 - 1))^n sqrt((n - 1) / (n + 1)) < exp(-1 / (2 (n + 1))).
 
 For n = 1 this is bisection: x <- x - r/2 sign(g), r <- r/2.
 """
+
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -32,6 +32,7 @@ from trainloop.optimizer import GlobalVectorOptimizer
 from trainloop.shared_matrix import SharedMatrix
 from trainloop.status import Status, first_failure
 from trainloop.storage_choice import check_storage
+from trainloop.typing import State, VectorUpdate
 
 _FIRST_STEP = 0.05
 
@@ -55,17 +56,21 @@ class TestGD(GlobalVectorOptimizer):
             + 1).
         storage: of B: "dense", "factored" or "auto", see `SharedMatrix.identity`. The iterates agree to
             rounding.
-        name, **kwargs: see `GlobalVectorOptimizer`. There is no learning rate.
+        name, kwargs: see `GlobalVectorOptimizer`. There is no learning rate.
+
+    Example:
+        >>> method = TestGD(rad=2000.0, storage="factored")
+        >>> print(method.memory_plan(44_426))  # LeNet-5
     """
 
     __test__ = False  # the name is not meant for pytest
 
-    def __init__(self, rad=None, storage="auto", name="test_gd", **kwargs):
+    def __init__(self, rad: float | None = None, storage: str = "auto", name: str = "test_gd", **kwargs: Any) -> None:
         super().__init__(None, name=name, **kwargs)
         self.rad = rad if rad is None else checks.real("rad", rad, above=0)
         self.storage = check_storage(storage)
 
-    def init_state(self, x):
+    def init_state(self, x: tf.Tensor) -> State:
         n = x.shape[0]
         return {
             "B": SharedMatrix.identity(n, dtype=x.dtype, storage=self.storage, updates="symmetric"),
@@ -73,7 +78,7 @@ class TestGD(GlobalVectorOptimizer):
             "status": tf.constant(Status.RUNNING, tf.int32),
         }
 
-    def update(self, x, g, state):
+    def update(self, x: tf.Tensor, g: tf.Tensor, state: State) -> VectorUpdate:
         n = x.shape[0]
         B, radius = state["B"], state["radius"]
         length = linalg.norm(g)
@@ -97,7 +102,7 @@ class TestGD(GlobalVectorOptimizer):
             B = B.add_symmetric(d, cut(beta - 1, 0)).scale(cut(beta ** (-1 / n), 1))
         return x_new, {"B": B, "radius": radius * cut(_radius_factor(n), 1), "status": status}
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rad": self.rad, "storage": self.storage}
 
 

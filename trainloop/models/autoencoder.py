@@ -1,13 +1,14 @@
 """The deep autoencoder on which second-order methods are compared."""
 
 import math
+from collections.abc import Sequence
 
 import keras
 
 from trainloop.models import arguments
 
 
-def autoencoder(input_shape=(28, 28, 1), outputs=None):
+def autoencoder(input_shape: Sequence[int] = (28, 28, 1), outputs: int | None = None) -> keras.Model:
     """Deep autoencoder, pixels-1000-500-250-30-250-500-1000-pixels; n = 2,837,314 for 28x28x1 images.
 
     Sigmoid units but for the code of 30 numbers, which is linear, and the output, which holds the logits of the pixels
@@ -18,6 +19,10 @@ def autoencoder(input_shape=(28, 28, 1), outputs=None):
     Args:
         input_shape: (height, width, channels), pixels in [0, 1].
         outputs: not used: as many pixels come out as go in.
+
+    Example:
+        >>> autoencoder(input_shape=(8, 8, 1)).output_shape
+        (None, 8, 8, 1)
     """
     input_shape = arguments.shape("autoencoder", arguments.IMAGE, input_shape)
 

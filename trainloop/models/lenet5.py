@@ -1,11 +1,13 @@
 """LeNet-5, the first convolutional network of everybody's."""
 
+from collections.abc import Sequence
+
 import keras
 
 from trainloop.models import arguments
 
 
-def lenet5(input_shape=(28, 28, 1), outputs=10):
+def lenet5(input_shape: Sequence[int] = (28, 28, 1), outputs: int = 10) -> keras.Model:
     """LeNet-5: two convolutions with pooling, three dense layers; n = 44,426 for 28x28x1 images and 10 classes.
 
     6 and 16 filters of 5x5, each followed by 2x2 max pooling, then 120, 84 and `outputs` units. LeCun et al. (1998),
@@ -15,6 +17,10 @@ def lenet5(input_shape=(28, 28, 1), outputs=10):
     Args:
         input_shape: (height, width, channels).
         outputs: classes or targets.
+
+    Example:
+        >>> lenet5().count_params()
+        44426
     """
     input_shape, outputs = arguments.shape("lenet5", arguments.IMAGE, input_shape), arguments.outputs(outputs)
     padding = "valid" if min(input_shape[:2]) >= 16 else "same"

@@ -1,11 +1,13 @@
 """The residual network of 20 layers for small images."""
 
+from collections.abc import Sequence
+
 import keras
 
 from trainloop.models import arguments
 
 
-def resnet20(input_shape=(28, 28, 1), outputs=10):
+def resnet20(input_shape: Sequence[int] = (28, 28, 1), outputs: int = 10) -> keras.Model:
     """ResNet-20: 19 convolutions with shortcuts, one dense layer; n = 269,434 for 28x28x1 images and 10 classes.
 
     A 3x3 convolution with 16 filters, then three stages of three blocks of two 3x3 convolutions, with 16, 32 and 64
@@ -17,6 +19,10 @@ def resnet20(input_shape=(28, 28, 1), outputs=10):
     Args:
         input_shape: (height, width, channels), of any size.
         outputs: classes or targets.
+
+    Example:
+        >>> resnet20(input_shape=(32, 32, 3), outputs=100).output_shape
+        (None, 100)
     """
     input_shape, outputs = arguments.shape("resnet20", arguments.IMAGE, input_shape), arguments.outputs(outputs)
     image = keras.layers.Input(input_shape)

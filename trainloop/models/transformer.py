@@ -1,5 +1,7 @@
 """A small decoder-only transformer."""
 
+from collections.abc import Sequence
+
 import keras
 
 from trainloop.models import arguments
@@ -7,7 +9,7 @@ from trainloop.models import arguments
 _WIDTH, _HEADS, _BLOCKS = 64, 4, 2
 
 
-def transformer(input_shape=(64,), outputs=96):
+def transformer(input_shape: Sequence[int] = (64,), outputs: int = 96) -> keras.Model:
     """Causal transformer, two blocks 64 wide with four heads; n = 116,576 for 64 tokens out of 96.
 
     Embedding plus learned positions, blocks with pre-normalisation, a last normalisation, one dense layer to the
@@ -21,6 +23,11 @@ def transformer(input_shape=(64,), outputs=96):
     Args:
         input_shape: (length,) of sequences of tokens.
         outputs: size of the vocabulary, of what goes in and of what comes out.
+
+    Example:
+        >>> gpt = transformer(input_shape=(16,), outputs=10)
+        >>> TrainLoop(gpt, Adam(), loss).evaluate((np.zeros([4, 16], "int32"), np.ones([4, 16], "int32")))["loss"] > 1
+        True
     """
     (length,), outputs = arguments.shape("transformer", arguments.TOKENS, input_shape), arguments.outputs(outputs)
     tokens = keras.layers.Input((length,), dtype="int32")

@@ -19,6 +19,7 @@ import copy
 import inspect
 import json
 import warnings
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -32,10 +33,17 @@ from trainloop.whole_vector import WholeVectorOptimizer
 
 
 class ConformanceError(AssertionError):
-    """A method breaks one of the promises; the message says which and how."""
+    """A method breaks one of the promises; the message says which and how.
+
+    Example:
+        >>> testing.check_optimizer(keras.optimizers.SGD)
+        Traceback (most recent call last):
+            ...
+        ConformanceError: make must return a new optimizer at each call, ...
+    """
 
 
-def check_optimizer(make):
+def check_optimizer(make: Callable[[], WholeVectorOptimizer]) -> None:
     """Put a method through the list above.
 
     Args:
@@ -44,6 +52,9 @@ def check_optimizer(make):
     Raises:
         ConformanceError: names the promise.
         ValueError: from the base class, which checks shapes and dtypes of what `update` returns while tracing.
+
+    Example:
+        >>> testing.check_optimizer(lambda: SimpleGD(0.01))
     """
     _check_config(make)
     for dtype in ("float32", "float64"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -30,6 +31,12 @@ class Problem:
         other_minima: values at which a descent method may rightly end instead: of a local minimiser, approached at
             infinity, or of a saddle that the gradients from x0 cannot tell from a minimiser.
         source: where the problem is from.
+
+    Example:
+        >>> f = lambda x: tf.reduce_sum(x**2)
+        >>> bowl = testing.Problem("bowl", f, np.ones(2), minimum=0.0, smooth=True, convex=True)
+        >>> minimize(bowl.fun, bowl.x0, SimpleGD(0.5)).f - bowl.minimum
+        0.0
     """
 
     name: str
@@ -55,11 +62,19 @@ class Problem:
         return self.x0.size
 
 
-def least_squares(name, residuals, x0, minimum=0.0, *, convex=False, **kwargs) -> Problem:
+def least_squares(
+    name: str,
+    residuals: Callable[[tf.Tensor], tf.Tensor],
+    x0: Any,
+    minimum: float = 0.0,
+    *,
+    convex: bool = False,
+    **kwargs: Any,
+) -> Problem:
     """The smooth problem  f(x) = sum r_i(x)^2.
 
     Args:
-        name, x0, minimum, convex, **kwargs: see `Problem`.
+        name, x0, minimum, convex, kwargs: see `Problem`.
         residuals: x [n] -> r [m].
     """
 

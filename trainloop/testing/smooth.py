@@ -15,12 +15,12 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from trainloop.testing.problem import least_squares
+from trainloop.testing.problem import Problem, least_squares
 
 _MGH = "Moré, Garbow and Hillstrom (1981), problem {}"
 
 
-def extended_rosenbrock(n):
+def extended_rosenbrock(n: int) -> Problem:
     """n / 2 separate valleys:  r_(2i-1) = 10 (x_2i - x_(2i-1)^2),  r_2i = 1 - x_(2i-1).   MGH 21, for n = 2 MGH 1.
 
     Args:
@@ -28,6 +28,10 @@ def extended_rosenbrock(n):
 
     Returns:
         A `Problem` with minimum 0 at ones, starting from (-1.2, 1, -1.2, 1, ...).
+
+    Example:
+        >>> testing.extended_rosenbrock(4).x0
+        array([-1.2,  1. , -1.2,  1. ])
     """
     if n < 2 or n % 2:
         raise ValueError(f"n must be even and positive, got {n}: every valley needs two variables")
@@ -40,7 +44,7 @@ def extended_rosenbrock(n):
     return least_squares("extended_rosenbrock", residuals, start, minimiser=np.ones(n), source=_MGH.format(21))
 
 
-def chained_rosenbrock(n):
+def chained_rosenbrock(n: int) -> Problem:
     """One valley through all variables:  f = sum_(i<n) 100 (x_(i+1) - x_i^2)^2 + (1 - x_i)^2.
 
     For n >= 4 there is a second, local minimum near (-1, 1, ..., 1); its value for n = 10 is recorded. From the
@@ -52,6 +56,11 @@ def chained_rosenbrock(n):
 
     Returns:
         A `Problem` with minimum 0 at ones.
+
+    Example:
+        >>> valley = testing.chained_rosenbrock(10)
+        >>> float(valley.fun(tf.ones(10))), valley.minimum
+        (0.0, 0.0)
     """
     if n < 2:
         raise ValueError(f"n must be at least 2, got {n}: the chain has n - 1 links")

@@ -1,0 +1,44 @@
+"""Names for what many signatures share, where a hint would be longer than the idea.
+
+They tell kinds. Shapes and meanings stand in the docstrings of those who use them: for a checker a tensor of TensorFlow
+is a tensor, whatever its shape.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import keras
+import tensorflow as tf
+
+from trainloop.data import ArrayData
+
+# A file or a folder.
+Path: TypeAlias = str | os.PathLike[str]
+
+# A number, [] where it is a tensor.
+Scalar: TypeAlias = tf.Tensor | float
+
+Variable: TypeAlias = keras.Variable | tf.Variable
+
+# What a method remembers: nested, with tensors and `StoredValue`s for leaves.
+State: TypeAlias = dict[str, Any]
+
+# (f [], g [n]) at one point.
+Evaluated: TypeAlias = tuple[tf.Tensor, tf.Tensor]
+
+# What `update` returns: (x_new [n], state_new), and f and g at x_new from who knows them.
+VectorUpdate: TypeAlias = tuple[tf.Tensor, State]
+ObjectiveUpdate: TypeAlias = tuple[tf.Tensor, State] | tuple[tf.Tensor, State, Evaluated]
+
+# A positive number, a schedule over the steps, or a function without arguments.
+LearningRate: TypeAlias = float | keras.optimizers.schedules.LearningRateSchedule | Callable[[], Scalar]
+
+# (targets, predictions) -> a number per sample, and other words for it.
+Loss: TypeAlias = str | keras.losses.Loss | Callable[[Any, Any], Any]
+
+# (model, batch) -> f [], or (model, batch, training) -> f [].
+LossFn: TypeAlias = Callable[..., tf.Tensor]
+
+# What can be trained on: (x, y) or (x, y, sample_weight) are arrays.
+Data: TypeAlias = ArrayData | tf.data.Dataset | tuple[Any, Any] | tuple[Any, Any, Any]
