@@ -17,6 +17,8 @@ LAYERS = [
     | {"layout", "linalg", "data", "datasets", "data_files", "models", "derivatives", "stored", "unmade"},
     {
         "row_writing",
+        "shards",
+        "whole_array",
         "panels",
         "rank_one_sum",
         "dilation_product",
@@ -71,6 +73,7 @@ METHODS = LEVEL["algorithms"]
 WRITERS = {
     "layout",
     "row_writing",
+    "whole_array",
     "panels",
     "rank_one_sum",
     "dilation_product",

@@ -30,7 +30,9 @@ class HistoryStorage(MatrixStorage):
 
     @property
     def storage(self):
-        return "dense" if self.when_full == "fold" else "factored"
+        if self.when_full != "fold":
+            return "factored"
+        return "sharded" if self.panels.spread else "dense"
 
     @property
     def dtype(self):
@@ -38,8 +40,15 @@ class HistoryStorage(MatrixStorage):
 
     @property
     def arrays(self):
-        parts = () if self.panels is None else self.panels.parts
+        parts = () if self.panels is None else self.panels.here
         return (*parts, *self.history.arrays, *self._scalars())
+
+    @property
+    def elsewhere(self):
+        return () if self.panels is None else self.panels.elsewhere
+
+    def wholes(self):
+        return {} if self.panels is None else self.panels.wholes()
 
     @property
     def workspace(self):
@@ -49,7 +58,7 @@ class HistoryStorage(MatrixStorage):
 
     def in_words(self):
         if self.when_full == "fold":
-            return f"dense, {self.panels.in_words()}; up to {self.history.capacity} changes wait beside it"
+            return f"{self.storage}, {self.panels.in_words()}; up to {self.history.capacity} changes wait beside it"
         if self.when_full == "grow":
             return f"factored, {self.history.in_words()} for every change"
         return f"factored, {self.history.in_words()} for up to {self.history.capacity} changes, then {self.when_full}"

@@ -66,7 +66,8 @@ def _rows_of(arrays):
 
 def _storage_of(arrays, n, symmetric):
     """The storage that was saved, of tensors."""
-    parts = tuple(arrays[name] for name in sorted(arrays) if name.startswith("panel_"))
+    names = sorted((name for name in arrays if name.startswith("panel_")), key=lambda name: (len(name), name))
+    parts = tuple(arrays[name] for name in names)
     present = bool(parts) and len(parts[0]) > 0
     panels = Panels(parts, n, symmetric) if present else None
     if "rank" not in arrays:

@@ -27,6 +27,10 @@ class StoredValue(abc.ABC):
     def commit(self):
         """Carry the described change out in the stored variables, in place."""
 
+    def wholes(self):
+        """`WholeArray`s by name, to be saved instead of their pieces: arrays of which other processes have some."""
+        return {}
+
     def converted(self, arrays):
         """Saved arrays of such a value in another form, as arrays by this one's names.
 
