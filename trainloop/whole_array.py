@@ -32,7 +32,8 @@ class WholeArray:
             return whole
         # As integers: sums of numbers would lose the sign of a zero.
         bits = tf.constant(whole.view(f"int{8 * self.dtype.size}"))
-        return self._shards.sum([bits]).numpy().view(self.dtype.as_numpy_dtype)
+        total = tf.function(lambda bits: self._shards.sum([bits]), autograph=False)(bits)
+        return total.numpy().view(self.dtype.as_numpy_dtype)
 
     def __array__(self, dtype=None, copy=None):
         return self.numpy().astype(dtype or self.dtype.as_numpy_dtype, copy=False)

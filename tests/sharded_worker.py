@@ -1,0 +1,181 @@
+"""One of several workers that share matrices: `python sharded_worker.py FOLDER` with TF_CONFIG, for test_shards_of_workers.
+
+It runs every function here whose name begins with `case_` and writes what became of each to FOLDER/report_I.json. What
+other tests compare goes to FOLDER too.
+"""
+
+import json
+import os
+import pathlib
+import sys
+import traceback
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+import tensorflow as tf
+from test_shared_matrix import Draw, run_updates, with_variables
+
+import trainloop as tl
+from trainloop import checkpoint_file, memory_plan
+from trainloop.shards import Shards, counted, spread_over
+
+N = 26
+
+
+def compiled(function):
+    return tf.function(function, autograph=False)
+
+
+def matrix(storage="sharded", updates="any", n=N):
+    return with_variables(tl.SharedMatrix.identity(n, dtype="float64", storage=storage, updates=updates))
+
+
+def check(B, M, **tolerance):
+    """B is M, seen through every product."""
+    v, V = Draw(B.n, seed=5).vector(), Draw(B.n, seed=6).vector(3)
+    tolerance = tolerance or {"rtol": 0, "atol": 1e-12 * np.abs(M).max()}
+    products = compiled(lambda v, V: (B @ v, B @ V, B.T @ v, B.T @ V, B.to_dense()))(tf.constant(v), tf.constant(V))
+    for product, expected in zip(products, (M @ v, M @ V, M.T @ v, M.T @ V, M), strict=True):
+        np.testing.assert_allclose(product, expected, **tolerance)
+
+
+def case_a_worker_has_its_half(folder, me):
+    shards = Shards.here()
+    assert (shards.count, shards.mine) == (2, (me,))
+    B, variables = matrix("sharded:0")
+    assert len(variables) == 12
+    assert B.nbytes == sum(variable.numpy().nbytes for variable in variables.values())
+    assert abs(B.nbytes - 8 * N * N / 2) <= 8 * N
+    assert B.nbytes_everywhere == 8 * N * N
+
+
+def case_any_changes(folder, me):
+    B, _ = matrix()
+    check(B, run_updates(B, [1] * 20, False))
+
+
+def case_symmetric_changes(folder, me):
+    B, _ = matrix("sharded:2", "symmetric")
+    check(B, run_updates(B, [1] * 9 + [2] * 5, True))
+
+
+def case_dilations(folder, me):
+    """Folded by products with the matrix, so that the sum over workers is inside of a branch."""
+    B, _ = matrix("sharded:8", "dilations")
+    draw, M = Draw(N), np.eye(N)
+    dilate = compiled(lambda xi, beta: B.dilate(xi, beta).commit())
+    for _ in range(20):
+        xi = draw.unit()
+        dilate(tf.constant(xi), tf.constant(0.5, tf.float64))
+        M = M @ (np.eye(N) - 0.5 * np.outer(xi, xi))
+    check(B, M)
+
+
+def case_more_workers_than_rows(folder, me):
+    B, variables = matrix("sharded:0", n=1)
+    assert len(variables) == (1 if me == 0 else 0)
+    B.scale(3.0).commit()
+    np.testing.assert_array_equal(compiled(lambda: B.to_dense())(), [[3.0]])
+
+
+def case_one_sum_of_n_numbers_per_product(folder, me):
+    B, _ = matrix(updates="symmetric")
+    x = tf.ones([N], tf.float64)
+    with counted() as traffic:
+        compiled(lambda: [B @ x, B.scale(0.5).add_symmetric(x, 0.1).commit()] and None)()
+    assert [reduction.nbytes for reduction in traffic] == [8 * N]
+
+
+def quadratic(x):
+    return tf.reduce_sum(tf.constant(np.linspace(1, 9, x.shape[0])) * tf.square(x - 1)) / 2
+
+
+def steps(optimizer, count, n=N, dtype="float64"):
+    """x after some steps in one compiled loop, in this process alone but for the sums of the matrix."""
+    variable = tf.Variable(np.linspace(-1, 1, n), dtype=dtype)
+    optimizer.build([variable])
+    objective = tl.FunctionObjective(lambda x: tf.cast(quadratic(tf.cast(x, tf.float64)), dtype))
+
+    def one(i):
+        optimizer.step(objective, objective.value_and_grad(variable.read_value()))
+        return (i + 1,)
+
+    compiled(lambda: tf.while_loop(lambda i: i < count, one, (tf.constant(0),)))()
+    return variable.numpy()
+
+
+METHODS = {
+    "TestGD": lambda storage: tl.TestGD(rad=20.0, storage=storage),
+    "BFGS": lambda storage: tl.BFGS(storage=storage),
+    "SR1": lambda storage: tl.SR1(storage=storage),
+    "ShorR": lambda storage: tl.ShorR(storage=storage),
+}
+
+
+def _method(name):
+    def case(folder, me):
+        dense, sharded = (steps(METHODS[name](storage), 12) for storage in ("dense", "sharded"))
+        np.testing.assert_allclose(sharded, dense, rtol=0, atol=1e-9)
+        np.save(folder / f"{name}_{me}.npy", sharded)
+
+    return case
+
+
+globals().update({f"case_{name}": _method(name) for name in METHODS})
+
+
+def case_what_is_too_large_for_one_worker_runs_in_two(folder, me):
+    n = 600
+    memory_plan.free_memory, before = lambda: 1_100_000, memory_plan.free_memory  # 600^2 float32: 1,440,000
+    try:
+        try:
+            steps(tl.Ellipsoid(rad=20.0, storage="dense:0"), 1, n, "float32")
+        except ValueError as error:
+            refusal = str(error)
+        assert "storage='sharded' takes 7" in refusal, refusal
+        assert "KiB in each of 2 workers; storage='factored:100:restart'" in refusal, refusal
+        assert np.all(np.isfinite(steps(tl.Ellipsoid(rad=20.0, storage="sharded:0"), 2, n, "float32")))
+    finally:
+        memory_plan.free_memory = before
+
+
+def case_checkpoint(folder, me):
+    """Every worker reads all arrays, the first one writes them; and what it wrote is taken up again."""
+    B, variables = matrix("sharded:2", "symmetric")
+    M = run_updates(B, [1] * 5, True)
+    optimizer, other = (tl.TestGD(rad=20.0, storage="sharded:2") for _ in range(2))
+    x = steps(optimizer, 7)
+    arrays = {name: np.array(variable) for name, variable in optimizer.resumable_variables().items()}
+    if me == 0:
+        checkpoint_file.write(folder / "checkpoint", arrays, {"x": x.tolist()})
+        np.save(folder / "B.npy", compiled(lambda: optimizer.state["B"].to_dense())())
+    else:
+        compiled(lambda: optimizer.state["B"].to_dense())()
+    other.build([tf.Variable(x)])
+    for name, variable in other.resumable_variables().items():
+        variable.assign(arrays[name])
+    again = {name: np.array(variable) for name, variable in other.resumable_variables().items()}
+    assert all(again[name].tobytes() == array.tobytes() for name, array in arrays.items())
+    assert sum(array.nbytes for array in arrays.values()) > 2 * 8 * N * N / 2 * 0.9
+    check(B, M)
+
+
+def main(folder):
+    keras.config.set_floatx("float64")
+    options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=60)
+    strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+    me, report = strategy.cluster_resolver.task_id, {}
+    with spread_over(strategy):
+        for name, case in [item for item in globals().items() if item[0].startswith("case_")]:
+            try:
+                case(folder, me)
+                report[name] = "ok"
+            except Exception:  # noqa: BLE001 (whatever it is, the test says it)
+                report[name] = traceback.format_exc()
+            (folder / f"report_{me}.json").write_text(json.dumps(report), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(pathlib.Path(sys.argv[1]))
