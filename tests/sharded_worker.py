@@ -21,7 +21,7 @@ import trainloop as tl
 from trainloop import checkpoint_file, memory_plan
 from trainloop.shards import Shards, counted, spread_over
 
-N = 26
+N = 14
 
 
 def compiled(function):
@@ -80,6 +80,18 @@ def case_more_workers_than_rows(folder, me):
     np.testing.assert_array_equal(compiled(lambda: B.to_dense())(), [[3.0]])
 
 
+def case_a_spread_history(folder, me):
+    for storage, count in [("sharded:factored", 70), ("sharded:factored:40:restart", 30)]:
+        for updates in ("any", "symmetric"):
+            B, variables = matrix(storage, updates)
+            check(B, run_updates(B, [1] * count, updates == "symmetric"))
+            assert variables[f"left_{me:02d}"].shape[1] == N / 2
+            v = tf.ones([N], tf.float64)
+            with counted() as traffic:
+                compiled(lambda: B @ v)()  # noqa: B023 (called here)
+            assert [reduction.shape for reduction in traffic][1:] == [(N, 1)]
+
+
 def case_one_sum_of_n_numbers_per_product(folder, me):
     B, _ = matrix(updates="symmetric")
     x = tf.ones([N], tf.float64)
@@ -111,6 +123,7 @@ METHODS = {
     "BFGS": lambda storage: tl.BFGS(storage=storage),
     "SR1": lambda storage: tl.SR1(storage=storage),
     "ShorR": lambda storage: tl.ShorR(storage=storage),
+    "LBFGS": lambda storage: tl.LBFGS(m=3, storage=storage),
 }
 
 
@@ -128,7 +141,7 @@ globals().update({f"case_{name}": _method(name) for name in METHODS})
 
 def case_what_is_too_large_for_one_worker_runs_in_two(folder, me):
     n = 600
-    memory_plan.free_memory, before = lambda: 1_100_000, memory_plan.free_memory  # 600^2 float32: 1,440,000
+    memory_plan.free_memory, before = lambda: 2_500_000, memory_plan.free_memory  # 3 * 600^2 float32: 4,320,000
     try:
         try:
             steps(tl.Ellipsoid(rad=20.0, storage="dense:0"), 1, n, "float32")
@@ -147,7 +160,7 @@ def case_checkpoint(folder, me):
     M = run_updates(B, [1] * 5, True)
     optimizer, other = (tl.TestGD(rad=20.0, storage="sharded:2") for _ in range(2))
     x = steps(optimizer, 7)
-    arrays = {name: np.array(variable) for name, variable in optimizer.resumable_variables().items()}
+    arrays = {name: variable.numpy() for name, variable in optimizer.resumable_variables().items()}
     if me == 0:
         checkpoint_file.write(folder / "checkpoint", arrays, {"x": x.tolist()})
         np.save(folder / "B.npy", compiled(lambda: optimizer.state["B"].to_dense())())
@@ -156,14 +169,14 @@ def case_checkpoint(folder, me):
     other.build([tf.Variable(x)])
     for name, variable in other.resumable_variables().items():
         variable.assign(arrays[name])
-    again = {name: np.array(variable) for name, variable in other.resumable_variables().items()}
+    again = {name: variable.numpy() for name, variable in other.resumable_variables().items()}
     assert all(again[name].tobytes() == array.tobytes() for name, array in arrays.items())
-    assert sum(array.nbytes for array in arrays.values()) > 2 * 8 * N * N / 2 * 0.9
     check(B, M)
 
 
 def main(folder):
     keras.config.set_floatx("float64")
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})  # as in the other tests
     options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=60)
     strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
     me, report = strategy.cluster_resolver.task_id, {}

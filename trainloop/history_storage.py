@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from trainloop.matrix_storage import MatrixStorage
 from trainloop.panels import Panels
+from trainloop.shards import ALONE
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,9 +31,13 @@ class HistoryStorage(MatrixStorage):
 
     @property
     def storage(self):
-        if self.when_full != "fold":
-            return "factored"
-        return "sharded" if self.panels.spread else "dense"
+        if self._spread:
+            return "sharded"
+        return "dense" if self.when_full == "fold" else "factored"
+
+    @property
+    def _spread(self):
+        return self.history.shards is not ALONE or (self.panels is not None and self.panels.spread)
 
     @property
     def dtype(self):
@@ -45,10 +50,10 @@ class HistoryStorage(MatrixStorage):
 
     @property
     def elsewhere(self):
-        return () if self.panels is None else self.panels.elsewhere
+        return (*self.history.elsewhere, *(() if self.panels is None else self.panels.elsewhere))
 
     def wholes(self):
-        return {} if self.panels is None else self.panels.wholes()
+        return self.history.wholes() | ({} if self.panels is None else self.panels.wholes())
 
     @property
     def workspace(self):

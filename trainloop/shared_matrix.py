@@ -285,6 +285,8 @@ def _build(choice, n, dtype, updates):
         raise ValueError(
             "a product of dilations has no dominant subspace that dilations could keep; use restart, dense or error"
         )
+    if choice.spread and not dense:
+        _refuse_what_is_not_spread(choice, dilations)
     when_full = "fold" if dense else choice.when_full or "grow"
     panels = None
     if dense:
@@ -295,4 +297,18 @@ def _build(choice, n, dtype, updates):
     if dilations:
         return StoredProduct(n, panels, when_full, none, one, DilationProduct.empty(n, capacity, dtype))
     diagonal = tf.zeros([], dtype) if dense else one
-    return StoredSum(n, panels, when_full, none, one, diagonal, RankOneSum.empty(n, capacity, dtype, symmetric))
+    history = RankOneSum.empty(n, capacity, dtype, symmetric, ALONE if dense else shards)
+    return StoredSum(n, panels, when_full, none, one, diagonal, history)
+
+
+def _refuse_what_is_not_spread(choice, dilations):
+    if dilations:
+        raise ValueError(
+            "a history of dilations is not spread: a product would wait for one sum over the shards after the other, "
+            "k / 8 of them for k dilations; use storage='sharded' or 'factored'"
+        )
+    if choice.when_full == "dense":
+        raise ValueError(
+            "a spread history does not become dense when it is full; use storage='sharded', or 'sharded:factored:"
+            f"{choice.capacity}:restart'"
+        )

@@ -1,6 +1,6 @@
 """An array of which processes have pieces, seen as a variable that can be saved and restored."""
 
-import math
+import functools
 
 import numpy as np
 import tensorflow as tf
@@ -31,9 +31,9 @@ class WholeArray:
         if self._shards.strategy is None:
             return whole
         # As integers: sums of numbers would lose the sign of a zero.
-        bits = tf.constant(whole.view(f"int{8 * self.dtype.size}"))
-        total = tf.function(lambda bits: self._shards.sum([bits]), autograph=False)(bits)
-        return total.numpy().view(self.dtype.as_numpy_dtype)
+        bits = tf.constant(whole.view(f"int{8 * self.dtype.size}").reshape(-1))
+        total = _compiled_sum(self._shards, bits.dtype)(bits)
+        return total.numpy().view(self.dtype.as_numpy_dtype).reshape(shape)
 
     def __array__(self, dtype=None, copy=None):
         return self.numpy().astype(dtype or self.dtype.as_numpy_dtype, copy=False)
@@ -43,7 +43,7 @@ class WholeArray:
         for place, variable in self.pieces:
             variable.assign(value[place])
 
-    @property
-    def nbytes(self):
-        """Of the whole, as far as it has a shape."""
-        return math.prod(self.shape) * self.dtype.size
+
+@functools.lru_cache(maxsize=4)
+def _compiled_sum(shards, dtype):
+    return tf.function(lambda v: shards.sum([v]), input_signature=[tf.TensorSpec([None], dtype)], autograph=False)

@@ -28,7 +28,7 @@ import tensorflow as tf
 from trainloop import checks, linalg, linesearch
 from trainloop.optimizer import GlobalObjectiveOptimizer
 from trainloop.status import Status
-from trainloop.vector_ring import VectorRing, combine
+from trainloop.vector_ring import STORAGES, VectorRing, combine
 
 
 @keras.saving.register_keras_serializable("trainloop")
@@ -46,19 +46,25 @@ class LBFGS(GlobalObjectiveOptimizer):
         max_evaluations: of f in one line search, at least 2.
         first_step: length of the very first step, and of each one after the history was dropped, as a multiple of
             min(1, 1 / |g|); positive.
+        storage: of the pairs: "dense", or "sharded" over devices or workers, see `VectorRing`.
         name, **kwargs: see `GlobalObjectiveOptimizer`.
     """
 
-    def __init__(self, m=10, line_search="strong_wolfe", max_evaluations=20, first_step=1.0, name="lbfgs", **kwargs):
+    def __init__(
+        self, m=10, line_search="strong_wolfe", max_evaluations=20, first_step=1.0, storage="dense", name="lbfgs",
+        **kwargs,
+    ):  # fmt: skip
         super().__init__(None, name=name, **kwargs)
         self.m = checks.integer("m", m, at_least=1)
         self.line_search = checks.choice("line_search", line_search, linesearch.SEARCHES)
         self.max_evaluations = checks.integer("max_evaluations", max_evaluations, at_least=2)
         self.first_step = checks.real("first_step", first_step, above=0)
+        self.storage = checks.choice("storage", storage, STORAGES)
 
     def init_state(self, x):
+        history = VectorRing.empty(2 * self.m, n=x.shape[0], dtype=x.dtype, storage=self.storage)
         return {
-            "history": VectorRing.empty(2 * self.m, n=x.shape[0], dtype=x.dtype),  # the rows of S, then those of Y
+            "history": history,  # the rows of S, then those of Y
             "SY": tf.zeros([self.m, self.m], x.dtype),
             "YY": tf.zeros([self.m, self.m], x.dtype),
             "pairs": tf.constant(0, tf.int32),
@@ -137,8 +143,8 @@ class LBFGS(GlobalObjectiveOptimizer):
         }
 
     def get_config(self):
-        own = {name: getattr(self, name) for name in ("m", "line_search", "max_evaluations", "first_step")}
-        return {**super().get_config(), **own}
+        names = ("m", "line_search", "max_evaluations", "first_step", "storage")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
 def _solve(R, right, adjoint=False):
