@@ -61,6 +61,23 @@ def check_storage(word):
     return word
 
 
+def refuse_storage(method, options):
+    """For constructors of methods whose steps need the eigenvectors of their matrix.
+
+    Args:
+        method: name of the class.
+        options: the keyword arguments that it does not know.
+
+    Raises:
+        ValueError: "storage" is among them.
+    """
+    if "storage" in options:
+        raise ValueError(
+            f"{method} takes no storage: it needs the eigenvectors of the whole matrix, n x n numbers at one place; "
+            "TestGD, BFGS, SR1 and the methods of Shor take one"
+        )
+
+
 def _parts(word):
     """(kind, capacity, when_full, spread), or None where the word means nothing."""
     if not isinstance(word, str):

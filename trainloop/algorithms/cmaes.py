@@ -47,6 +47,7 @@ from trainloop.objective import symmetric
 from trainloop.optimizer import GlobalObjectiveOptimizer
 from trainloop.shared_matrix import SharedMatrix
 from trainloop.status import Status, first_failure
+from trainloop.storage_choice import refuse_storage
 
 COVARIANCES = ("auto", "full", "separable")
 
@@ -80,6 +81,7 @@ class CMAES(GlobalObjectiveOptimizer):
     uses_gradient = False
 
     def __init__(self, sigma=0.3, population=None, covariance="auto", seed=0, name="cmaes", **kwargs):
+        refuse_storage("CMAES", kwargs)
         super().__init__(None, name=name, **kwargs)
         self.sigma = checks.real("sigma", sigma, above=0)
         self.population = population if population is None else checks.integer("population", population, at_least=2)

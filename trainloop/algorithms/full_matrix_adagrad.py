@@ -36,6 +36,7 @@ import tensorflow as tf
 from trainloop import checks, linalg
 from trainloop.optimizer import GlobalVectorOptimizer
 from trainloop.shared_matrix import SharedMatrix
+from trainloop.storage_choice import refuse_storage
 from trainloop.vector_ring import VectorRing, combine
 
 # Up to this n "auto" is exact: a step then takes 15 ms, at n = 1000 it takes 600.
@@ -63,6 +64,7 @@ class FullMatrixAdaGrad(GlobalVectorOptimizer):
     """
 
     def __init__(self, learning_rate=0.2, window="auto", beta2=1.0, epsilon=1e-4, name="full_matrix_adagrad", **kwargs):
+        refuse_storage("FullMatrixAdaGrad", kwargs)
         super().__init__(learning_rate, name=name, **kwargs)
         given = window is not None and window != "auto"
         self.window = checks.integer("window", window, at_least=1) if given else window
