@@ -24,7 +24,7 @@ class WholeArray:
 
     def numpy(self):
         """The whole, bit for bit."""
-        shape = [size if size is not None else self.pieces[0][1].numpy().shape[i] for i, size in enumerate(self.shape)]
+        shape = [size if size is not None else int(tf.shape(self.pieces[0][1])[i]) for i, size in enumerate(self.shape)]
         whole = np.zeros(shape, self.dtype.as_numpy_dtype)
         for place, variable in self.pieces:
             whole[place] = variable.numpy()
@@ -42,6 +42,17 @@ class WholeArray:
         """Take what belongs here of the whole."""
         for place, variable in self.pieces:
             variable.assign(value[place])
+
+
+def take_part(arrays):
+    """Read what has to be read by all, in a process that does not write it: the others wait for its pieces.
+
+    Args:
+        arrays: what they write, in the same order: dict of arrays by name, of which `WholeArray`s are read.
+    """
+    for array in arrays.values():
+        if isinstance(array, WholeArray):
+            array.numpy()
 
 
 @functools.lru_cache(maxsize=4)
