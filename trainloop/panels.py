@@ -48,6 +48,12 @@ _SPREAD_PANELS = 24
 _LARGEST_PASS = 16
 
 
+def _made_unit_rows(first, shape, dtype):
+    """`_unit_rows` with next to nothing besides, where nobody fuses."""
+    rows, width = shape
+    return tf.pad(tf.eye(rows, dtype=dtype), [[0, 0], [first, width - first - rows]])
+
+
 def _unit_rows(first, shape, dtype):
     rows, width = shape
     return tf.cast(tf.equal(first + tf.range(rows)[:, None], tf.range(width)), dtype)
@@ -65,7 +71,7 @@ class Panels:
     @classmethod
     def identity(cls, n, dtype, symmetric, shards=ALONE):
         parts = [
-            Unmade(tf.TensorShape(shape), dtype, functools.partial(_unit_rows, first, shape, dtype))
+            Unmade(tf.TensorShape(shape), dtype, functools.partial(_made_unit_rows, first, shape, dtype))
             for first, shape in _places(n, symmetric, _count(n, shards))
         ]
         return cls(tuple(parts), n, symmetric, shards)
