@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import tensorflow as tf
+from networks import blobs, crossentropy, dense_net, weights
 from test_shared_matrix import Draw, assert_equals, eagerly, run_updates, with_variables
 
 from trainloop import (
@@ -12,13 +13,16 @@ from trainloop import (
     CMAES,
     LBFGS,
     SR1,
+    ArrayData,
     Ellipsoid,
     FullMatrixAdaGrad,
     FunctionObjective,
+    SaveCheckpoint,
     SharedMatrix,
     ShorR,
     StochasticShorR,
     TestGD,
+    TrainLoop,
     VectorRing,
     panels,
 )
@@ -81,6 +85,22 @@ def test_spread_over_ends_where_it_ends():
             assert Shards.here().count == 3
         assert Shards.here().count == 2
     assert Shards.here().count == 1
+
+
+@pytest.mark.parametrize("where", [0, -1, 2.0, True, "two", None])
+def test_shards_are_those_of_a_strategy_or_a_number(where):
+    with pytest.raises(ValueError, match=r"a number of shards.* must be an integer of at least 1, received"):
+        Shards.of(where)
+    with pytest.raises(ValueError, match="a number of shards"), spread_over(where):
+        pass
+
+
+def test_other_strategies_with_several_replicas_are_refused(monkeypatch):
+    strategy = tf.distribute.OneDeviceStrategy("CPU:0")
+    assert Shards.of(strategy).count == 1
+    monkeypatch.setattr(type(strategy), "num_replicas_in_sync", 2)
+    with pytest.raises(ValueError, match="a MirroredStrategy or a MultiWorkerMirroredStrategy, received OneDevice"):
+        Shards.of(strategy)
 
 
 def test_sums_are_counted_with_their_bytes():
@@ -326,6 +346,22 @@ def test_more_panels_for_more_shards_are_the_same_matrix():
     two = built(make, 2, saved(five))
     assert len(saved(five)) > len(saved(two))
     np.testing.assert_array_equal(two.state["B"].to_dense(), five.state["B"].to_dense())
+
+
+@pytest.mark.parametrize("storage", ["sharded", "sharded:factored"])
+def test_a_run_goes_on_from_its_checkpoint_in_another_number_of_shards(tmp_path, storage):
+    def loop(hooks=()):
+        return TrainLoop(dense_net(), TestGD(rad=5.0, storage=storage), crossentropy(), hooks=hooks)
+
+    data, whole, other = ArrayData(*blobs(), 16), loop(), loop()
+    with spread_over(2):
+        whole.run(data, steps=7)
+        loop([SaveCheckpoint(tmp_path, every_steps=4)]).run(data, steps=4)
+    with spread_over(3):
+        assert other.restore(tmp_path) == 4
+        other.run(data, steps=7)
+    for one, same in zip(weights(other.model), weights(whole.model), strict=True):
+        np.testing.assert_allclose(one, same, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ import math
 
 import tensorflow as tf
 
+from trainloop import checks
+
 _WHERE = contextvars.ContextVar("trainloop_shards", default=None)
 _TRAFFIC = contextvars.ContextVar("trainloop_traffic", default=None)
 
@@ -40,14 +42,18 @@ class Shards:
     @classmethod
     def here(cls):
         """Those of the innermost `spread_over`, or else of the `tf.distribute` strategy in whose scope this is."""
-        where = _WHERE.get()
-        return cls.of(tf.distribute.get_strategy() if where is None else where)
+        return _WHERE.get() or cls.of(tf.distribute.get_strategy())
 
     @classmethod
     def of(cls, where):
-        """Those of a strategy, or a number of shards in this process."""
-        if isinstance(where, int):
-            return cls(where, tuple(range(where)), (None,) * where)
+        """Those of a strategy, or a number of shards in this process.
+
+        Raises:
+            ValueError: it is neither, or a strategy of another kind with several replicas.
+        """
+        if not isinstance(where, tf.distribute.Strategy):
+            count = checks.integer("a number of shards, where it is no tf.distribute strategy,", where, at_least=1)
+            return cls(count, tuple(range(count)), (None,) * count)
         if isinstance(where, tf.distribute.MultiWorkerMirroredStrategy):
             worker, workers = _place_of_worker(where.cluster_resolver)
             return cls(workers, (worker,), (None,), where if workers > 1 else None)
@@ -117,8 +123,11 @@ def spread_over(where):
 
     Args:
         where: a `tf.distribute` strategy, or a number of shards in this process.
+
+    Raises:
+        ValueError: see `Shards.of`.
     """
-    token = _WHERE.set(where)
+    token = _WHERE.set(Shards.of(where))
     try:
         yield
     finally:
