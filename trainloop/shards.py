@@ -4,14 +4,13 @@
     MultiWorkerMirroredStrategy      one per worker     each in a process of its own
     MirroredStrategy                 one per device     all in this process
     none                             one                here
-    a number                         so many            all in this process: nothing is saved, everything can be tried
+    a number                         so many            all in this process, to try it: no memory is saved
 
 All workers build and run the same operations, so that a sum over processes finds its partners. It costs the same on
 all of them, and gives the same bits to all of them: what they decide on it they decide alike.
 """
 
 import contextlib
-import contextvars
 import dataclasses
 import math
 
@@ -19,8 +18,8 @@ import tensorflow as tf
 
 from trainloop import checks
 
-_WHERE = contextvars.ContextVar("trainloop_shards", default=None)
-_TRAFFIC = contextvars.ContextVar("trainloop_traffic", default=None)
+# What is asked for and counted now, the innermost last. For all threads: variables may be made in one of their own.
+_where, _traffic = [], []
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,7 +41,7 @@ class Shards:
     @classmethod
     def here(cls):
         """Those of the innermost `spread_over`, or else of the `tf.distribute` strategy in whose scope this is."""
-        return _WHERE.get() or cls.of(tf.distribute.get_strategy())
+        return _where[-1] if _where else cls.of(tf.distribute.get_strategy())
 
     @classmethod
     def of(cls, where):
@@ -95,8 +94,7 @@ class Shards:
         total = partials[0] if len(partials) == 1 else tf.add_n(partials)
         if self.count == 1:
             return total
-        traffic = _TRAFFIC.get()
-        if traffic is not None:
+        for traffic in _traffic[-1:]:
             traffic.append(Reduction(tuple(total.shape), total.dtype))
         return total if self.strategy is None else _over_processes(self.strategy, total)
 
@@ -127,11 +125,11 @@ def spread_over(where):
     Raises:
         ValueError: see `Shards.of`.
     """
-    token = _WHERE.set(Shards.of(where))
+    _where.append(Shards.of(where))
     try:
         yield
     finally:
-        _WHERE.reset(token)
+        _where.pop()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,12 +148,11 @@ class Reduction:
 @contextlib.contextmanager
 def counted():
     """A list that gets a `Reduction` for every sum in this context: each when it runs eagerly, or when it is traced."""
-    traffic = []
-    token = _TRAFFIC.set(traffic)
+    _traffic.append([])
     try:
-        yield traffic
+        yield _traffic[-1]
     finally:
-        _TRAFFIC.reset(token)
+        _traffic.pop()
 
 
 def deal(sizes, count):
