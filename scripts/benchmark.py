@@ -290,6 +290,7 @@ def minimize(n, dtype, iterations, repeats, output):
 MATRICES = (
     ("dense, every change folded", "dense:0", None),
     ("dense, eight at a time", "dense", None),
+    ("sharded, two shards in one process", "sharded", None),
     ("factored, rank 1,000", "factored:1000:restart", None),
     ("NumPy", "numpy", 20_000),
 )

@@ -61,10 +61,12 @@ def _trainloop(storage, n, slopes):
     import tensorflow as tf
 
     import trainloop as tl
+    from trainloop.shards import spread_over
 
     x = keras.Variable(np.zeros(n, np.float32))
     optimizer = tl.TestGD(storage=storage)
-    optimizer.build([x])
+    with spread_over(2):  # matters where storage is "sharded"
+        optimizer.build([x])
     slopes = tf.constant(slopes)
 
     class Batch:

@@ -18,6 +18,9 @@ LAYERS = [
     | {"layout", "linalg", "models", "derivatives", "stored", "typing", "unmade"},
     {
         "row_writing",
+        "shards",
+        "whole_array",
+        "spread_rows",
         "panels",
         "rank_one_sum",
         "dilation_product",
@@ -77,6 +80,8 @@ METHODS = LEVEL["algorithms"]
 WRITERS = {
     "layout",
     "row_writing",
+    "whole_array",
+    "spread_rows",
     "panels",
     "rank_one_sum",
     "dilation_product",

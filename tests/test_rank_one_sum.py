@@ -127,7 +127,7 @@ def test_growing_keeps_the_terms_and_adds_a_quarter_or_what_is_needed(monkeypatc
     stored.append(terms)
     stored.grow(r)
     assert int(stored.room) == after
-    assert all(len(array.numpy()) == after for array in (stored.left, stored.right, stored.coefficients))
+    assert all(len(array.numpy()) == after for array in (stored.left.whole, stored.right.whole, stored.coefficients))
     assert (stored.grows, stored.capacity) == (True, None)
     assert_means(stored, sum_of(terms))
 

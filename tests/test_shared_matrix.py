@@ -93,7 +93,7 @@ def test_identity_refuses_a_size(n):
 @pytest.mark.parametrize("storage", ["dens", "Factored", "", "dense:8:restart", "factored:0:restart", "factored:9", 3])
 def test_identity_refuses_a_storage_and_says_which_there_are(storage):
     with pytest.raises(
-        ValueError, match=rf"one of auto, dense, factored, .* 'factored:1000:restart.*; received {storage!r}"
+        ValueError, match=rf"one of auto, dense, factored, sharded, .* 'factored:1000:restart.*; received {storage!r}"
     ):
         SharedMatrix.identity(3, storage=storage)
 

@@ -16,6 +16,7 @@ import tensorflow as tf
 from trainloop import unmade
 from trainloop.rank_one_sum import first_rows
 from trainloop.row_writing import write_rows
+from trainloop.shards import ALONE
 
 GROUP = 8
 
@@ -43,6 +44,8 @@ class DilationProduct:
         room = GROUP * groups if capacity else tf.constant(GROUP * groups)
         return cls(directions, tf.zeros([groups, GROUP, GROUP], dtype), tf.constant(0), room)
 
+    shards, elsewhere = ALONE, ()  # every process has all of it
+
     @property
     def grows(self):
         return not isinstance(self.room, int)
@@ -50,6 +53,9 @@ class DilationProduct:
     @property
     def arrays(self):
         return (self.directions, self.triangles, self.rank, *([self.room] if self.grows else []))
+
+    def wholes(self):
+        return {}
 
     def in_words(self):
         return "a vector"

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from trainloop.matrix_storage import MatrixStorage
 from trainloop.panels import Panels
+from trainloop.shards import ALONE
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,7 +31,13 @@ class HistoryStorage(MatrixStorage):
 
     @property
     def storage(self):
+        if self._spread:
+            return "sharded"
         return "dense" if self.when_full == "fold" else "factored"
+
+    @property
+    def _spread(self):
+        return self.history.shards is not ALONE or (self.panels is not None and self.panels.spread)
 
     @property
     def dtype(self):
@@ -38,8 +45,15 @@ class HistoryStorage(MatrixStorage):
 
     @property
     def arrays(self):
-        parts = () if self.panels is None else self.panels.parts
+        parts = () if self.panels is None else self.panels.here
         return (*parts, *self.history.arrays, *self._scalars())
+
+    @property
+    def elsewhere(self):
+        return (*self.history.elsewhere, *(() if self.panels is None else self.panels.elsewhere))
+
+    def wholes(self):
+        return self.history.wholes() | ({} if self.panels is None else self.panels.wholes())
 
     @property
     def workspace(self):
@@ -49,7 +63,7 @@ class HistoryStorage(MatrixStorage):
 
     def in_words(self):
         if self.when_full == "fold":
-            return f"dense, {self.panels.in_words()}; up to {self.history.capacity} changes wait beside it"
+            return f"{self.storage}, {self.panels.in_words()}; up to {self.history.capacity} changes wait beside it"
         if self.when_full == "grow":
             return f"factored, {self.history.in_words()} for every change"
         return f"factored, {self.history.in_words()} for up to {self.history.capacity} changes, then {self.when_full}"

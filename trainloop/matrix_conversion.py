@@ -13,6 +13,7 @@ from trainloop.dilation_product import GROUP, DilationProduct
 from trainloop.matrix_storage import Dense
 from trainloop.panels import Panels
 from trainloop.rank_one_sum import RankOneSum
+from trainloop.spread_rows import SpreadRows
 from trainloop.stored_product import StoredProduct
 from trainloop.stored_sum import StoredSum
 
@@ -66,7 +67,8 @@ def _rows_of(arrays):
 
 def _storage_of(arrays, n, symmetric):
     """The storage that was saved, of tensors."""
-    parts = tuple(arrays[name] for name in sorted(arrays) if name.startswith("panel_"))
+    names = sorted((name for name in arrays if name.startswith("panel_")), key=lambda name: (len(name), name))
+    parts = tuple(arrays[name] for name in names)
     present = bool(parts) and len(parts[0]) > 0
     panels = Panels(parts, n, symmetric) if present else None
     if "rank" not in arrays:
@@ -78,8 +80,8 @@ def _storage_of(arrays, n, symmetric):
             arrays["directions"], arrays["triangles"], arrays["rank"], len(arrays["triangles"]) * GROUP
         )
         return StoredProduct(*common, product)
-    left = arrays["left"]
-    right = arrays.get("right", left)
+    left = SpreadRows((arrays["left"],), n)
+    right = SpreadRows((arrays["right"],), n) if "right" in arrays else left
     terms = RankOneSum(left, right, arrays["coefficients"], arrays["rank"], len(arrays["coefficients"]))
     return StoredSum(*common, arrays["diagonal"], terms)
 
@@ -95,7 +97,7 @@ def _sum_history(target, source):
         diagonal, left, right, c = 0.0, np.zeros([0, n]), np.zeros([0, n]), np.zeros([0])
     elif isinstance(source, StoredSum) and source.panels is None:
         rank, terms = int(source.history.rank), source.history
-        diagonal, left, right = source.diagonal, terms.left[:rank], terms.right[:rank]
+        diagonal, left, right = source.diagonal, terms.left.whole[:rank], terms.right.whole[:rank]
         c = terms.coefficients[:rank]
     else:
         diagonal, left, right, c = _decomposed(source, one_side)

@@ -23,7 +23,16 @@ class MatrixStorage(abc.ABC):
     @property
     @abc.abstractmethod
     def arrays(self):
-        """All numbers: tensors or variables."""
+        """All numbers of this process: tensors or variables."""
+
+    @property
+    def elsewhere(self):
+        """Those numbers that other processes have, as tensors to be."""
+        return ()
+
+    def wholes(self):
+        """See `StoredValue.wholes`."""
+        return {}
 
     @abc.abstractmethod
     def product(self, columns):
@@ -60,7 +69,10 @@ class Dense(MatrixStorage):
 
     panels: Panels
     no_change = SumChange()
-    storage = "dense"
+
+    @property
+    def storage(self):
+        return "sharded" if self.panels.spread else "dense"
 
     @property
     def n(self):
@@ -72,14 +84,21 @@ class Dense(MatrixStorage):
 
     @property
     def arrays(self):
-        return self.panels.parts
+        return self.panels.here
+
+    @property
+    def elsewhere(self):
+        return self.panels.elsewhere
+
+    def wholes(self):
+        return self.panels.wholes()
 
     @property
     def workspace(self):
         return self.panels.workspace
 
     def in_words(self):
-        return f"dense, {self.panels.in_words()}"
+        return f"{self.storage}, {self.panels.in_words()}"
 
     def product(self, columns):
         return self.panels.product(columns)

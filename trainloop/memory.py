@@ -16,7 +16,8 @@ class Memory:
     attributes of an optimizer.
 
     Attributes:
-        variables: the variables by the name under which they are saved, "state/" and the path.
+        variables: the variables by the name under which they are saved, "state/" and the path; a `WholeArray` for an
+            array of which other processes have pieces too.
     """
 
     def __init__(self):
@@ -32,9 +33,10 @@ class Memory:
         """
         for path, leaf in leaves.items():
             if isinstance(leaf, StoredValue):
-                self._leaves[path] = leaf.as_variables(
+                self._leaves[path] = leaf = leaf.as_variables(
                     lambda name, value, grows, path=path: self._make(f"{path}/{name}", value, grows, add_variable)
                 )
+                self._save_instead_of_pieces({f"state/{path}/{name}": a for name, a in leaf.wholes().items()})
             else:
                 self._leaves[path] = self._make(path, leaf, False, add_variable)
 
@@ -50,6 +52,11 @@ class Memory:
             ).value
         self.variables[f"state/{path}"] = variable
         return variable
+
+    def _save_instead_of_pieces(self, wholes):
+        pieces = {id(variable) for whole in wholes.values() for _, variable in whole.pieces}
+        kept = {name: variable for name, variable in self.variables.items() if id(variable) not in pieces}
+        self.variables = kept | wholes
 
     @property
     def grows(self):

@@ -11,6 +11,8 @@ import re
 
 import tensorflow as tf
 
+from trainloop.shards import Shards
+from trainloop.storage_choice import StorageChoice
 from trainloop.stored import StoredValue
 
 # Vectors that are alive during a step: x, g, x_new and two of the method's own.
@@ -29,7 +31,7 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class MemoryPlan:
-    """Bytes of a state, array by array, and during a step.
+    """Bytes of a state, array by array, and during a step: of those in this process, where a state is sharded.
 
     Attributes:
         n: number of parameters.
@@ -76,7 +78,11 @@ class MemoryPlan:
         free = free_memory()
         if free is None or self.peak <= free:
             return
-        ways = [f"storage={word!r} takes {in_words(nbytes)}" for word, nbytes in self.alternatives if has_storage]
+        ways = [
+            f"storage={word!r} takes {in_words(nbytes)}{_where(word)}"
+            for word, nbytes in self.alternatives
+            if has_storage
+        ]
         advice = "; ".join(ways) or "use a smaller model, or a method or a setting that remembers less"
         raise ValueError(
             f"{method} needs {in_words(self.peak)} during a step for n = {self.n:,} parameters, "
@@ -150,6 +156,10 @@ def in_words(nbytes):
         if size >= 1000:
             size, unit = size / 2**10, larger
     return f"{size:,.1f} {unit}"
+
+
+def _where(word):
+    return f" in each of {Shards.here().count} workers" if StorageChoice.parse(word).spread else ""
 
 
 def _shape(shape):

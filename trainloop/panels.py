@@ -15,6 +15,11 @@
 So a symmetric matrix takes half of the memory, and changing it half of the time. The squares on the diagonal are kept
 whole; with 16 panels they add a sixteenth to that half.
 
+Panels may be spread over shards, see `shards`: every panel is whole in one of them, and a product is one sum over the
+shards of n numbers per column, to which a panel contributes its rows (and where M is symmetric, or for M', a part of
+other rows). There are 24 panels then, for 12 shards or fewer, so that the panels of a matrix do not depend on how many
+shards have them; and they are dealt such that all shards have about as many numbers.
+
 A change of rank k reads and writes every number once: XLA compiles it, with its assignment, into one pass that takes no
 memory. Up to k = 8 or so that pass is bound by memory, so that eight changes at a time cost little more than one.
 """
@@ -25,16 +30,28 @@ import itertools
 
 import tensorflow as tf
 
-from trainloop import unmade
+from trainloop import shards, unmade
+from trainloop.shards import ALONE, Shards
 from trainloop.unmade import Unmade
+from trainloop.whole_array import WholeArray
 
 # Up to this n there is one panel, changed by plain operations: calls are what costs there, not memory. Beyond, panels
 # have about as many rows, but there are no more than sixteen: each is a piece of code to compile.
 SMALL = 2048
 _PANELS = 16
 
+# The least number of panels of a spread matrix: 2, 3, 4, 6, 8 and 12 shards get as many each, also where M is symmetric
+# and a long one comes with a short one.
+_SPREAD_PANELS = 24
+
 # Changes of a higher rank are matrix products, which take the memory of a panel.
 _LARGEST_PASS = 16
+
+
+def _made_unit_rows(first, shape, dtype):
+    """`_unit_rows` with next to nothing besides, where nobody fuses."""
+    rows, width = shape
+    return tf.pad(tf.eye(rows, dtype=dtype), [[0, 0], [first, width - first - rows]])
 
 
 def _unit_rows(first, shape, dtype):
@@ -44,71 +61,119 @@ def _unit_rows(first, shape, dtype):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Panels:
-    """M, built from tensors or variables."""
+    """M, built from tensors or variables; what is not in this process stays unmade."""
 
     parts: tuple
     n: int
     symmetric: bool
+    shards: Shards = ALONE
 
     @classmethod
-    def identity(cls, n, dtype, symmetric):
+    def identity(cls, n, dtype, symmetric, shards=ALONE):
         parts = [
-            Unmade(tf.TensorShape(shape), dtype, functools.partial(_unit_rows, first, shape, dtype))
-            for first, shape in _places(n, symmetric)
+            Unmade(tf.TensorShape(shape), dtype, functools.partial(_made_unit_rows, first, shape, dtype))
+            for first, shape in _places(n, symmetric, _count(n, shards))
         ]
-        return cls(tuple(parts), n, symmetric)
+        return cls(tuple(parts), n, symmetric, shards)
 
     @classmethod
     def absent(cls, n, dtype, symmetric):
         """Panels without rows, which `fill` may give them later."""
-        parts = [unmade.zeros([0, width], dtype) for _, (_, width) in _places(n, symmetric)]
-        return cls(tuple(parts), n, symmetric)
+        places = _places(n, symmetric, _count(n, ALONE))
+        return cls(tuple(unmade.zeros([0, width], dtype) for _, (_, width) in places), n, symmetric)
 
     @property
     def dtype(self):
         return tf.as_dtype(self.parts[0].dtype)
 
     @property
+    def spread(self):
+        """Whether M was asked to be spread, be it over one shard."""
+        return self.shards is not ALONE
+
+    @property
+    def here(self):
+        """The parts that are in this process."""
+        return tuple(part for shard in self.shards.mine for part, *_ in self._placed(shard))
+
+    @property
+    def elsewhere(self):
+        """The parts that are in other processes."""
+        return tuple(part for part, owner in zip(self.parts, self._owners(), strict=True) if not self._is_mine(owner))
+
+    @property
     def workspace(self):
         """Bytes that a change takes for a moment."""
-        return (2 if self.n <= SMALL else 0) * self.n**2 * self.dtype.size
+        return (2 if self.n <= SMALL else 0) * sum(part.shape.num_elements() for part in self.here) * self.dtype.size
 
     @property
     def filled(self):
         """Bytes of all panels when they have rows, and what `fill` takes for a moment."""
-        places = _places(self.n, self.symmetric)
-        largest = max(rows for _, (rows, _) in places) * self.n
-        return (sum(rows * width for _, (rows, width) in places) + 3 * largest) * self.dtype.size
+        largest = max(rows for _, (rows, _) in self._places()) * self.n
+        return (sum(rows * width for _, (rows, width) in self._places()) + 3 * largest) * self.dtype.size
 
     def in_words(self):
-        return (
+        how = (
             "n x n numbers"
             if not self.symmetric or len(self.parts) == 1
             else "half of n x n numbers, B being symmetric"
         )
+        return f"{how}, {self.shards.in_words}" if self.spread else how
 
     def as_variables(self, make_variable, *, later=False):
-        parts = [make_variable(name, part, later) for name, part in zip(self.widths(), self.parts, strict=True)]
-        return Panels(tuple(parts), self.n, self.symmetric)
+        if self.spread:
+            self.shards.refuse_scopes()
+        parts = list(self.parts)
+        for i, (name, owner) in enumerate(zip(self.widths(), self._owners(), strict=True)):
+            if self._is_mine(owner):
+                with self.shards.on(owner):
+                    parts[i] = make_variable(name, parts[i], later)
+        return dataclasses.replace(self, parts=tuple(parts))
+
+    def wholes(self):
+        """The panels of all processes by name, see `WholeArray`; nothing where all of them are here."""
+        if self.shards.strategy is None:
+            return {}
+        owners = [self._is_mine(owner) for owner in self._owners()]
+        return {
+            name: WholeArray(part.shape, self.dtype, [(..., part)] if mine else [], self.shards)
+            for name, part, mine in zip(self.widths(), self.parts, owners, strict=True)
+        }
 
     def product(self, columns):
         """M columns, for columns [n, k]."""
-        below = [tf.linalg.matmul(part, columns[:width]) for part, _, (_, width) in self._placed()]
-        result = tf.concat(below, 0)
-        if not self.symmetric:
-            return result
-        above = [
-            tf.pad(_transposed(part, columns[first : first + rows])[:first], [[0, self.n - first], [0, 0]])
-            for part, first, (rows, _) in self._placed()
-            if first
-        ]
-        return tf.add_n([result, *above])
+        return self._summed(self._symmetric_product if self.symmetric else self._product, columns)
 
     def transposed_product(self, columns):
         """M' columns."""
-        if self.symmetric:
-            return self.product(columns)
-        return tf.add_n([_transposed(part, columns[first : first + rows]) for part, first, (rows, _) in self._placed()])
+        return self._summed(self._symmetric_product if self.symmetric else self._transposed_product, columns)
+
+    def _summed(self, multiply, columns):
+        return self.shards.sum(self.shards.map(lambda shard: multiply(self._placed(shard), columns)))
+
+    def _product(self, placed, columns):
+        """M columns, where other rows of M than those of the panels are zero."""
+        blocks, end = [], 0
+        for part, first, (rows, width) in placed:
+            blocks += [tf.zeros_like(columns[end:first])] if first > end else []
+            blocks.append(tf.linalg.matmul(part, columns[:width]))
+            end = first + rows
+        blocks += [tf.zeros_like(columns[end:])] if end < self.n else []
+        return tf.concat(blocks, 0)
+
+    def _transposed_product(self, placed, columns):
+        """M' columns, where other rows of M are zero."""
+        products = [_transposed(part, columns[first : first + rows]) for part, first, (rows, _) in placed]
+        return tf.add_n(products) if products else tf.zeros_like(columns)
+
+    def _symmetric_product(self, placed, columns):
+        """M columns, where other rows of M than those of the panels, and the columns that mirror them, are zero."""
+        above = [
+            tf.pad(_transposed(part, columns[first : first + rows])[:first], [[0, self.n - first], [0, 0]])
+            for part, first, (rows, _) in placed
+            if first
+        ]
+        return tf.add_n([self._product(placed, columns), *above])
 
     def fold(self, scale, left, right, shift=None):
         """M <- scale M + left' right + shift I, in place.
@@ -119,8 +184,12 @@ class Panels:
             shift: [], or None for 0.
         """
         change = _replace if self.n <= SMALL or left.shape[0] > _LARGEST_PASS else _replace_in_one_pass
-        for part, first, (rows, width) in self._placed():
-            change(part, (first, (rows, width)), scale, left[:, first : first + rows], right[:, :width], shift)
+
+        def change_panels(shard):
+            for part, first, (rows, width) in self._placed(shard):
+                change(part, (first, (rows, width)), scale, left[:, first : first + rows], right[:, :width], shift)
+
+        self.shards.map(change_panels)
 
     def fill(self, transposed_product):
         """M <- the matrix with this product with its transposed, a panel at a time."""
@@ -133,15 +202,13 @@ class Panels:
         Args:
             transposed_product: function from [n, k] to [n, k].
         """
-        for (name, width), (first, (rows, _)) in zip(
-            self.widths().items(), _places(self.n, self.symmetric), strict=True
-        ):
+        for (name, width), (first, (rows, _)) in zip(self.widths().items(), self._places(), strict=True):
             units = tf.transpose(_unit_rows(first, (rows, self.n), self.dtype))
             yield name, tf.transpose(transposed_product(units))[:, :width]
 
     def widths(self):
         """Columns of every panel by name."""
-        return {f"panel_{i:02d}": width for i, (_, (_, width)) in enumerate(_places(self.n, self.symmetric))}
+        return {f"panel_{i:02d}": width for i, (_, (_, width)) in enumerate(self._places())}
 
     def make_identity(self):
         """M <- I, in place."""
@@ -149,15 +216,34 @@ class Panels:
         self.fold(tf.zeros([], self.dtype), none, none, tf.ones([], self.dtype))
         return tf.no_op()
 
-    def _placed(self):
-        """(part, first row, (rows, width)) of every panel."""
-        places = _places(self.n, self.symmetric)
-        return [(part, first, shape) for part, (first, shape) in zip(self.parts, places, strict=True)]
+    def _placed(self, shard):
+        """(part, first row, (rows, width)) of every panel of a shard."""
+        everywhere = zip(self.parts, self._places(), self._owners(), strict=True)
+        return [(part, *place) for part, place, owner in everywhere if owner == shard]
+
+    def _places(self):
+        return _places(self.n, self.symmetric, len(self.parts))
+
+    def _owners(self):
+        """The shard of every panel."""
+        return shards.deal([rows * width for _, (rows, width) in self._places()], self.shards.count)
+
+    def _is_mine(self, owner):
+        return owner in self.shards.mine
 
 
-def _places(n, symmetric):
+def _count(n, where):
+    """How many panels there are."""
+    if where is ALONE:
+        return min(_PANELS, max(1, n // SMALL))
+    count = _SPREAD_PANELS
+    while count < 2 * where.count:
+        count *= 2
+    return min(count, n)
+
+
+def _places(n, symmetric, panels):
     """(first row, (rows, width)) of every panel."""
-    panels = min(_PANELS, max(1, n // SMALL))
     edges = [n * i // panels for i in range(panels + 1)]
     return [(first, (last - first, last if symmetric else n)) for first, last in itertools.pairwise(edges)]
 

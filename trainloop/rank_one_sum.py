@@ -1,4 +1,4 @@
-"""A sum of rank-one matrices, U' diag(c) V, one row of U [k, n] and V [k, n] for each.
+"""A sum of rank-one matrices, U' diag(c) V, one row of U [k, n] and V [k, n] for each, see `spread_rows`.
 
 The rows have room for k terms, of which `rank` are in use; the coefficients of the others are zero, and products take
 all rows, because a slice would be a copy. Where the number of rows is open, they grow by a quarter when they are full.
@@ -9,8 +9,8 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from trainloop import unmade
-from trainloop.row_writing import write_rows
+from trainloop.shards import ALONE
+from trainloop.spread_rows import SpreadRows
 
 
 def first_rows(n):
@@ -22,14 +22,14 @@ def first_rows(n):
 class RankOneSum:
     """U' diag(c) V as tensors or variables."""
 
-    left: object  # U [k, n]
-    right: object  # V [k, n]; the same object as U for symmetric terms
+    left: SpreadRows  # U [k, n]
+    right: SpreadRows  # V [k, n]; the same object as U for symmetric terms
     coefficients: object  # c [k]
     rank: object  # int32 []
     room: object  # k: int32 [] where it grows, else a number
 
     @classmethod
-    def empty(cls, n, capacity, dtype, symmetric):
+    def empty(cls, n, capacity, dtype, symmetric, shards=ALONE):
         """No terms.
 
         Args:
@@ -37,10 +37,11 @@ class RankOneSum:
             capacity: k, or None for one that grows.
             dtype: of everything.
             symmetric: every v_j is u_j.
+            shards: over which U and V are spread.
         """
         rows = capacity or first_rows(n)
-        left = unmade.zeros([rows, n], dtype)
-        right = left if symmetric else unmade.zeros([rows, n], dtype)
+        left = SpreadRows.zeros(rows, n, dtype, shards)
+        right = left if symmetric else SpreadRows.zeros(rows, n, dtype, shards)
         return cls(left, right, tf.zeros([rows], dtype), tf.constant(0), capacity or tf.constant(rows))
 
     @property
@@ -49,19 +50,31 @@ class RankOneSum:
 
     @property
     def arrays(self):
-        return (*self._growing, self.rank, self.room) if self.grows else (*self._growing, self.rank)
+        rows = [piece for rows in self._sides.values() for piece in rows.here]
+        return (*rows, self.coefficients, self.rank, *([self.room] if self.grows else []))
 
     @property
-    def _growing(self):
-        rows = (self.left,) if self.right is self.left else (self.left, self.right)
-        return (*rows, self.coefficients)
+    def elsewhere(self):
+        return tuple(piece for rows in self._sides.values() for piece in rows.elsewhere)
+
+    @property
+    def shards(self):
+        return self.left.shards
+
+    @property
+    def _sides(self):
+        return {"left": self.left} if self.right is self.left else {"left": self.left, "right": self.right}
+
+    def wholes(self):
+        return {name: whole for side, rows in self._sides.items() for name, whole in rows.wholes(side).items()}
 
     def in_words(self):
-        return "a vector" if self.right is self.left else "two vectors"
+        vectors = "a vector" if self.right is self.left else "two vectors"
+        return vectors if self.shards is ALONE else f"{vectors}, {self.shards.in_words},"
 
     def as_variables(self, make_variable):
-        left = make_variable("left", self.left, self.grows)
-        right = left if self.right is self.left else make_variable("right", self.right, self.grows)
+        sides = {name: rows.as_variables(make_variable, name, self.grows) for name, rows in self._sides.items()}
+        left, right = sides["left"], sides.get("right", sides["left"])
         coefficients = make_variable("coefficients", self.coefficients, self.grows)
         rank = make_variable("rank", self.rank, False)
         room = make_variable("room", self.room, False) if self.grows else self.room
@@ -78,13 +91,13 @@ class RankOneSum:
         return self.rank + r <= self.room
 
     def weighted(self):
-        """(left, right) [k, n] with left' right = the sum."""
-        left, right, c = (tf.convert_to_tensor(array) for array in (self.left, self.right, self.coefficients))
+        """(left, right) [k, n] with left' right = the sum; not where it is spread."""
+        left, right, c = self.left.whole, self.right.whole, tf.convert_to_tensor(self.coefficients)
         return (c[:, None] * left, right) if self.right is not self.left else _balanced(left, c)
 
     def product(self, columns):
-        weights = tf.convert_to_tensor(self.coefficients)[:, None] * tf.linalg.matmul(self.right, columns)
-        return tf.linalg.matmul(self.left, weights, transpose_a=True)
+        weights = tf.convert_to_tensor(self.coefficients)[:, None] * self.right.product(columns)
+        return self.left.transposed_product(weights)
 
     def transposed_product(self, columns):
         return dataclasses.replace(self, left=self.right, right=self.left).product(columns)
@@ -96,9 +109,9 @@ class RankOneSum:
         """Write terms (u_j, v_j, c_j) behind those in use; there must be room."""
         first = tf.convert_to_tensor(self.rank)
         us, vs, cs = zip(*terms, strict=True)
-        write_rows(self.left, first, us)
+        self.left.write(first, us)
         if self.right is not self.left:
-            write_rows(self.right, first, vs)
+            self.right.write(first, vs)
         places = first + tf.range(len(cs))
         self.coefficients.assign(tf.tensor_scatter_nd_update(self.coefficients, places[:, None], tf.stack(cs)))
         self.rank.assign_add(len(cs))
@@ -110,8 +123,9 @@ class RankOneSum:
     def grow(self, r):
         """Make room for at least r more terms."""
         more = tf.maximum(max(first_rows(self.left.shape[1]), r), self.room // 4)
-        for array in self._growing:
-            array.assign(tf.pad(array, [[0, more]] + [[0, 0]] * (array.shape.rank - 1)))
+        for rows in self._sides.values():
+            rows.replace(lambda piece: tf.pad(piece, [[0, more], [0, 0]]))
+        self.coefficients.assign(tf.pad(self.coefficients, [[0, more]]))
         self.room.assign_add(more)
 
     def keep_largest(self, r):
@@ -120,9 +134,9 @@ class RankOneSum:
         With U = R_u' E_u and V = R_v' E_v, the rows of E orthonormal, the sum is E_u' (R_u diag(c) R_v') E_v, and the
         matrix in the middle is k x k.
         """
-        left, right, c = (tf.convert_to_tensor(array) for array in (self.left, self.right, self.coefficients))
-        root_u, basis_u = _orthonormal(left)
-        root_v, basis_v = (root_u, basis_u) if self.right is self.left else _orthonormal(right)
+        c = tf.convert_to_tensor(self.coefficients)
+        root_u, basis_u = _orthonormal(self.left.gram())
+        root_v, basis_v = (root_u, basis_u) if self.right is self.left else _orthonormal(self.right.gram())
         middle = tf.linalg.matmul(root_u * tf.cast(c, tf.float64), root_v, transpose_b=True)
         if self.right is self.left:
             values, vectors = tf.linalg.eigh((middle + tf.transpose(middle)) / 2)
@@ -131,8 +145,8 @@ class RankOneSum:
         else:
             values, turn_u, turn_v = tf.linalg.svd(middle)
             values, turn_u, turn_v = values[:r], turn_u[:, :r], turn_v[:, :r]
-            self.right.assign(_kept(turn_v, basis_v, right))
-        self.left.assign(_kept(turn_u, basis_u, left))
+            self.right.replace(lambda rows: _kept(turn_v, basis_v, rows))
+        self.left.replace(lambda rows: _kept(turn_u, basis_u, rows))
         self.coefficients.assign(tf.pad(tf.cast(values, c.dtype), [[0, c.shape[0] - r]]))
         self.rank.assign(r)
 
@@ -156,13 +170,13 @@ def weighted(terms):
     return c[:, None] * left, right
 
 
-def _orthonormal(rows):
+def _orthonormal(gram):
     """(R [k, k], W [k, k]) in float64 with rows = R' E and E = W rows, whose rows are orthonormal or zero.
 
-    From the eigenvalues of rows rows'. Directions below the rounding of the largest are left out.
+    From the eigenvalues of gram = rows rows'. Directions below the rounding of the largest are left out.
     """
-    values, vectors = tf.linalg.eigh(tf.cast(tf.linalg.matmul(rows, rows, transpose_b=True), tf.float64))
-    rounding = rows.shape[0] * float(np.finfo(rows.dtype.as_numpy_dtype).eps)
+    values, vectors = tf.linalg.eigh(tf.cast(gram, tf.float64))
+    rounding = gram.shape[0] * float(np.finfo(gram.dtype.as_numpy_dtype).eps)
     usable = values > rounding * tf.reduce_max(values)
     roots, directions = tf.sqrt(tf.where(usable, values, 1))[:, None], tf.transpose(vectors)
     return tf.where(usable[:, None], roots * directions, 0), tf.where(usable[:, None], directions / roots, 0)

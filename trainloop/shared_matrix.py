@@ -20,6 +20,7 @@ from trainloop.dilation_product import DilationProduct
 from trainloop.matrix_storage import Dense
 from trainloop.panels import SMALL, Panels
 from trainloop.rank_one_sum import RankOneSum
+from trainloop.shards import ALONE, Shards
 from trainloop.status import Status
 from trainloop.storage_choice import StorageChoice
 from trainloop.stored import StoredValue
@@ -75,8 +76,9 @@ class SharedMatrix(StoredValue):
         Args:
             n: number of parameters.
             dtype: a floating dtype.
-            storage: "dense", "factored", or "auto": dense while n x n numbers take at most 64 MiB, else
-                factored. See `storage_choice` for capacities.
+            storage: "dense", "factored", "sharded": as dense, but spread over the devices or workers of
+                `trainloop.shards`, or "auto": dense while n x n numbers take at most 64 MiB, else factored, and never
+                sharded. See `storage_choice` for capacities.
             updates: which operations will change B. "symmetric": only `add_symmetric`, `scale` and `shift`, so that
                 B' = B and half of the numbers suffice. "dilations": only `dilate` and `scale`; then no digits are lost
                 where B becomes small. "any": all of them.
@@ -107,14 +109,19 @@ class SharedMatrix(StoredValue):
 
     @property
     def storage(self) -> str:
-        """How B is stored: "dense" or "factored"."""
+        """How B is stored: "dense", "factored" or "sharded"."""
         return self._stored.storage
 
     @property
     def nbytes(self) -> int | tf.Tensor:
-        """Bytes of the stored numbers, without pending changes; inside a compiled function it may be a tensor."""
-        nbytes = sum(_size(array) * tf.as_dtype(array.dtype).size for array in self._stored.arrays)
-        return int(nbytes) if tf.executing_eagerly() else nbytes
+        """Bytes of the stored numbers in this process, without pending changes; inside a compiled function it may be a
+        tensor."""
+        return _bytes(self._stored.arrays)
+
+    @property
+    def nbytes_everywhere(self) -> int | tf.Tensor:
+        """Bytes of the stored numbers in all processes, where a number that all of them have counts once."""
+        return _bytes((*self._stored.arrays, *self._stored.elsewhere))
 
     @property
     def T(self) -> "_Transposed":
@@ -176,7 +183,8 @@ class SharedMatrix(StoredValue):
         return self._changed(self._change.reset(keep))
 
     def to_dense(self) -> tf.Tensor:
-        """All n x n numbers, pending changes included, as a tensor [n, n]."""
+        """All n x n numbers, pending changes included, as a tensor [n, n]. They are gathered where B is sharded: n x n
+        numbers in every process, a sum over the shards of as many, and the time of a product with n vectors."""
         return self @ tf.eye(self.n, dtype=self.dtype)
 
     def _vector(self, u):
@@ -207,6 +215,9 @@ class SharedMatrix(StoredValue):
             raise ValueError("init_state must return a SharedMatrix as built, without changes; make them in update")
         return SharedMatrix(self._stored.as_variables(make_variable), self._updates, reason=self._reason)
 
+    def wholes(self) -> dict[str, Any]:
+        return self._stored.wholes()
+
     def describes_change_of(self, other: Any) -> bool:
         return self._stored is other._stored
 
@@ -232,7 +243,8 @@ class SharedMatrix(StoredValue):
         return (f"{how}, because {self._reason}" if self._reason else how,)
 
     def alternatives(self) -> Sequence[tuple[str, int]]:
-        words = ("dense", "factored:1000:restart", "factored:100:restart")
+        several = Shards.here().strategy is not None
+        words = ("dense", *(["sharded"] if several else []), "factored:1000:restart", "factored:100:restart")
         others = {word: _build(StorageChoice.parse(word), self.n, self.dtype, self._updates) for word in words}
         sizes = {word: SharedMatrix(stored, self._updates).nbytes for word, stored in others.items()}
         return [(word, nbytes) for word, nbytes in sizes.items() if nbytes < self.nbytes]
@@ -243,6 +255,11 @@ class SharedMatrix(StoredValue):
     def __repr__(self):
         changed = "" if self._change.nothing else ", changed"
         return f"SharedMatrix(n={self.n}, dtype={self.dtype.name}, storage={self.storage!r}{changed})"
+
+
+def _bytes(arrays):
+    nbytes = sum(_size(array) * tf.as_dtype(array.dtype).size for array in arrays)
+    return int(nbytes) if tf.executing_eagerly() else nbytes
 
 
 def _size(array):
@@ -271,23 +288,40 @@ def _build(choice, n, dtype, updates):
     """
     symmetric, dilations = updates == "symmetric", updates == "dilations"
     dense = choice.kind == "dense"
+    shards = Shards.here() if choice.spread else ALONE
     capacity = choice.capacity
     if dense and capacity is None:
         capacity = _WAITING if n > SMALL else 0
     if dense and not capacity:
-        return Dense(Panels.identity(n, dtype, symmetric))
+        return Dense(Panels.identity(n, dtype, symmetric, shards))
     if choice.when_full == "subspace" and dilations:
         raise ValueError(
             "a product of dilations has no dominant subspace that dilations could keep; use restart, dense or error"
         )
+    if choice.spread and not dense:
+        _refuse_what_is_not_spread(choice, dilations)
     when_full = "fold" if dense else choice.when_full or "grow"
     panels = None
     if dense:
-        panels = Panels.identity(n, dtype, symmetric)
+        panels = Panels.identity(n, dtype, symmetric, shards)
     elif when_full == "dense":
         panels = Panels.absent(n, dtype, symmetric)
     one, none = tf.ones([], dtype), tf.constant(0)
     if dilations:
         return StoredProduct(n, panels, when_full, none, one, DilationProduct.empty(n, capacity, dtype))
     diagonal = tf.zeros([], dtype) if dense else one
-    return StoredSum(n, panels, when_full, none, one, diagonal, RankOneSum.empty(n, capacity, dtype, symmetric))
+    history = RankOneSum.empty(n, capacity, dtype, symmetric, ALONE if dense else shards)
+    return StoredSum(n, panels, when_full, none, one, diagonal, history)
+
+
+def _refuse_what_is_not_spread(choice, dilations):
+    if dilations:
+        raise ValueError(
+            "a history of dilations is not spread: a product would wait for one sum over the shards after the other, "
+            "k / 8 of them for k dilations; use storage='sharded' or 'factored'"
+        )
+    if choice.when_full == "dense":
+        raise ValueError(
+            "a spread history does not become dense when it is full; use storage='sharded', or 'sharded:factored:"
+            f"{choice.capacity}:restart'"
+        )

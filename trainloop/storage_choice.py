@@ -8,13 +8,16 @@
     "factored:1000:subspace"     at most 1000; then the half that matters most is kept
     "factored:1000:dense"        at most 1000; then n x n numbers
     "factored:1000:error"        at most 1000; then the run ends with `Status.HISTORY_FULL`
+    "sharded"                    as "dense", with the n x n numbers spread over devices or workers, see `shards`
+    "sharded:0"                  as "dense:0"
+    "sharded:factored"           as "factored", with the vectors of the history spread; with a capacity likewise
 
 One word, because it passes unchanged through constructors, saved configurations and command lines.
 """
 
 import dataclasses
 
-STORAGES = ("auto", "dense", "factored")
+STORAGES = ("auto", "dense", "factored", "sharded")
 WHEN_FULL = ("restart", "subspace", "dense", "error")
 
 
@@ -22,13 +25,15 @@ WHEN_FULL = ("restart", "subspace", "dense", "error")
 class StorageChoice:
     """A parsed storage word.
 
-    `kind` is one of `STORAGES`; `capacity` the number of changes kept beside or instead of the matrix, None for the
-    default; `when_full` one of `WHEN_FULL`, or None: dense folds them in, factored grows.
+    `kind` is "auto", "dense" or "factored"; `capacity` the number of changes kept beside or instead of the matrix, None
+    for the default; `when_full` one of `WHEN_FULL`, or None: dense folds them in, factored grows; `spread` tells
+    whether the numbers are spread over shards.
     """
 
     kind: str
     capacity: int | None = None
     when_full: str | None = None
+    spread: bool = False
 
     @classmethod
     def parse(cls, word):
@@ -56,17 +61,37 @@ def check_storage(word):
     return word
 
 
+def refuse_storage(method, options):
+    """For constructors of methods whose steps need the eigenvectors of their matrix.
+
+    Args:
+        method: name of the class.
+        options: the keyword arguments that it does not know.
+
+    Raises:
+        ValueError: "storage" is among them.
+    """
+    if "storage" in options:
+        raise ValueError(
+            f"{method} takes no storage: it needs the eigenvectors of the whole matrix, n x n numbers at one place; "
+            "TestGD, BFGS, SR1 and the methods of Shor take one"
+        )
+
+
 def _parts(word):
-    """(kind, capacity, when_full), or None where the word means nothing."""
+    """(kind, capacity, when_full, spread), or None where the word means nothing."""
     if not isinstance(word, str):
         return None
     kind, *rest = word.split(":")
+    spread = kind == "sharded"
+    if spread:
+        kind, rest = ("factored", rest[1:]) if rest[:1] == ["factored"] else ("dense", rest)
     if kind not in STORAGES or not all(part.isdecimal() for part in rest[:1]):
         return None
     if not rest:
-        return (kind,)
+        return kind, None, None, spread
     if kind == "dense" and len(rest) == 1:
-        return kind, int(rest[0])
+        return kind, int(rest[0]), None, spread
     if kind == "factored" and len(rest) == 2 and int(rest[0]) > 0 and rest[1] in WHEN_FULL:
-        return kind, int(rest[0]), rest[1]
+        return kind, int(rest[0]), rest[1], spread
     return None

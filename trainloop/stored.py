@@ -39,6 +39,10 @@ class StoredValue(abc.ABC):
     def commit(self) -> None:
         """Carry the described change out in the stored variables, in place."""
 
+    def wholes(self) -> dict[str, Any]:
+        """`WholeArray`s by name, to be saved instead of their pieces: arrays of which other processes have some."""
+        return {}
+
     def converted(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Saved arrays of such a value in another form, as arrays by this one's names.
 

@@ -6,16 +6,22 @@
 Reading does not care for the order of rows: products with all of them come as [m], and sums take m coefficients.
 
 A queue would move every vector at every step. Here a step writes n numbers where they stand, see `row_writing`.
+
+The rows may be spread over shards, see `spread_rows`: products with all of them are then one sum over the shards of m
+numbers, and sums of them one of n.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from trainloop import checks, linalg
-from trainloop.row_writing import write_rows
+from trainloop.shards import ALONE, Shards
+from trainloop.spread_rows import SpreadRows
 from trainloop.stored import StoredValue
+
+STORAGES = ("dense", "sharded")
 
 
 class VectorRing(StoredValue):
@@ -32,25 +38,27 @@ class VectorRing(StoredValue):
     """
 
     def __init__(self, rows: Any, pending: tuple = ()) -> None:
-        self._rows = rows  # [m, n], a tensor or a variable
+        self._rows = rows  # `SpreadRows` [m, n]
         self._pending = pending  # tuple of (row int32 [], v [n], when bool [])
 
     @classmethod
-    def empty(cls, m: int, *, n: int, dtype: tf.DType | str = "float32") -> "VectorRing":
+    def empty(cls, m: int, *, n: int, dtype: tf.DType | str = "float32", storage: str = "dense") -> "VectorRing":
         """m rows of zeros.
 
         Args:
             m: number of rows, at least 1.
             n: length of the vectors, at least 1.
             dtype: a floating dtype.
+            storage: "dense", or "sharded": spread over the devices or workers of `trainloop.shards`.
         """
         m, n = checks.integer("m", m, at_least=1), checks.integer("n", n, at_least=1)
-        return cls(tf.zeros([m, n], dtype))
+        shards = Shards.here() if checks.choice("storage", storage, STORAGES) == "sharded" else ALONE
+        return cls(SpreadRows.zeros(m, n, dtype, shards))
 
     def dots(self, v: tf.Tensor) -> tf.Tensor:
         """The product of every row with v [n]: [m]."""
         # As a row v' R': TensorFlow copies v first for the column R v.
-        return tf.matmul(v[None, :], self._readable(), transpose_b=True)[0]
+        return self._readable().summed(lambda piece, part: tf.matmul(part[None, :], piece, transpose_b=True)[0], v)
 
     def put(self, row: tf.Tensor | int, v: tf.Tensor, when: tf.Tensor | bool = True) -> "VectorRing":
         """The ring with another vector in one row. One step may put several, each in a row of its own.
@@ -63,14 +71,29 @@ class VectorRing(StoredValue):
         return VectorRing(self._rows, (*self._pending, (row, v, tf.convert_to_tensor(when))))
 
     def as_variables(self, make_variable: Callable[[str, Any, bool], tf.Variable]) -> "VectorRing":
-        return VectorRing(make_variable("rows", self._readable(), False))
+        return VectorRing(self._readable().as_variables(make_variable, "rows", False))
+
+    def wholes(self) -> dict[str, Any]:
+        return self._rows.wholes("rows")
+
+    def notes(self) -> Sequence[str]:
+        shards = self._rows.shards
+        return () if shards is ALONE else (f"sharded, {shards.in_words}",)
+
+    def alternatives(self) -> Sequence[tuple[str, int]]:
+        shards = Shards.here()
+        if self._rows.shards is not ALONE or shards.strategy is None:
+            return ()
+        m, n = self._rows.shape
+        (rows,) = SpreadRows.zeros(m, n, self._rows.dtype, shards).here
+        return (("sharded", rows.shape.num_elements() * rows.dtype.size),)
 
     def describes_change_of(self, other: Any) -> bool:
         return self._rows is other._rows
 
     def commit(self) -> None:
         for row, v, when in self._pending:
-            write_rows(self._rows, row, [v], when)
+            self._rows.write(row, [v], when)
 
     def _readable(self):
         if self._pending:
@@ -89,13 +112,14 @@ def combine(scale, v, *rings_and_coefficients):
     Args:
         scale: [].
         v: [n].
-        *rings_and_coefficients: pairs (`VectorRing`, [m]).
+        *rings_and_coefficients: pairs (`VectorRing`, [m]); all rings of the same storage.
 
     Returns:
         [n].
     """
     rings, coefficients = zip(*rings_and_coefficients, strict=True)
-    return _sum(scale, v, *(ring._readable() for ring in rings), *coefficients)
+    first, *others = (ring._readable() for ring in rings)
+    return first.joined(lambda piece, v, *pieces: _sum(scale, v, piece, *pieces, *coefficients), v, *others)
 
 
 @linalg.fused

@@ -47,6 +47,7 @@ from trainloop.objective import Objective, symmetric
 from trainloop.optimizer import GlobalObjectiveOptimizer
 from trainloop.shared_matrix import SharedMatrix
 from trainloop.status import Status, first_failure
+from trainloop.storage_choice import refuse_storage
 from trainloop.typing import ObjectiveUpdate, State
 
 COVARIANCES = ("auto", "full", "separable")
@@ -94,6 +95,7 @@ class CMAES(GlobalObjectiveOptimizer):
         name: str = "cmaes",
         **kwargs: typing.Any,
     ) -> None:
+        refuse_storage("CMAES", kwargs)
         super().__init__(None, name=name, **kwargs)
         self.sigma = checks.real("sigma", sigma, above=0)
         self.population = population if population is None else checks.integer("population", population, at_least=2)

@@ -38,6 +38,7 @@ import tensorflow as tf
 from trainloop import checks, linalg
 from trainloop.optimizer import GlobalVectorOptimizer
 from trainloop.shared_matrix import SharedMatrix
+from trainloop.storage_choice import refuse_storage
 from trainloop.typing import LearningRate, State, VectorUpdate
 from trainloop.vector_ring import VectorRing, combine
 
@@ -79,6 +80,7 @@ class FullMatrixAdaGrad(GlobalVectorOptimizer):
         name: str = "full_matrix_adagrad",
         **kwargs: Any,
     ) -> None:
+        refuse_storage("FullMatrixAdaGrad", kwargs)
         super().__init__(learning_rate, name=name, **kwargs)
         given = window is not None and window != "auto"
         self.window = checks.integer("window", window, at_least=1) if given else window

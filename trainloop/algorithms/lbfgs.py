@@ -32,7 +32,7 @@ from trainloop.objective import Objective
 from trainloop.optimizer import GlobalObjectiveOptimizer
 from trainloop.status import Status
 from trainloop.typing import ObjectiveUpdate, State
-from trainloop.vector_ring import VectorRing, combine
+from trainloop.vector_ring import STORAGES, VectorRing, combine
 
 
 @keras.saving.register_keras_serializable("trainloop")
@@ -50,6 +50,7 @@ class LBFGS(GlobalObjectiveOptimizer):
         max_evaluations: of f in one line search, at least 2.
         first_step: length of the very first step, and of each one after the history was dropped, as a multiple of
             min(1, 1 / |g|); positive.
+        storage: of the pairs: "dense", or "sharded" over devices or workers, see `VectorRing`.
         name, kwargs: see `GlobalObjectiveOptimizer`.
 
     Example:
@@ -65,6 +66,7 @@ class LBFGS(GlobalObjectiveOptimizer):
         line_search: str = "strong_wolfe",
         max_evaluations: int = 20,
         first_step: float = 1.0,
+        storage: str = "dense",
         name: str = "lbfgs",
         **kwargs: Any,
     ) -> None:
@@ -73,10 +75,12 @@ class LBFGS(GlobalObjectiveOptimizer):
         self.line_search = checks.choice("line_search", line_search, linesearch.SEARCHES)
         self.max_evaluations = checks.integer("max_evaluations", max_evaluations, at_least=2)
         self.first_step = checks.real("first_step", first_step, above=0)
+        self.storage = checks.choice("storage", storage, STORAGES)
 
     def init_state(self, x: tf.Tensor) -> State:
+        history = VectorRing.empty(2 * self.m, n=x.shape[0], dtype=x.dtype, storage=self.storage)
         return {
-            "history": VectorRing.empty(2 * self.m, n=x.shape[0], dtype=x.dtype),  # the rows of S, then those of Y
+            "history": history,  # the rows of S, then those of Y
             "SY": tf.zeros([self.m, self.m], x.dtype),
             "YY": tf.zeros([self.m, self.m], x.dtype),
             "pairs": tf.constant(0, tf.int32),
@@ -155,8 +159,8 @@ class LBFGS(GlobalObjectiveOptimizer):
         }
 
     def get_config(self) -> dict[str, Any]:
-        own = {name: getattr(self, name) for name in ("m", "line_search", "max_evaluations", "first_step")}
-        return {**super().get_config(), **own}
+        names = ("m", "line_search", "max_evaluations", "first_step", "storage")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
 def _solve(R, right, adjoint=False):
