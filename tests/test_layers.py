@@ -29,7 +29,8 @@ LAYERS = [
         "shared_matrix",
     }
     | {"vector_ring", "feeds"},
-    {"batch_loss", "objective", "function_objective", "model_objective", "evaluations"},
+    {"batch_loss", "objective", "function_objective", "model_objective", "evaluations"}
+    | {"replicas", "replicated_objective"},
     {"line", "interpolation", "backtracking", "more_thuente", "secant2", "linesearch", "trust_region"},
     {
         "state",
@@ -85,6 +86,7 @@ WRITERS = {
     "checkpoint",
     "side_effects",
 }
+WRITERS |= {"replicas", "replicated_objective", "metrics"}
 WRITERS |= {"minimize"}  # f and g where x is, beside the vector
 WRITERS |= {"testing"}  # resets what it puts to the test
 

@@ -129,7 +129,8 @@ def choose(loss=None, loss_fn=None):
 
 def samples(batch):
     """Number of samples in a batch, int64 []."""
-    return tf.shape(tf.nest.flatten(batch)[0], out_type=tf.int64)[0]
+    # The last array: where a batch is gathered, targets are there sooner than inputs that nobody else asks for.
+    return tf.shape(tf.nest.flatten(batch)[-1], out_type=tf.int64)[0]
 
 
 def share_of_samples(part, batch):

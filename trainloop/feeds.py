@@ -2,7 +2,7 @@
 
 A feed has two halves. Outside compiled code it knows the epoch and how many batches of it are taken. Inside
 it is a pair of pure pieces: `source`, tensors (or an iterator) handed to the block as arguments, and
-`batch(source, i)`, which finds the block's i-th batch in them.
+`batch(source, i)`, which finds the block's i-th batch in them: all of it, or the share of one replica.
 
     arrays      (arrays, order of the epoch, first sample)      gather order[first + i b : first + (i+1) b]
     dataset     (iterator,)                                     the iterator's next element, if there is one
@@ -58,9 +58,17 @@ class ArrayFeed:
 
     @staticmethod
     def batch(source, i):
-        """(whether there is one, the block's i-th batch as a function without arguments)."""
+        """(whether there is one, the block's i-th batch as a function of a `Share`, None for all of it)."""
         arrays, order, first, size = source
-        return True, lambda: gather_batch(arrays, order, first + i * size, size)
+        start = first + i * size
+
+        def take(share=None):
+            if share is None:
+                return gather_batch(arrays, order, start, size)
+            begin, end, _ = share(tf.minimum(size, tf.shape(order)[0] - start))
+            return gather_batch(arrays, order, start + begin, end - begin)
+
+        return True, take
 
     @staticmethod
     def signature(source):
@@ -151,10 +159,18 @@ class DatasetFeed:
 
     @staticmethod
     def batch(source, i):
-        """(whether there is one, the block's i-th batch as a function without arguments)."""
+        """(whether there is one, the block's i-th batch as a function of a `Share`, None for all of it)."""
         del i
         optional = source[0].get_next_as_optional()
-        return optional.has_value(), optional.get_value
+
+        def take(share=None):
+            batch = optional.get_value()
+            if share is None:
+                return batch
+            begin, end, _ = share(tf.shape(tf.nest.flatten(batch)[-1])[0])
+            return tf.nest.map_structure(lambda part: part[begin:end], batch)
+
+        return optional.has_value(), take
 
     @staticmethod
     def signature(source):

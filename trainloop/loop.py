@@ -27,7 +27,7 @@ With `eager=True` the same steps run as plain Python; `inspect` computes 1 to 3 
 import numpy as np
 import tensorflow as tf
 
-from trainloop import batch_loss, checkpoint, diagnosis, loop_arguments
+from trainloop import batch_loss, checkpoint, diagnosis, loop_arguments, refusals, replicas
 from trainloop.bookkeeping import Bookkeeping, smallest
 from trainloop.checkpoint_folder import CheckpointFolder
 from trainloop.engine import Engine
@@ -41,6 +41,8 @@ from trainloop.model_objective import ModelObjective
 from trainloop.nonfinite import NONFINITE, OnNonfinite
 from trainloop.optimizer import GlobalObjectiveOptimizer
 from trainloop.pace import Pace
+from trainloop.replicas import without_strategy
+from trainloop.replicated_objective import ReplicatedObjective
 from trainloop.side_effects import SideEffects
 from trainloop.status import Status, TrainingError
 from trainloop.watching import Watches
@@ -70,6 +72,7 @@ class TrainLoop:
 
     Attributes:
         traces: how often a block of steps was traced: once per kind and shape of data, never with `eager`.
+        replicas: the `Replicas` of a model made under a `tf.distribute` strategy; None for a single one.
 
     Raises:
         ValueError: an argument is of the wrong kind, the model is not built, or it has nothing to train.
@@ -100,13 +103,18 @@ class TrainLoop:
         self.model, self.optimizer, self.hooks = model, optimizer, tuple(hooks)
         self._batch_loss = loop_arguments.choose_loss(loss, loss_fn, metrics)
         self._microbatch_size = loop_arguments.check_microbatches(microbatch_size, jit_compile)
-        self._metrics = MetricSet(metrics)
-        self._test_metrics = self._metrics.fresh_copy()
-        self._jit_compile, eager = loop_arguments.check_engine(jit_compile, eager)
-        optimizer.build(model.trainable_variables)
+        self.replicas = replicas.of(model)
+        self._jit_compile, eager = loop_arguments.check_engine(jit_compile, eager, self.replicas)
+        # What only the loop needs exists once per process, and not on every replica.
+        self._metrics = without_strategy(MetricSet, metrics)
+        if self.replicas:
+            refusals.synchronized_averages(model)
+            self._metrics = without_strategy(self._metrics.fresh_copy)
+        self._test_metrics = without_strategy(self._metrics.fresh_copy)
+        without_strategy(optimizer.build, model.trainable_variables)
         self._vector = VariableVector(model.trainable_variables)
         loop_arguments.check_growth(optimizer, self._jit_compile)
-        self._evaluations = Evaluations() if isinstance(optimizer, GlobalObjectiveOptimizer) else None
+        self._evaluations = without_strategy(Evaluations) if isinstance(optimizer, GlobalObjectiveOptimizer) else None
         self._columns = {"samples": np.dtype("int64"), **optimizer.log_dtypes()}
         if self._evaluations:
             self._columns |= {f"evaluations/{kind}": np.dtype("int64") for kind in KINDS}
@@ -149,7 +157,7 @@ class TrainLoop:
         self._current = self._with_feed(data)
         if self._inspected.feed is self._current.feed:
             self._inspected = NO_DATA
-        run = Bookkeeping(self._current.feed, epochs, steps, int(self.optimizer.iterations), counted)
+        run = Bookkeeping(self._current.feed, epochs, steps, int(self.optimizer.iterations.numpy()), counted)
         if validation_data is not None:
             as_feed(validation_data)  # what is wrong with it should not show only after the first epoch
         continued = self._position is not None
@@ -288,7 +296,7 @@ class TrainLoop:
         if block.status in NONFINITE:
             self._where = self._find_nonfinite(run.feed, len(block.rows) - 1)
         epoch_over = run.take(block, wanted, self._columns, dropped)
-        run.check_counter(int(self.optimizer.iterations))
+        run.check_counter(int(self.optimizer.iterations.numpy()))
         progress = run.progress(block.results)
         self._call_hooks(run, progress)
         if epoch_over and not run.status.failed:
@@ -331,38 +339,51 @@ class TrainLoop:
 
     # ---- compiled ----
 
-    def _objective(self, batch, observe=None):
+    def _objective(self, take, metrics=None):
+        if self.replicas:
+            return ReplicatedObjective(
+                self.replicas, self.model, self._batch_loss, take, self._vector, self._microbatch_size, metrics
+            )
+        observe = (lambda part, predictions: metrics.update(part[1], predictions)) if metrics else None
         return ModelObjective(
             self.model,
             self._batch_loss,
-            batch,
+            take(),
             microbatch_size=self._microbatch_size,
             vector=self._vector,
             observe=observe,
         )
 
-    def _train_step(self, batch):
+    def _train_step(self, take):
         effects = SideEffects([*getattr(self.model, "non_trainable_variables", ()), *self._metrics.variables])
-        observe = (lambda part, predictions: self._metrics.update(part[1], predictions)) if self._metrics else None
-        objective = self._objective(batch, observe)
+        objective = self._objective(take, self._metrics)
         if self._evaluations:
             objective = Counted(objective, self._evaluations)
         status, logs, _ = self.optimizer.step(objective, watch=self._watches or None)
         effects.undo_where(status < 0)
-        logs = {"samples": batch_loss.samples(batch), **logs}
+        logs = {"samples": batch_loss.samples(take()), **logs}
         if self._evaluations:
             logs |= {f"evaluations/{kind}": count for kind, count in self._evaluations.read().items()}
         return status, tf.stack([tf.cast(logs[name], tf.float64) for name in self._columns])
 
-    def _proposed(self, batch):
+    def _proposed(self, take):
         effects = SideEffects(getattr(self.model, "non_trainable_variables", ()))
-        step = self.optimizer.propose(self._objective(batch))
+        step = self.optimizer.propose(self._objective(take))
         effects.undo()
         return step
 
-    def _test_step(self, batch):
+    def _test_step(self, take):
+        row = [tf.cast(batch_loss.samples(take()), tf.float64), tf.cast(self._test_loss(take), tf.float64)]
+        return tf.constant(Status.RUNNING, tf.int32), tf.stack(row)
+
+    def _test_loss(self, take):
+        if self.replicas:
+            objective = ReplicatedObjective(
+                self.replicas, self.model, self._batch_loss, take, self._vector, metrics=self._test_metrics
+            )
+            return objective.inference_pass()
+        batch = take()
         f, predictions = self._batch_loss(self.model, batch, training=False)
         if self._test_metrics:
             self._test_metrics.update(batch[1], predictions)
-        row = [tf.cast(batch_loss.samples(batch), tf.float64), tf.cast(f, tf.float64)]
-        return tf.constant(Status.RUNNING, tf.int32), tf.stack(row)
+        return f

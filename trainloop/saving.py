@@ -53,7 +53,7 @@ class SaveCheckpoint(Hook):
 
     def on_start(self, loop):
         self._loop, self._saved_at = loop, self._clock()
-        self.folder.begin(int(loop.optimizer.iterations))
+        self.folder.begin(int(loop.optimizer.iterations.numpy()))
         loop.resumable().run.feed.arrays()  # what cannot be saved should show now
         steps = self.folder.steps()
         self._saved_step = steps[-1] if steps else None
