@@ -51,6 +51,7 @@ LAYERS = [
     | {
         "history",
         "hooks",
+        "workers",
         "pace",
         "engine",
         "bookkeeping",

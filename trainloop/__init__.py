@@ -48,6 +48,7 @@ from trainloop.shared_matrix import SharedMatrix
 from trainloop.status import Status, TrainingError
 from trainloop.stored import StoredValue
 from trainloop.vector_ring import VectorRing
+from trainloop.workers import WorkersError, connect_workers
 from trainloop.writers import MetricsFile
 
 __version__ = "0.1.0"
@@ -103,6 +104,8 @@ __all__ = [
     "TrainingError",
     "VariableVector",
     "VectorRing",
+    "WorkersError",
+    "connect_workers",
     "lenet5",
     "linesearch",
     "load",

@@ -21,6 +21,8 @@ class LiveDisplay(Hook):
         console: a `rich.console.Console`.
     """
 
+    chief_only = True
+
     def __init__(self, console):
         super().__init__()
         self._bar = Progress(
@@ -57,6 +59,8 @@ class PlainLines(Hook):
         every_seconds: longest silence.
         clock: function returning seconds.
     """
+
+    chief_only = True
 
     def __init__(self, write, every_seconds=10.0, clock=time.monotonic):
         super().__init__()

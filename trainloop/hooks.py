@@ -44,7 +44,13 @@ class Hook:
 
     Args:
         every_steps: call `on_step` after each step whose number is a multiple of this; None for never.
+
+    Attributes:
+        chief_only: True for hooks that write files or to a screen. Where several processes train together, only the
+            first one calls them.
     """
+
+    chief_only = False
 
     def __init__(self, every_steps=None):
         self.every_steps = (

@@ -24,10 +24,13 @@ What holds at every moment:
 With `eager=True` the same steps run as plain Python; `inspect` computes 1 to 3 without the commit.
 """
 
+import zlib
+
 import numpy as np
 import tensorflow as tf
 
 from trainloop import batch_loss, checkpoint, diagnosis, loop_arguments, refusals, replicas
+from trainloop import state as states
 from trainloop.bookkeeping import Bookkeeping, smallest
 from trainloop.checkpoint_folder import CheckpointFolder
 from trainloop.engine import Engine
@@ -46,6 +49,10 @@ from trainloop.replicated_objective import ReplicatedObjective
 from trainloop.side_effects import SideEffects
 from trainloop.status import Status, TrainingError
 from trainloop.watching import Watches
+from trainloop.workers import Workers
+
+# Steps per compiled call of an evaluation by several workers, whose clocks differ.
+_TEST_STEPS = 64
 
 
 class TrainLoop:
@@ -129,6 +136,13 @@ class TrainLoop:
         # As model and optimizer are now: a hook may change the learning rate as soon as a run begins.
         self._identity = checkpoint.identity(model, optimizer, self._metrics)
         self._run, self._position, self._where, self._stop_reason = None, None, None, None
+        self._workers = Workers(self.replicas and self.replicas.strategy)
+        self._called = tuple(hook for hook in self.hooks if self.is_chief or not hook.chief_only)
+
+    @property
+    def is_chief(self):
+        """Whether this is the process that writes files; False for all but one of several workers."""
+        return self._workers.index == 0
 
     @property
     def traces(self):
@@ -152,6 +166,7 @@ class TrainLoop:
             ValueError: neither epochs nor steps, or not positive; data of an unknown kind.
             TrainingError: a step failed. Everything before it is kept, in the weights and in the error's
                 `result`.
+            WorkersError: several workers train together, and one is lost or does something else.
         """
         counted = self._evaluations and self._evaluations.as_dict()
         self._current = self._with_feed(data)
@@ -165,13 +180,15 @@ class TrainLoop:
             self._position.continue_in(run)
         self._run, self._position, self._where = run, None, None
         started = []
+        self._workers.compare("runs", self._facts(run))
         try:
-            for hook in self.hooks:
+            for hook in self._called:
                 started.append(hook)
                 hook.on_start(self)
             self._nonfinite.begin(self, run.step, continued)
-            while run.status == Status.RUNNING:
-                self._one_block(run, validation_data)
+            with self._workers.watched():
+                while run.status == Status.RUNNING:
+                    self._one_block(run, validation_data)
         finally:
             result = run.result(self._stop_reason, self._evaluations and self._evaluations.as_dict())
             self._run, self._stop_reason = None, None
@@ -222,7 +239,7 @@ class TrainLoop:
             optimizer=self.optimizer,
             metrics=self._metrics,
             evaluations=self._evaluations,
-            hooks=self.hooks,
+            hooks=self._called,
             of=self._identity,
             run=self._run,
             rollbacks=self._nonfinite.rollbacks,
@@ -249,13 +266,14 @@ class TrainLoop:
         if feed.infinite:
             raise ValueError("an infinite dataset cannot be evaluated; bound it with take()")
         self._test_metrics.reset()
-        pace, rows, finished = Pace(), [], False
-        while not finished:
-            wanted = smallest(feed.available(), pace.limit())
-            block = self._test(feed, wanted)
-            pace.observe(len(block.rows), block.seconds)
-            rows.append(block.rows)
-            finished = feed.advance(len(block.rows), wanted)
+        pace, rows, finished = Pace((self._workers.count > 1 and _TEST_STEPS) or None), [], False
+        with self._workers.watched():
+            while not finished:
+                wanted = smallest(feed.available(), pace.limit())
+                block = self._test(feed, wanted)
+                pace.observe(len(block.rows), block.seconds)
+                rows.append(block.rows)
+                finished = feed.advance(len(block.rows), wanted)
         samples, losses = np.concatenate(rows).T
         return {"loss": float(np.average(losses, weights=samples)), **block.results}
 
@@ -291,6 +309,7 @@ class TrainLoop:
         back_to = self._nonfinite.roll_back(self, block.status)
         if back_to is not None:
             back_to.continue_in(run)
+            self._agreed_stop(run)
             return
         block, dropped = self._nonfinite.skip(block, run.step)
         if block.status in NONFINITE:
@@ -301,15 +320,16 @@ class TrainLoop:
         self._call_hooks(run, progress)
         if epoch_over and not run.status.failed:
             summary = run.finish_epoch(block.results, validation_data and self.evaluate(validation_data))
-            for hook in self.hooks:
+            for hook in self._called:
                 hook.on_epoch(progress, summary)
+        stop = self._agreed_stop(run)
         if run.status == Status.RUNNING:
-            run.status = Status.STOPPED if self._stop_reason else run.status_by_goal()
-        for hook in self.hooks:
+            run.status = Status.STOPPED if stop else run.status_by_goal()
+        for hook in self._called:
             hook.on_rest(progress, run.status)
 
     def _call_hooks(self, run, progress):
-        for hook in self.hooks:
+        for hook in self._called:
             hook.on_block(progress)
             if (
                 hook.every_steps
@@ -318,6 +338,30 @@ class TrainLoop:
                 and run.step % hook.every_steps == 0
             ):
                 hook.on_step(progress)
+
+    def _agreed_stop(self, run):
+        """The sentence of the worker that is to stop, on all workers, or None."""
+        reason = self._workers.agree(run.step, self._pace, self._stop_reason, self._sums())
+        self._stop_reason = reason or self._stop_reason
+        return reason
+
+    def _sums(self):
+        """Numbers that stand for what must be the same on all workers."""
+        if self._workers.count == 1:
+            return {}
+        scalars = [leaf.numpy() for leaf in states.scalars(states.flatten(self.optimizer.state)).values()]
+        sum_of_scalars = zlib.crc32(b"".join(scalar.tobytes() for scalar in scalars))
+        return {"the weights": zlib.crc32(self._vector.read().numpy()), "the method's state": sum_of_scalars}
+
+    def _facts(self, run):
+        """What must be the same on all workers when a run begins."""
+        if self._workers.count == 1:
+            return {}
+        described = {**self._identity, "data": run.feed.description()}
+        facts = {f"{kind} {name}": value for kind, about in described.items() for name, value in about.items()}
+        goals = {"step": run.step, "epochs": run.epochs, "steps": run.steps}
+        stops = sorted({hook.every_steps for hook in self.hooks if hook.every_steps})
+        return facts | goals | {"every_steps of hooks": stops} | self._sums()
 
     def _find_nonfinite(self, feed, i):
         """Where the first number arose in the i-th batch of the last block that is not finite; None if not known."""

@@ -39,6 +39,8 @@ class SaveCheckpoint(Hook):
         >>> loop.run(batches, epochs=50)
     """
 
+    chief_only = True
+
     def __init__(self, folder, every_steps=None, every_minutes=None, keep=3, monitor=None, clock=time.monotonic):
         super().__init__(every_steps)
         self.folder = CheckpointFolder(folder)

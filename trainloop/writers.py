@@ -26,6 +26,8 @@ class MetricsFile(Hook):
         path: the file, which must not exist yet.
     """
 
+    chief_only = True
+
     def __init__(self, path):
         super().__init__()
         self.path = path

@@ -1,0 +1,136 @@
+"""One of several workers that run the cases of `test_workers`: python worker.py CASES FOLDER, with TF_CONFIG.
+
+What each has to tell is in FOLDER/<index>.json, weights are in FOLDER/<case>.npy.
+"""
+
+import json
+import os
+import pathlib
+import signal
+import sys
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+import training_cases
+from networks import crossentropy
+from training_cases import CASES, data, net, trained
+
+import trainloop as tl
+
+
+def equal_runs(told, strategy, folder):
+    for name in told["names"]:
+        make, batch_size = CASES[name]
+        with strategy.scope():
+            model = net()
+        weights, _, result, loop = trained(make(), model, data(batch_size), metrics=["accuracy"])
+        reduced = loop.replicas.all_reduces, loop.replicas.numbers
+        told[name] = {"weights": weights.tolist(), "accuracy": result.epochs["accuracy"][-1:].tolist()}
+        told[name] |= {"reduced": reduced, "evaluations": result.evaluations}
+
+
+def stopped(told, strategy, folder):
+    """Only worker 1 is asked to stop, and only its clock says that blocks should be short."""
+
+    class Ask(tl.Hook):
+        def on_block(self, progress):
+            if progress.step >= 6 and told["index"] == 1:
+                loop.stop("a signal came to worker 1")
+
+    with strategy.scope():
+        loop = tl.TrainLoop(net(), tl.SimpleGD(0.1), crossentropy(), hooks=[Ask()])
+    if told["index"] == 1:
+        loop._pace.observe = lambda steps, seconds: None
+    result = loop.run(data(32), epochs=10_000)
+    told["stopped"] = [result.step, result.message]
+
+
+def mismatched(told, strategy, folder):
+    for what, seed, rate in (("data", told["index"], 0.1), ("method", 0, 0.1 + told["index"])):
+        with strategy.scope():
+            model = net()
+        loop = tl.TrainLoop(model, tl.SimpleGD(rate), crossentropy())
+        batches = data(32)
+        batches.seed = seed
+        try:
+            loop.run(batches, steps=2)
+        except tl.WorkersError as error:
+            told[what] = str(error)
+
+
+def drifting(told, strategy, folder):
+    class Push(tl.Hook):
+        def on_block(self, progress):
+            if told["index"] == 1:
+                loop.optimizer.learning_rate = 0.2
+
+    with strategy.scope():
+        loop = tl.TrainLoop(net(), tl.SimpleGD(0.1), crossentropy(), hooks=[Push()], steps_per_call=2)
+    try:
+        loop.run(data(32), steps=20)
+    except tl.WorkersError as error:
+        told["drift"] = str(error)
+
+
+def infinite(told, strategy, folder):
+    batches = data(32)
+    order = batches.order(0).numpy()
+    x = batches.arrays[0].numpy()
+    x[order[32 + 20]] = np.inf  # in the second batch, in the part of worker 1
+    batches.arrays = (keras.ops.convert_to_tensor(x), batches.arrays[1])
+    with strategy.scope():
+        model = net(normalise=True)
+    try:
+        trained(tl.SimpleGD(0.1), model, batches)
+    except tl.TrainingError as error:
+        told["infinite"] = [error.step, error.status.name]
+        told["finite"] = bool(all(np.all(np.isfinite(v.numpy())) for v in model.variables))
+
+
+class Kill(tl.Hook):
+    def __init__(self, when):
+        super().__init__()
+        self.on_block = lambda progress: progress.step >= when and os.kill(os.getpid(), signal.SIGKILL)
+
+
+def saved(told, strategy, folder, kill=None):
+    hooks = [tl.SaveCheckpoint(folder / "checkpoints", every_steps=4), tl.MetricsFile(folder / "metrics.jsonl")]
+    if told["index"] == 1 and kill:
+        hooks.append(Kill(kill))
+    with strategy.scope():
+        model = net(normalise=True)
+    loop = tl.TrainLoop(model, tl.Adam(0.01), crossentropy(), metrics=["accuracy"], hooks=hooks, steps_per_call=3)
+    told["restored"] = loop.restore(folder / "checkpoints")
+    try:
+        loop.run(data(40), epochs=8, validation_data=data(96))
+    except tl.WorkersError as error:
+        told["lost"] = str(error)
+    told["end"] = [v.numpy().tolist() for v in model.variables if v.dtype.startswith("float")]
+
+
+def killed(told, strategy, folder):
+    saved(told, strategy, folder, kill=10)
+
+
+def main(names, folder):
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    began, index = time.monotonic(), json.loads(os.environ["TF_CONFIG"])["task"]["index"]
+    told = {"index": index, "names": [name for name in names.split(",") if name in CASES]}
+    strategy = tl.connect_workers(timeout_seconds=20)
+    training_cases.faster_tracing()
+    folder = pathlib.Path(folder)
+    parts = [name for name in names.split(",") if name not in CASES]
+    for part in (["equal_runs"] if told["names"] else []) + parts:
+        globals()[part](told, strategy, folder)
+    told["seconds"] = time.monotonic() - began
+    (folder / f"{index}.json").write_text(json.dumps(told))
+    if "lost" in told:
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
