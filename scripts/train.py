@@ -74,6 +74,12 @@ class BatchSize(click.ParamType):
     help="Take each batch in parts of N samples; the sum is the same, in less memory.",
 )
 @click.option("--jit/--no-jit", default=False, show_default=True, help="Compile whole blocks with XLA.")
+@click.option(
+    "--devices",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Train on N GPUs, or parts of the processor, of this machine.",
+)
 @click.option("--eager", is_flag=True, help="Compile nothing, so that a debugger works in the method; slow.")
 @click.option("--layer-norms", is_flag=True, help="Log norms of weights, gradient and step in every layer.")
 @click.option(
@@ -111,7 +117,7 @@ def train(show_list, **settings):
         return
     try:
         run = prepare(settings)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         raise click.UsageError(" ".join(str(error).split())) from error
     with blaming_user_code():
         run()
@@ -183,15 +189,23 @@ def prepare(settings):
 
     import trainloop as tl
     from trainloop import plugins
-    from trainloop.run_directory import RunDirectory
+    from trainloop.devices import choose_strategy
+    from trainloop.run_directory import RunDirectory, UnwrittenDirectory
+    from trainloop.workers import Workers
     from trainloop.writers import MetricsFile
 
     if settings["resume"] and (settings["overwrite"] or settings["run_dir"] is None):
         raise ValueError("--resume needs --run-dir, the folder of the run, and no --overwrite")
+    strategy = choose_strategy(settings["devices"]) or tf.distribute.get_strategy()
+    workers = Workers(strategy)
+    workers.compare("settings", settings)
     if settings["deterministic"]:
         tf.config.experimental.enable_op_determinism()
     settings = with_defaults(settings)
-    directory = RunDirectory(settings["run_dir"], settings["overwrite"], settings["resume"])
+    if workers.index == 0:
+        directory = RunDirectory(settings["run_dir"], settings["overwrite"], settings["resume"])
+    else:
+        directory = UnwrittenDirectory(settings["run_dir"])
     cls = plugins.find_optimizer(settings["optimizer"])
     optimizer = plugins.make_optimizer(cls, plugins.parse_options(settings["options"]))
     build_model = plugins.find_model(settings["model"])
@@ -199,9 +213,11 @@ def prepare(settings):
     batch_size = None if settings["batch_size"] == "full" else settings["batch_size"]
     batches = tl.ArrayData(data.x_train, data.y_train, batch_size, settings["seed"])
     keras.utils.set_random_seed(settings["seed"])
+    with strategy.scope():
+        model = build_model(data.input_shape, data.classes)
     looks = [tl.LayerNorms()] if settings["layer_norms"] else []
     loop = tl.TrainLoop(
-        build_model(data.input_shape, data.classes),
+        model,
         optimizer,
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
@@ -284,14 +300,13 @@ def do_run(settings, directory, loop, batches, test, resumed_at):
     from trainloop.signals import StopOnSignals
     from trainloop.writers import append_test
 
+    say = click.echo if loop.is_chief else lambda line: None
     title = f"{settings['model']} on {settings['dataset']} with {settings['optimizer']}"
     n = loop.optimizer.layout.size
-    click.echo(f"{title}: n = {n:,} parameters, {batches.size:,} training images, files in {directory.path}")
-    click.echo(loop.optimizer.memory_plan(n, loop.optimizer.layout.dtype))
+    say(f"{title}: n = {n:,} parameters, {batches.size:,} training images, files in {directory.path}")
+    say(loop.optimizer.memory_plan(n, loop.optimizer.layout.dtype))
     if settings["resume"]:
-        click.echo(
-            "no checkpoint yet: from the beginning" if resumed_at is None else f"goes on after step {resumed_at}"
-        )
+        say("no checkpoint yet: from the beginning" if resumed_at is None else f"goes on after step {resumed_at}")
     failure = None
     with StopOnSignals(loop.stop) as signals:
         try:
@@ -299,14 +314,16 @@ def do_run(settings, directory, loop, batches, test, resumed_at):
         except tl.TrainingError as error:
             result, failure = error.result, error
     if signals.received and failure is None:
-        click.echo(f"Stopped after step {result.step}. Continue with: {command_to_resume(directory)}")
+        say(f"Stopped after step {result.step}. Continue with: {command_to_resume(directory)}")
         sys.exit(signals.exit_code)
-    write_results(directory, loop, result, title, resumed_at)
+    if loop.is_chief:
+        write_results(directory, loop, result, title, resumed_at)
     if failure is not None:
         raise click.ClickException(str(failure))
     measured = loop.evaluate(test)
-    append_test(directory.metrics, measured)
-    click.echo(f"test loss {measured['loss']:.4f}, test accuracy {measured['accuracy']:.2%}, {result.seconds:.1f} s")
+    if loop.is_chief:
+        append_test(directory.metrics, measured)
+    say(f"test loss {measured['loss']:.4f}, test accuracy {measured['accuracy']:.2%}, {result.seconds:.1f} s")
 
 
 def write_results(directory, loop, result, title, resumed_at):
@@ -337,13 +354,22 @@ def run_main(command):
         command(standalone_mode=False)
     except click.UsageError as error:
         click.echo(f"Error: {error.format_message()}", err=True)
-        sys.exit(2)
+        end(2)
     except click.ClickException as error:
         click.echo(f"Error: {error.format_message()}", err=True)
-        sys.exit(1)
+        end(1)
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
-        sys.exit(130)
+        end(130)
+
+
+def end(code):
+    """Exit. A worker does so at once: the usual way waits for all others, and they would wait for this one."""
+    if os.environ.get("TF_CONFIG"):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ LAYERS = [
         "run_log",
     }
     | {"minimize", "stopping", "loop_arguments"},
-    {"plugins", "testing", "comparison", "__init__"},
+    {"plugins", "testing", "comparison", "devices", "__init__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 METHODS = LEVEL["algorithms"]

@@ -123,6 +123,29 @@ class RunDirectory:
         durable.replace_text(self.config, json.dumps({**config, "versions": versions()}, indent=2) + "\n")
 
 
+class UnwrittenDirectory:
+    """The folder of a run for workers that are not the first: they read its checkpoints and write nothing.
+
+    Args:
+        path: the folder that the first worker writes.
+    """
+
+    def __init__(self, path):
+        self.path = pathlib.Path(path)
+        self.metrics, self.checkpoints = self.path / RunDirectory.NAMES[1], self.path / "checkpoints"
+
+    def begin(self, config):
+        """Nothing."""
+
+    def resume(self, config, restore):
+        """Continue the run that is there, as `RunDirectory.resume` does."""
+        del config
+        return restore(self.checkpoints)
+
+    def release(self):
+        """Nothing."""
+
+
 def versions():
     """What the numbers of a run may depend on."""
     from trainloop import __version__

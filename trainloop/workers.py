@@ -17,6 +17,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import socket
 import time
 
@@ -32,14 +33,19 @@ _EXAMPLE = '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type
 
 
 class WorkersError(RuntimeError):
-    """The workers do not agree, or one is lost. What was trained is in the last checkpoint."""
+    """The workers do not agree, or one is lost. What was trained is in the last checkpoint.
+
+    A process that ends after this in the usual way may wait for others that wait for it: programs should end with
+    `os._exit`.
+    """
 
 
 def connect_workers(timeout_seconds=60):
     """Meet the other workers of `TF_CONFIG`. Call it before anything else is done with TensorFlow.
 
     Args:
-        timeout_seconds: how long to wait for another worker, now and in every all-reduce.
+        timeout_seconds: how long to wait for another worker, now and in every all-reduce. Longer than what hooks do
+            between two blocks, and than a checkpoint takes to be written.
 
     Returns:
         `tf.distribute.MultiWorkerMirroredStrategy`. Make the model in its scope.
@@ -53,11 +59,6 @@ def connect_workers(timeout_seconds=60):
     _wait_for(addresses, own, timeout_seconds)
     options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=timeout_seconds)
     return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
-
-
-def leave(code):
-    """End this process at once. One that ends as usual waits for all others to do so too."""
-    os._exit(code)
 
 
 class Workers:
@@ -198,10 +199,10 @@ def _is_of_collectives(error):
 
 
 def _reason(error):
-    """The first line of a message of TensorFlow that tells something."""
+    """The line of a message of TensorFlow that tells something; places in the graph do not."""
     lines = [line.strip() for line in str(error).splitlines()]
-    told = [line for line in lines if "ollective" in line and "{{node" not in line and "File " not in line]
-    return (told or lines)[0][:200]
+    told = [line for line in lines if re.search("aborted|timed out|crashed|reset by|nstance|navailable", line)]
+    return (told or [type(error).__name__])[0][:200]
 
 
 def _digest(text):
