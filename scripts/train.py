@@ -127,6 +127,7 @@ def train(show_list, **settings):
 def blaming_user_code():
     """What goes wrong inside of a run ends with one line, which names the line of the user's code if it was there."""
     from trainloop import plugins
+    from trainloop.workers import WorkersError
 
     try:
         yield
@@ -134,7 +135,7 @@ def blaming_user_code():
         raise
     except Exception as error:
         where = plugins.users_line(error)
-        if not isinstance(error, OSError):  # a full disk needs no traceback
+        if not isinstance(error, (OSError, WorkersError)):  # a full disk needs no traceback
             traceback.print_exc()
         raise click.ClickException(f"{type(error).__name__}{where}: {' '.join(str(error).split())}") from error
 

@@ -1,6 +1,8 @@
-"""One of several workers that run the cases of `test_workers`: python worker.py CASES FOLDER, with TF_CONFIG.
+"""Several workers that run what `test_workers` looks at.
 
-What each has to tell is in FOLDER/<index>.json, weights are in FOLDER/<case>.npy.
+    python workers_at_work.py FOLDER
+
+What each worker of a scenario has to tell is in FOLDER/<scenario>/<index>.json.
 """
 
 import json
@@ -8,24 +10,27 @@ import os
 import pathlib
 import signal
 import sys
-import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
 import training_cases
+from conftest import ROOT
 from networks import crossentropy
-from training_cases import CASES, data, net, trained
+from training_cases import CASES, CONVEX, data, net, trained
 
 import trainloop as tl
+
+sys.path.insert(0, str(ROOT / "scripts"))
+from launch import free_ports
 
 
 def equal_runs(told, strategy, folder):
     for name in told["names"]:
         make, batch_size = CASES[name]
         with strategy.scope():
-            model = net()
+            model = net(convex=name in CONVEX)
         weights, _, result, loop = trained(make(), model, data(batch_size), metrics=["accuracy"])
         reduced = loop.replicas.all_reduces, loop.replicas.numbers
         told[name] = {"weights": weights.tolist(), "accuracy": result.epochs["accuracy"][-1:].tolist()}
@@ -107,7 +112,7 @@ def saved(told, strategy, folder, kill=None):
     try:
         loop.run(data(40), epochs=8, validation_data=data(96))
     except tl.WorkersError as error:
-        told["lost"] = str(error)
+        (folder / "lost.txt").write_text(str(error))
     told["end"] = [v.numpy().tolist() for v in model.variables if v.dtype.startswith("float")]
 
 
@@ -115,21 +120,52 @@ def killed(told, strategy, folder):
     saved(told, strategy, folder, kill=10)
 
 
-def main(names, folder):
+# What is run one after the other: (folder, number of workers, parts).
+SCENARIOS = (
+    ("two", 2, ["equal_runs", "stopped", "mismatched", "drifting", "infinite", "saved"]),
+    ("four", 4, ["equal_runs"]),
+    ("cut", 2, ["killed"]),
+    ("cut", 2, ["saved"]),
+)
+NAMES = {2: ("simplegd", "testgd dense", "testgd factored", "lbfgs", "newtoncg"), 4: ("adam",)}
+
+
+def work(index, count, parts, folder):
     keras.config.set_floatx("float64")
     keras.config.set_dtype_policy("float64")
-    began, index = time.monotonic(), json.loads(os.environ["TF_CONFIG"])["task"]["index"]
-    told = {"index": index, "names": [name for name in names.split(",") if name in CASES]}
+    told = {"index": index, "names": NAMES[count]}
     strategy = tl.connect_workers(timeout_seconds=20)
     training_cases.faster_tracing()
-    folder = pathlib.Path(folder)
-    parts = [name for name in names.split(",") if name not in CASES]
-    for part in (["equal_runs"] if told["names"] else []) + parts:
+    for part in parts:
         globals()[part](told, strategy, folder)
-    told["seconds"] = time.monotonic() - began
     (folder / f"{index}.json").write_text(json.dumps(told))
-    if "lost" in told:
-        os._exit(0)
+
+
+def in_processes(count, parts, folder):
+    """Start workers and wait for them. They fork after TensorFlow is imported and before it is used."""
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(count)]
+    children = []
+    for index in range(count):
+        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        child = os.fork()
+        if child == 0:
+            os.environ["TF_CONFIG"] = json.dumps(task)
+            signal.alarm(100)  # nothing here should hang, and nothing that does should stay
+            code = 1
+            try:
+                work(index, count, parts, folder)
+                code = 0
+            finally:
+                os._exit(code)
+        children.append(child)
+    for child in children:
+        os.waitpid(child, 0)
+
+
+def main(folder):
+    for name, count, parts in SCENARIOS:
+        (pathlib.Path(folder) / name).mkdir(exist_ok=True)
+        in_processes(count, parts, pathlib.Path(folder) / name)
 
 
 if __name__ == "__main__":
