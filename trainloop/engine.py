@@ -1,7 +1,7 @@
 """K steps in one compiled call.
 
 The engine knows nothing of training: it repeats a function `one_step(take) -> (status, row)` over the next K
-batches of a feed, where `take()` is the batch, until a status other than RUNNING or the end of the data, and brings
+batches of a feed, where `take` is a `Batch`, until a status other than RUNNING or the end of the data, and brings
 back one row of numbers per step.
 
 K is a tensor: its value neither causes a trace nor changes a result. What does cause a trace is a new kind of

@@ -21,6 +21,27 @@ from trainloop.data import ArrayData, gather_batch
 _TUPLE_BATCH = 64
 
 
+class Batch:
+    """One batch of a feed, of which only that is computed or copied which somebody asks for.
+
+    Args:
+        whole: function without arguments -> all of it.
+        samples: function without arguments -> how many it has, int or int32 [].
+        part: function (begin, end) -> the samples from begin to before end.
+    """
+
+    def __init__(self, whole, samples, part):
+        self._whole, self._samples, self._part = whole, samples, part
+
+    def __call__(self, share=None):
+        """The share of one replica, a `Share`; None for all."""
+        return self._whole() if share is None else self._part(*share(self._samples())[:2])
+
+    def samples(self):
+        """How many samples all of it has, int32 []."""
+        return tf.convert_to_tensor(self._samples(), tf.int32)
+
+
 class ArrayFeed:
     """Batches gathered from arrays in memory, in the order that `ArrayData` gives each epoch.
 
@@ -58,17 +79,17 @@ class ArrayFeed:
 
     @staticmethod
     def batch(source, i):
-        """(whether there is one, the block's i-th batch as a function of a `Share`, None for all of it)."""
+        """(whether there is one, the block's i-th batch: a `Batch`)."""
         arrays, order, first, size = source
         start = first + i * size
 
-        def take(share=None):
-            if share is None:
-                return gather_batch(arrays, order, start, size)
-            begin, end, _ = share(tf.minimum(size, tf.shape(order)[0] - start))
+        def samples():
+            return size if isinstance(size, int) else tf.minimum(size, tf.shape(order)[0] - start)
+
+        def part(begin, end):
             return gather_batch(arrays, order, start + begin, end - begin)
 
-        return True, take
+        return True, Batch(lambda: gather_batch(arrays, order, start, size), samples, part)
 
     @staticmethod
     def signature(source):
@@ -159,18 +180,17 @@ class DatasetFeed:
 
     @staticmethod
     def batch(source, i):
-        """(whether there is one, the block's i-th batch as a function of a `Share`, None for all of it)."""
+        """(whether there is one, the block's i-th batch: a `Batch`)."""
         del i
         optional = source[0].get_next_as_optional()
 
-        def take(share=None):
-            batch = optional.get_value()
-            if share is None:
-                return batch
-            begin, end, _ = share(tf.shape(tf.nest.flatten(batch)[-1])[0])
-            return tf.nest.map_structure(lambda part: part[begin:end], batch)
+        def samples():
+            return tf.shape(tf.nest.flatten(optional.get_value())[0])[0]
 
-        return optional.has_value(), take
+        def part(begin, end):
+            return tf.nest.map_structure(lambda whole: whole[begin:end], optional.get_value())
+
+        return optional.has_value(), Batch(optional.get_value, samples, part)
 
     @staticmethod
     def signature(source):

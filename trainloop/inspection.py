@@ -134,7 +134,7 @@ class Inspector:
     """Makes `Inspection`s of the next batch of a feed.
 
     Args:
-        propose: function take -> `ProposedStep`, where `take()` is the batch, which leaves all variables as they were.
+        propose: function take -> `ProposedStep`, where `take` is a `Batch`, which leaves all variables as they were.
         layout: of its vectors.
         eager: do not compile it.
     """

@@ -29,7 +29,7 @@ import zlib
 import numpy as np
 import tensorflow as tf
 
-from trainloop import batch_loss, checkpoint, diagnosis, loop_arguments, refusals, replicas
+from trainloop import checkpoint, diagnosis, loop_arguments, refusals, replicas
 from trainloop import state as states
 from trainloop.bookkeeping import Bookkeeping, smallest
 from trainloop.checkpoint_folder import CheckpointFolder
@@ -405,7 +405,7 @@ class TrainLoop:
             objective = Counted(objective, self._evaluations)
         status, logs, _ = self.optimizer.step(objective, watch=self._watches or None)
         effects.undo_where(status < 0)
-        logs = {"samples": batch_loss.samples(take()), **logs}
+        logs = {"samples": take.samples(), **logs}
         if self._evaluations:
             logs |= {f"evaluations/{kind}": count for kind, count in self._evaluations.read().items()}
         return status, tf.stack([tf.cast(logs[name], tf.float64) for name in self._columns])
@@ -417,7 +417,7 @@ class TrainLoop:
         return step
 
     def _test_step(self, take):
-        row = [tf.cast(batch_loss.samples(take()), tf.float64), tf.cast(self._test_loss(take), tf.float64)]
+        row = [tf.cast(take.samples(), tf.float64), tf.cast(self._test_loss(take), tf.float64)]
         return tf.constant(Status.RUNNING, tf.int32), tf.stack(row)
 
     def _test_loss(self, take):

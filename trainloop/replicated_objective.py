@@ -29,7 +29,7 @@ class ReplicatedObjective(Objective):
         replicas: a `Replicas`.
         model: a built Keras model.
         loss: a `BatchLoss`.
-        take: function (`Share` or None for all) -> that part of the batch, see `feeds`.
+        take: the `Batch` of a feed.
         vector: the `VariableVector` of the model's trainable variables.
         microbatch_size: at most this many samples at a time on a replica; None for all at once.
         metrics: a `MetricSet` to count the first pass in; None for no metrics.
@@ -40,12 +40,12 @@ class ReplicatedObjective(Objective):
         self._others = list(getattr(model, "non_trainable_variables", ()))
         self._new = functools.partial(ModelObjective, model, loss, microbatch_size=microbatch_size, vector=vector)
         whole = take()
-        samples = tf.cast(batch_loss.samples(whole), tf.int32)
+        samples = take.samples()
 
         def part(index):
             share = Share(index, replicas.count)
             batch, has_any = take(share), share(samples)[-1]
-            shares = loss.share(batch, whole), batch_loss.share_of_samples(batch, whole)
+            shares = loss.share(batch, whole, samples), batch_loss.share_of_samples(batch, whole, samples)
             return batch, [tf.cast(has_any, tf.float64) * tf.cast(s, tf.float64) for s in shares], has_any
 
         # Once for all evaluations.
