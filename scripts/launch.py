@@ -3,7 +3,8 @@
     python scripts/launch.py --workers 2 -- scripts/train.py --epochs 5 --run-dir runs/two
 
 What comes after -- is a Python program with its arguments; every process gets a TF_CONFIG that names all of them. Their
-lines are shown with the number of the worker in front. When one fails, all are ended.
+lines are shown with the number of the worker in front. When one fails, all are ended. Ctrl-C is passed on; the second
+one ends them at once.
 """
 
 import json
@@ -17,23 +18,28 @@ import time
 
 import click
 
-# So long may the others take to end by themselves after one has failed, to say why.
-GRACE_SECONDS = 10
-
 
 @click.command(
     help=__doc__.replace("\n\n    python", "\n\n\b\n    python"), context_settings={"ignore_unknown_options": True}
 )
 @click.option("--workers", type=click.IntRange(min=1), metavar="N", default=2, show_default=True, help="Processes.")
+@click.option(
+    "--grace",
+    type=click.FloatRange(min=0),
+    metavar="X",
+    default=10.0,
+    show_default=True,
+    help="Seconds in which the others may say why and end by themselves after one has failed.",
+)
 @click.argument("program", nargs=-1, required=True, type=click.UNPROCESSED)
-def launch(workers, program):
+def launch(workers, grace, program):
     addresses = [f"127.0.0.1:{port}" for port in free_ports(workers)]
     processes = [start(program, addresses, index) for index in range(workers)]
     echoes = [threading.Thread(target=echo, args=pair) for pair in enumerate(processes)]
     for thread in echoes:
         thread.start()
     passing_signals_on(processes)
-    code = wait_for(processes)
+    code = wait_for(processes, grace)
     for thread in echoes:
         thread.join()
     sys.exit(code)
@@ -67,22 +73,25 @@ def echo(index, process):
 
 
 def passing_signals_on(processes):
+    received = []
+
     def pass_on(number, _):
+        received.append(number)
         for process in processes:
             if process.poll() is None:
-                process.send_signal(number)
+                process.send_signal(number if len(received) == 1 else signal.SIGKILL)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, pass_on)
 
 
-def wait_for(processes):
+def wait_for(processes, grace):
     """Wait until all have ended, or one has failed, which ends the others: the exit code of the first to fail, or 0."""
     code, until = 0, None
     while any(process.poll() is None for process in processes):
         code = code or next((process.returncode for process in processes if process.poll()), 0)
         if code and until is None:
-            until = time.monotonic() + GRACE_SECONDS
+            until = time.monotonic() + grace
         if until is not None and time.monotonic() > until:
             for process in processes:
                 process.kill()

@@ -4,12 +4,15 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import rewrite_graphs
+from conftest import ROOT, rewrite_graphs
 from networks import crossentropy, stateful_net
+from test_readme import run_blocks
 from training_cases import CASES, CONVEX, data, net, trained
 
 import trainloop as tl
 from trainloop import linalg, replicas
+
+numbers_sent = run_blocks(ROOT / "docs" / "several-devices.md")["numbers_sent"]
 
 processor = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * 2)
@@ -47,15 +50,9 @@ def test_two_replicas_take_the_steps_of_one(strategy, name, dtype, tolerance):
     two, losses_of_two, result, loop = trained(make(), model, batches)
     np.testing.assert_allclose(two, one, rtol=0, atol=tolerance)
     np.testing.assert_allclose(losses_of_two, losses, rtol=0, atol=tolerance)
-    # One vector for every evaluation of f and g, and nothing else.
-    n, evaluations = len(one), result.evaluations
-    assert loop.replicas.all_reduces == evaluations["f"] + evaluations.get("Gv", 0)
-    assert loop.replicas.numbers == evaluations["f"] * (n + 1) + evaluations.get("Gv", 0) * n - only_values(result, n)
-
-
-def only_values(result, n):
-    """What evaluations without a gradient do not send."""
-    return (result.evaluations["f"] - result.evaluations["gradient"]) * n
+    # One vector for every evaluation, and nothing else.
+    assert loop.replicas.all_reduces == result.evaluations["f"] + result.evaluations.get("Gv", 0)
+    assert loop.replicas.numbers == numbers_sent(len(one), result.evaluations, result.step)
 
 
 @pytest.mark.parametrize("reduction", ["sum", "mean_with_sample_weight"])
@@ -107,6 +104,8 @@ def test_batch_normalisation_is_that_of_each_replica(strategy):
     gradients = tape.gradient(f, reference.trainable_variables)
     hidden = reference.layers[0](x).numpy()
     result = loop.run(tl.ArrayData(x, y, None), steps=1)
+    n, averages = loop.optimizer.layout.size, 2 * hidden.shape[1]
+    assert loop.replicas.numbers == numbers_sent(n, result.evaluations, 1, averages=averages)
     assert result.history["loss"][0] == pytest.approx(float(f), rel=1e-14)
     expected = [v.numpy() - 0.1 * g.numpy() for v, g in zip(reference.trainable_variables, gradients, strict=True)]
     for variable, value in zip(model.trainable_variables, expected, strict=True):

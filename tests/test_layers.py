@@ -144,7 +144,8 @@ def test_importing_needs_nothing_that_only_some_commands_need():
 
 
 @pytest.mark.parametrize(
-    "words", [["train.py", "--help"], ["benchmark.py", "loop", "--help"], ["compare.py", "--help"]]
+    "words",
+    [["train.py", "--help"], ["benchmark.py", "loop", "--help"], ["compare.py", "--help"], ["launch.py", "--help"]],
 )
 def test_help_does_not_import_tensorflow(words):
     code = (

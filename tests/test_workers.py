@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, rewrite_graphs
 from networks import crossentropy
+from test_readme import run_blocks
 from training_cases import CASES, CONVEX, data, net, trained
 
 import trainloop as tl
@@ -43,17 +44,14 @@ def test_workers_take_the_steps_of_one(told, scenario, name):
     one, _, result, _ = trained(make(), net(convex=name in CONVEX), data(batch_size), metrics=["accuracy"])
     rewrite_graphs(True)
     n, counters = len(one), 6  # of the three kinds of accuracy
+    numbers_sent = run_blocks(ROOT / "docs" / "several-devices.md")["numbers_sent"]
     for worker in told[scenario]:
         np.testing.assert_allclose(worker[name]["weights"], one, rtol=0, atol=1e-12)
         assert worker[name]["weights"] == told[scenario][0][name]["weights"]
         assert worker[name]["accuracy"] == result.epochs["accuracy"][-1:].tolist()
         counts = worker[name]["evaluations"]
-        vectors, products = counts["f"], counts.get("Gv", 0)
-        gradients, steps = counts["gradient"], result.step
-        assert worker[name]["reduced"] == [
-            vectors + products,
-            vectors + (gradients + products) * n + steps * counters,
-        ]
+        sent = numbers_sent(n, counts, result.step, counters)
+        assert worker[name]["reduced"] == [counts["f"] + counts.get("Gv", 0), sent]
 
 
 def test_one_that_is_asked_to_stop_stops_all_after_the_same_step(told):

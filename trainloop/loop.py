@@ -137,7 +137,6 @@ class TrainLoop:
         self._identity = checkpoint.identity(model, optimizer, self._metrics)
         self._run, self._position, self._where, self._stop_reason = None, None, None, None
         self._workers = Workers(self.replicas and self.replicas.strategy)
-        self._called = tuple(hook for hook in self.hooks if self.is_chief or not hook.chief_only)
 
     @property
     def is_chief(self):
@@ -147,6 +146,11 @@ class TrainLoop:
     @property
     def traces(self):
         return self._train.traces
+
+    @property
+    def _called(self):
+        """The hooks that this process calls."""
+        return tuple(hook for hook in self.hooks if self.is_chief or not hook.chief_only)
 
     def run(self, data, *, epochs=None, steps=None, validation_data=None):
         """Train. Called again with the same data it goes on where it stopped, in the middle of an epoch too.
