@@ -52,6 +52,7 @@ LAYERS = [
         "history",
         "hooks",
         "workers",
+        "agreement",
         "pace",
         "engine",
         "bookkeeping",

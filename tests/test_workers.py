@@ -75,6 +75,12 @@ def test_an_infinity_on_one_worker_is_caught_on_all(told):
         assert worker["finite"]
 
 
+def test_all_go_back_to_the_checkpoint_of_the_first(told):
+    first, second = (worker["rolled back"] for worker in told["two"])
+    assert first == second
+    assert first[0] == 5
+
+
 def test_a_run_whose_worker_was_killed_goes_on_with_the_same_bits(told):
     whole, cut = told["two"], told["cut"]
     assert [worker["restored"] for worker in cut] == [8, 8]

@@ -95,6 +95,18 @@ def infinite(told, strategy, folder):
         told["finite"] = bool(all(np.all(np.isfinite(v.numpy())) for v in model.variables))
 
 
+def rolled_back(told, strategy, folder):
+    """Steps that are far too long, 32 times shorter ones too."""
+    with strategy.scope():
+        model = net(convex=True)
+    hooks = [tl.SaveCheckpoint(folder / "back")]
+    loop = tl.TrainLoop(model, tl.SimpleGD(1e200), crossentropy(), hooks=hooks, on_nonfinite="rollback")
+    try:
+        loop.run(data(96), steps=9)
+    except tl.TrainingError as error:
+        told["rolled back"] = [loop._nonfinite.rollbacks, error.step, error.status.name]
+
+
 class Kill(tl.Hook):
     def __init__(self, when):
         super().__init__()
@@ -122,7 +134,7 @@ def killed(told, strategy, folder):
 
 # What is run one after the other: (folder, number of workers, parts).
 SCENARIOS = (
-    ("two", 2, ["equal_runs", "stopped", "mismatched", "drifting", "infinite", "saved"]),
+    ("two", 2, ["equal_runs", "stopped", "mismatched", "drifting", "infinite", "rolled_back", "saved"]),
     ("four", 4, ["equal_runs"]),
     ("cut", 2, ["killed"]),
     ("cut", 2, ["saved"]),

@@ -24,13 +24,11 @@ What holds at every moment:
 With `eager=True` the same steps run as plain Python; `inspect` computes 1 to 3 without the commit.
 """
 
-import zlib
-
 import numpy as np
 import tensorflow as tf
 
 from trainloop import checkpoint, diagnosis, loop_arguments, refusals, replicas
-from trainloop import state as states
+from trainloop.agreement import Agreement
 from trainloop.bookkeeping import Bookkeeping, smallest
 from trainloop.checkpoint_folder import CheckpointFolder
 from trainloop.engine import Engine
@@ -137,6 +135,7 @@ class TrainLoop:
         self._identity = checkpoint.identity(model, optimizer, self._metrics)
         self._run, self._position, self._where, self._stop_reason = None, None, None, None
         self._workers = Workers(self.replicas and self.replicas.strategy)
+        self._agreement = Agreement(self._workers, optimizer, self._vector)
 
     @property
     def is_chief(self):
@@ -184,7 +183,7 @@ class TrainLoop:
             self._position.continue_in(run)
         self._run, self._position, self._where = run, None, None
         started = []
-        self._workers.compare("runs", self._facts(run))
+        self._agreement.before(run, self._identity, self.hooks)
         try:
             for hook in self._called:
                 started.append(hook)
@@ -270,7 +269,7 @@ class TrainLoop:
         if feed.infinite:
             raise ValueError("an infinite dataset cannot be evaluated; bound it with take()")
         self._test_metrics.reset()
-        pace, rows, finished = Pace((self._workers.count > 1 and _TEST_STEPS) or None), [], False
+        pace, rows, finished = Pace(_TEST_STEPS if self._workers.count > 1 else None), [], False
         with self._workers.watched():
             while not finished:
                 wanted = smallest(feed.available(), pace.limit())
@@ -345,27 +344,9 @@ class TrainLoop:
 
     def _agreed_stop(self, run):
         """The sentence of the worker that is to stop, on all workers, or None."""
-        reason = self._workers.agree(run.step, self._pace, self._stop_reason, self._sums())
+        reason = self._agreement.between_blocks(run.step, self._pace, self._stop_reason)
         self._stop_reason = reason or self._stop_reason
         return reason
-
-    def _sums(self):
-        """Numbers that stand for what must be the same on all workers."""
-        if self._workers.count == 1:
-            return {}
-        scalars = [leaf.numpy() for leaf in states.scalars(states.flatten(self.optimizer.state)).values()]
-        sum_of_scalars = zlib.crc32(b"".join(scalar.tobytes() for scalar in scalars))
-        return {"the weights": zlib.crc32(self._vector.read().numpy()), "the method's state": sum_of_scalars}
-
-    def _facts(self, run):
-        """What must be the same on all workers when a run begins."""
-        if self._workers.count == 1:
-            return {}
-        described = {**self._identity, "data": run.feed.description()}
-        facts = {f"{kind} {name}": value for kind, about in described.items() for name, value in about.items()}
-        goals = {"step": run.step, "epochs": run.epochs, "steps": run.steps}
-        stops = sorted({hook.every_steps for hook in self.hooks if hook.every_steps})
-        return facts | goals | {"every_steps of hooks": stops} | self._sums()
 
     def _find_nonfinite(self, feed, i):
         """Where the first number arose in the i-th batch of the last block that is not finite; None if not known."""

@@ -25,7 +25,7 @@ from trainloop.run_lock import RunLock
 MAY_CHANGE = {
     *("epochs", "steps", "steps_per_call", "on_nonfinite", "f_target", "max_seconds", "max_evaluations"),
     *("checkpoint_steps", "checkpoint_minutes", "keep", "keep_best"),
-    *("run_dir", "overwrite", "resume", "versions"),
+    *("devices", "run_dir", "overwrite", "resume", "versions"),
 }
 
 

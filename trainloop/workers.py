@@ -124,35 +124,6 @@ class Workers:
                     "the same program, arguments and data"
                 )
 
-    def agree(self, step, pace, stop_reason, sums):
-        """Between two blocks: the chief's clock says how long the next one is, and who is asked to stop stops all.
-
-        Args:
-            step: steps taken.
-            pace: a `Pace`.
-            stop_reason: a sentence, or None.
-            sums: {what: a number that stands for it}; all must be the same on all workers.
-
-        Returns:
-            The sentence of the first worker that has one, or None.
-
-        Raises:
-            WorkersError: something that must be the same is not.
-        """
-        if self.count == 1:
-            return stop_reason
-        said = self.exchange({"limit": pace.limit(), "stop": stop_reason and stop_reason[:500], "sums": sums})
-        for i, other in enumerate(said):
-            names = [name for name in sums if other["sums"][name] != said[0]["sums"][name]]
-            if names:
-                raise WorkersError(
-                    f"after step {step} workers 0 and {i} differ in {' and '.join(names)}, which must be the same bits "
-                    "everywhere; a method may draw only numbers that its state determines, and a hook may change "
-                    "nothing on one worker alone"
-                )
-        pace.follow(said[0]["limit"])
-        return next((other["stop"] for other in said if other["stop"]), None)
-
     @contextlib.contextmanager
     def watched(self):
         """Errors of TensorFlow inside mean that a worker is lost, where there are several.
