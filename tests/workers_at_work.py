@@ -10,6 +10,7 @@ import os
 import pathlib
 import signal
 import sys
+import traceback
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -167,6 +168,8 @@ def in_processes(count, parts, folder):
             try:
                 work(index, count, parts, folder)
                 code = 0
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(code)
         children.append(child)
