@@ -91,6 +91,12 @@ def read_config(ctx, param, path):
     help="Take each batch in parts of N samples; the sum is the same, in less memory.",
 )
 @click.option("--jit/--no-jit", default=False, show_default=True, help="Compile whole blocks with XLA.")
+@click.option(
+    "--devices",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Train on N GPUs, or parts of the processor, of this machine.",
+)
 @click.option("--eager", is_flag=True, help="Compile nothing, so that a debugger works in the method; slow.")
 @click.option("--layer-norms", is_flag=True, help="Log norms of weights, gradient and step in every layer.")
 @click.option(
@@ -139,7 +145,7 @@ def train(ctx, show_list, **settings):
         return
     try:
         run = prepare(*repeated(ctx, settings))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         raise click.UsageError(" ".join(str(error).split())) from error
     with blaming_user_code():
         run()
@@ -149,6 +155,7 @@ def train(ctx, show_list, **settings):
 def blaming_user_code():
     """What goes wrong inside of a run ends with one line, which names the line of the user's code if it was there."""
     from trainloop import plugins
+    from trainloop.workers import WorkersError
 
     try:
         yield
@@ -156,7 +163,7 @@ def blaming_user_code():
         raise
     except Exception as error:
         where = plugins.users_line(error)
-        if not isinstance(error, OSError):  # a full disk needs no traceback
+        if not isinstance(error, (OSError, WorkersError)):  # a full disk needs no traceback
             traceback.print_exc()
         raise click.ClickException(f"{type(error).__name__}{where}: {' '.join(str(error).split())}") from error
 
@@ -235,17 +242,26 @@ def prepare(settings, check_facts):
 
     import trainloop as tl
     from trainloop import dry_run, plugins, run_config
-    from trainloop.run_directory import RunDirectory
+    from trainloop.devices import choose_strategy
+    from trainloop.run_directory import RunDirectory, UnwrittenDirectory
+    from trainloop.workers import Workers
 
     if settings["resume"] and (settings["overwrite"] or settings["run_dir"] is None):
         raise ValueError("--resume needs --run-dir, the folder of the run, and no --overwrite")
+    strategy = choose_strategy(settings["devices"]) or tf.distribute.get_strategy()
+    workers = Workers(strategy)
+    workers.compare("settings", settings)
     if settings["deterministic"]:
         tf.config.experimental.enable_op_determinism()
     settings = with_defaults(settings)
-    directory = RunDirectory(settings["run_dir"], settings["overwrite"], settings["resume"])
+    if workers.index == 0:
+        directory = RunDirectory(settings["run_dir"], settings["overwrite"], settings["resume"])
+    else:
+        directory = UnwrittenDirectory(settings["run_dir"])
     cls = plugins.find_optimizer(settings["optimizer"])
     optimizer = plugins.make_optimizer(cls, plugins.parse_options(settings["options"]))
-    parts = tl.assemble(settings["dataset"], settings["model"], settings["loss"], settings["seed"])
+    with strategy.scope():
+        parts = tl.assemble(settings["dataset"], settings["model"], settings["loss"], settings["seed"])
     batch_size = None if settings["batch_size"] == "full" else settings["batch_size"]
     batches = tl.ArrayData(*parts.train, batch_size, settings["seed"])
     facts = run_config.facts(settings, tl.FlatLayout.of(parts.model.trainable_variables), batches, optimizer)
@@ -334,9 +350,10 @@ def do_run(settings, directory, loop, batches, test, resumed_at):
     from trainloop.signals import StopOnSignals
     from trainloop.writers import append_test
 
+    tell = click.echo if loop.is_chief else lambda line: None
+    say = (lambda line: None) if settings["quiet"] else tell
     title = f"{settings['model']} on {settings['dataset']} with {settings['optimizer']}"
     n = loop.optimizer.layout.size
-    say = (lambda line: None) if settings["quiet"] else click.echo
     say(f"{title}: n = {n:,} parameters, {batches.size:,} training samples, files in {directory.path}")
     say(loop.optimizer.memory_plan(n, loop.optimizer.layout.dtype))
     if settings["resume"]:
@@ -348,15 +365,17 @@ def do_run(settings, directory, loop, batches, test, resumed_at):
         except tl.TrainingError as error:
             result, failure = error.result, error
     if signals.received and failure is None:
-        click.echo(f"Stopped after step {result.step}. Continue with: {command_to_resume(sys.argv, directory.path)}")
+        tell(f"Stopped after step {result.step}. Continue with: {command_to_resume(sys.argv, directory.path)}")
         sys.exit(signals.exit_code)
-    write_results(directory, loop, result, title, resumed=resumed_at is not None)
+    if loop.is_chief:
+        write_results(directory, loop, result, title, resumed=resumed_at is not None)
     if failure is not None:
         raise click.ClickException(str(failure))
     measured = loop.evaluate(test)
-    append_test(directory.metrics, measured)
+    if loop.is_chief:
+        append_test(directory.metrics, measured)
     numbers = [f"test {name} {in_words(name, value)}" for name, value in measured.items()]
-    click.echo(f"{', '.join(numbers)}, {result.seconds:.1f} s")
+    tell(f"{', '.join(numbers)}, {result.seconds:.1f} s")
     if result.status != tl.Status.FINISHED:
         say(f"ended before its goal: {result.message}")
 
@@ -375,13 +394,22 @@ def run_main(command):
         command(standalone_mode=False)
     except click.UsageError as error:
         click.echo(f"Error: {error.format_message()}", err=True)
-        sys.exit(2)
+        end(2)
     except click.ClickException as error:
         click.echo(f"Error: {error.format_message()}", err=True)
-        sys.exit(1)
+        end(1)
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
-        sys.exit(130)
+        end(130)
+
+
+def end(code):
+    """Exit. A worker does so at once: the usual way waits for all others, and they would wait for this one."""
+    if os.environ.get("TF_CONFIG"):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

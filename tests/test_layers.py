@@ -33,7 +33,8 @@ LAYERS = [
         "shared_matrix",
     }
     | {"vector_ring", "feeds"},
-    {"batch_loss", "objective", "function_objective", "model_objective", "evaluations"},
+    {"batch_loss", "objective", "function_objective", "model_objective", "evaluations"}
+    | {"replicas", "replicated_objective"},
     {"line", "interpolation", "backtracking", "more_thuente", "secant2", "linesearch", "trust_region"}
     | {"cmaes_strategy"},
     {
@@ -56,6 +57,8 @@ LAYERS = [
     | {
         "history",
         "hooks",
+        "workers",
+        "agreement",
         "pace",
         "engine",
         "bookkeeping",
@@ -71,7 +74,7 @@ LAYERS = [
         "run_log",
     }
     | {"minimize", "stopping", "loop_arguments"},
-    {"user_code", "plugins", "assembly", "run_config", "dry_run", "testing", "comparison", "__init__"},
+    {"user_code", "plugins", "assembly", "run_config", "dry_run", "testing", "comparison", "devices", "__init__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 METHODS = LEVEL["algorithms"]
@@ -96,6 +99,7 @@ WRITERS = {
     "checkpoint",
     "side_effects",
 }
+WRITERS |= {"replicas", "replicated_objective", "metrics"}
 WRITERS |= {"minimize"}  # f and g where x is, beside the vector
 WRITERS |= {"testing"}  # resets what it puts to the test
 
@@ -152,7 +156,8 @@ def test_importing_needs_nothing_that_only_some_commands_need():
 
 
 @pytest.mark.parametrize(
-    "words", [["train.py", "--help"], ["benchmark.py", "loop", "--help"], ["compare.py", "--help"]]
+    "words",
+    [["train.py", "--help"], ["benchmark.py", "loop", "--help"], ["compare.py", "--help"], ["launch.py", "--help"]],
 )
 def test_help_does_not_import_tensorflow(words):
     code = (

@@ -123,12 +123,17 @@ def inner_net():
     return keras.Sequential([keras.layers.Input((6,)), inner, keras.layers.Dense(3)], name="outer")
 
 
+def penalised_net():
+    return keras.Sequential([keras.layers.Input((6,)), keras.layers.Dense(3, kernel_regularizer="l2")])
+
+
 @pytest.mark.parametrize(
     ("net", "loss", "options", "words"),
     [
         (inner_net, None, {}, r"the first layer whose output is not finite is inner/sum \(Dense\)"),
         (inner_net, None, {"microbatch_size": 7}, r"the first layer whose output is not finite is inner/sum \(Dense\)"),
         (dense_net, overflowing, {}, "the outputs of all layers are finite, so it arises in the loss function"),
+        (penalised_net, overflowing, {}, "the outputs of all layers are finite, so it arises in the loss function"),
         (dense_net, rooted, {}, "the first gradient that is not finite is that of .*dense_?[0-9]*/bias"),
         (rooted_net, None, {}, "the first gradient that is not finite is that of .*before/bias"),
     ],

@@ -53,6 +53,11 @@ def test_links_lead_somewhere(page):
         assert target.startswith("https://") or (page.parent / target).exists(), target
 
 
+def test_the_page_on_several_devices_runs(capsys):
+    run_blocks(ROOT / "docs" / "several-devices.md")
+    assert "1 Gbit/s, batch 64: 1 workers" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("end", ["pytest", "scripts/train.py"])
 def test_the_commands_that_ci_runs_are_there_once(end):
     assert len(re.findall(rf"^python3 -m venv .*{end}$", README, re.MULTILINE)) == 1

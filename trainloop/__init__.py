@@ -51,6 +51,7 @@ from trainloop.status import Status, TrainingError
 from trainloop.stored import StoredValue
 from trainloop.tensorboard_file import TensorBoardFile
 from trainloop.vector_ring import VectorRing
+from trainloop.workers import WorkersError, connect_workers
 from trainloop.writers import MetricsFile
 
 __version__ = "0.1.0"
@@ -109,8 +110,10 @@ __all__ = [
     "TrainingError",
     "VariableVector",
     "VectorRing",
+    "WorkersError",
     "assemble",
     "autoencoder",
+    "connect_workers",
     "lenet5",
     "linesearch",
     "load",

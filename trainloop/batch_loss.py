@@ -33,8 +33,13 @@ class BatchLoss(abc.ABC):
         """(what `compare` gives [], what `own` gives [], predictions or None); f is the sum of the first two."""
 
     @abc.abstractmethod
-    def share(self, part, batch):
-        """By how much the first term of a part of a batch is to be multiplied, so that parts add up to the whole."""
+    def share(self, part, batch, count=None):
+        """By how much the first term of a part of a batch is to be multiplied, so that parts add up to the whole.
+
+        Args:
+            part, batch: nested structures of tensors.
+            count: samples in the batch, if known.
+        """
 
     def adds_up(self, predictions):
         """Whether the shares hold for these predictions of a part."""
@@ -73,14 +78,14 @@ class SupervisedLoss(BatchLoss):
         _, targets, *weight = _supervised_parts(batch)
         return _scalar(self._loss(targets, predictions, sample_weight=weight[0] if weight else None))
 
-    def share(self, part, batch):
+    def share(self, part, batch, count=None):
         """1 for a sum, the fraction of the samples for a mean, that of their weights for a weighted mean."""
         reduction = self._loss.reduction
         if reduction == "sum":
             return 1.0
         if reduction == "mean_with_sample_weight" and len(batch) == 3:
             return tf.math.divide_no_nan(tf.reduce_sum(part[2]), tf.reduce_sum(batch[2]))
-        return share_of_samples(part, batch)
+        return share_of_samples(part, batch, count)
 
     def adds_up(self, predictions):
         # Keras hangs the mask of a sequence on the tensor, and divides by the number of what is not masked.
@@ -107,9 +112,9 @@ class CustomLoss(BatchLoss):
         f = _scalar(tf.convert_to_tensor(self._loss_fn(model, batch, **extra)))
         return f, tf.zeros_like(f), None
 
-    def share(self, part, batch):
+    def share(self, part, batch, count=None):
         """The fraction of the samples."""
-        return share_of_samples(part, batch)
+        return share_of_samples(part, batch, count)
 
 
 def choose(loss=None, loss_fn=None):
@@ -132,9 +137,10 @@ def samples(batch):
     return tf.shape(tf.nest.flatten(batch)[0], out_type=tf.int64)[0]
 
 
-def share_of_samples(part, batch):
-    """The fraction of a batch's samples that lie in a part of it, float64 []."""
-    return tf.cast(samples(part), tf.float64) / tf.cast(samples(batch), tf.float64)
+def share_of_samples(part, batch, count=None):
+    """The fraction of a batch's samples, of which there are `count`, that lie in a part of it, float64 []."""
+    count = samples(batch) if count is None else count
+    return tf.cast(samples(part), tf.float64) / tf.cast(count, tf.float64)
 
 
 def own_losses(model, dtype):

@@ -40,8 +40,11 @@ def _in_batch(batch):
 
 def _in_passes(model, loss, batch, vector):
     found = []
-    with keras.StatelessScope(collect_losses=True), tf.GradientTape() as tape, _watch(model, found):
-        compared, own, _ = loss.terms(model, batch, training=True)
+    with tf.GradientTape() as tape:
+        # Regularisers look for their weights in the scope, and nowhere else.
+        values = [(v, v.value) for v in model.trainable_variables if isinstance(v, keras.Variable)]
+        with keras.StatelessScope(values, collect_losses=True), _watch(model, found):
+            compared, own, _ = loss.terms(model, batch, training=True)
         f = compared + own
     if found:
         return f"the first layer whose output is not finite is {found[0]}"

@@ -28,6 +28,8 @@ class LiveDisplay(Hook):
         clock: function returning seconds.
     """
 
+    chief_only = True
+
     def __init__(self, console, clock=time.monotonic):
         super().__init__()
         self._console, self._clock = console, clock
@@ -89,6 +91,8 @@ class PlainLines(Hook):
         every_seconds: longest silence.
         clock: function returning seconds.
     """
+
+    chief_only = True
 
     def __init__(self, write, every_seconds=10.0, clock=time.monotonic):
         super().__init__()

@@ -2,7 +2,7 @@
 
 A feed has two halves. Outside compiled code it knows the epoch and how many batches of it are taken. Inside
 it is a pair of pure pieces: `source`, tensors (or an iterator) handed to the block as arguments, and
-`batch(source, i)`, which finds the block's i-th batch in them.
+`batch(source, i)`, which finds the block's i-th batch in them: all of it, or the share of one replica.
 
     arrays      (arrays, order of the epoch, first sample)      gather order[first + i b : first + (i+1) b]
     dataset     (iterator,)                                     the iterator's next element, if there is one
@@ -19,6 +19,27 @@ from trainloop.data import ArrayData, gather_batch
 
 # Samples per batch of arrays that come without one.
 _TUPLE_BATCH = 64
+
+
+class Batch:
+    """One batch of a feed, of which only that is computed or copied which somebody asks for.
+
+    Args:
+        whole: function without arguments -> all of it.
+        samples: function without arguments -> how many it has, int or int32 [].
+        part: function (begin, end) -> the samples from begin to before end.
+    """
+
+    def __init__(self, whole, samples, part):
+        self._whole, self._samples, self._part = whole, samples, part
+
+    def __call__(self, share=None):
+        """The share of one replica, a `Share`; None for all."""
+        return self._whole() if share is None else self._part(*share(self._samples())[:2])
+
+    def samples(self):
+        """How many samples all of it has, int32 []."""
+        return tf.convert_to_tensor(self._samples(), tf.int32)
 
 
 class ArrayFeed:
@@ -58,9 +79,17 @@ class ArrayFeed:
 
     @staticmethod
     def batch(source, i):
-        """(whether there is one, the block's i-th batch as a function without arguments)."""
+        """(whether there is one, the block's i-th batch: a `Batch`)."""
         arrays, order, first, size = source
-        return True, lambda: gather_batch(arrays, order, first + i * size, size)
+        start = first + i * size
+
+        def samples():
+            return size if isinstance(size, int) else tf.minimum(size, tf.shape(order)[0] - start)
+
+        def part(begin, end):
+            return gather_batch(arrays, order, start + begin, end - begin)
+
+        return True, Batch(lambda: gather_batch(arrays, order, start, size), samples, part)
 
     @staticmethod
     def signature(source):
@@ -151,10 +180,17 @@ class DatasetFeed:
 
     @staticmethod
     def batch(source, i):
-        """(whether there is one, the block's i-th batch as a function without arguments)."""
+        """(whether there is one, the block's i-th batch: a `Batch`)."""
         del i
         optional = source[0].get_next_as_optional()
-        return optional.has_value(), optional.get_value
+
+        def samples():
+            return tf.shape(tf.nest.flatten(optional.get_value())[0])[0]
+
+        def part(begin, end):
+            return tf.nest.map_structure(lambda whole: whole[begin:end], optional.get_value())
+
+        return optional.has_value(), Batch(optional.get_value, samples, part)
 
     @staticmethod
     def signature(source):

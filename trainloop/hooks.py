@@ -62,6 +62,10 @@ class Hook:
     Args:
         every_steps: call `on_step` after each step whose number is a multiple of this; None for never.
 
+    Attributes:
+        chief_only: True for hooks that write files or to a screen. Where several processes train together, only the
+            first one calls them.
+
     Example:
         >>> class StepLength(Hook):
         ...     def watch(self, step):
@@ -69,6 +73,8 @@ class Hook:
         ...
         >>> TrainLoop(model, Adam(), loss, hooks=[StepLength()]).run((x, y), epochs=2).history["step_length"]
     """
+
+    chief_only = False
 
     def __init__(self, every_steps: int | None = None) -> None:
         self.every_steps = (

@@ -147,7 +147,7 @@ class Inspector:
     """Makes `Inspection`s of the next batch of a feed.
 
     Args:
-        propose: function batch -> `ProposedStep`, which leaves all variables as they were.
+        propose: function take -> `ProposedStep`, where `take` is a `Batch`, which leaves all variables as they were.
         layout: of its vectors.
         eager: do not compile it.
     """
@@ -167,7 +167,7 @@ class Inspector:
 
     def _first(self, kind, source):
         # As in the loop the batch is taken inside of compiled code, so that the same graph gives the same bits.
-        step = self._propose(kind.batch(source, 0)[1]())
+        step = self._propose(kind.batch(source, 0)[1])
         numbers = {"f": step.f, "x": step.x, "g": step.g, "x_new": step.x_new, "status": step.status}
         return {**numbers, "state": step.state_vectors(), "scalars": states.scalars(step.state)}
 

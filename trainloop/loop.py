@@ -30,7 +30,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainloop import batch_loss, checkpoint, diagnosis, loop_arguments
+from trainloop import checkpoint, diagnosis, loop_arguments, refusals, replicas
+from trainloop.agreement import Agreement
 from trainloop.bookkeeping import Bookkeeping, smallest
 from trainloop.checkpoint_folder import CheckpointFolder
 from trainloop.engine import Engine
@@ -45,11 +46,17 @@ from trainloop.model_objective import ModelObjective
 from trainloop.nonfinite import NONFINITE, OnNonfinite
 from trainloop.optimizer import GlobalObjectiveOptimizer
 from trainloop.pace import Pace
+from trainloop.replicas import without_strategy
+from trainloop.replicated_objective import ReplicatedObjective
 from trainloop.side_effects import SideEffects
 from trainloop.status import Status, TrainingError
 from trainloop.typing import Data, Loss, LossFn, Path
 from trainloop.watching import Watches
 from trainloop.whole_vector import WholeVectorOptimizer
+from trainloop.workers import Workers
+
+# Steps per compiled call of an evaluation by several workers, whose clocks differ.
+_TEST_STEPS = 64
 
 
 class TrainLoop:
@@ -76,6 +83,7 @@ class TrainLoop:
 
     Attributes:
         traces: how often a block of steps was traced: once per kind and shape of data, never with `eager`.
+        replicas: the `Replicas` of a model made under a `tf.distribute` strategy; None for a single one.
 
     Raises:
         ValueError: an argument is of the wrong kind, the model is not built, or it has nothing to train.
@@ -107,13 +115,18 @@ class TrainLoop:
         self.model, self.optimizer, self.hooks = model, optimizer, tuple(hooks)
         self._batch_loss = loop_arguments.choose_loss(loss, loss_fn, metrics)
         self._microbatch_size = loop_arguments.check_microbatches(microbatch_size, jit_compile)
-        self._metrics = MetricSet(metrics)
-        self._test_metrics = self._metrics.fresh_copy()
-        self._jit_compile, eager = loop_arguments.check_engine(jit_compile, eager)
-        optimizer.build(model.trainable_variables)
+        self.replicas = replicas.of(model)
+        self._jit_compile, eager = loop_arguments.check_engine(jit_compile, eager, self.replicas)
+        # What only the loop needs exists once per process, and not on every replica.
+        self._metrics = without_strategy(MetricSet, metrics)
+        if self.replicas:
+            refusals.synchronized_averages(model)
+            self._metrics = without_strategy(self._metrics.fresh_copy)
+        self._test_metrics = without_strategy(self._metrics.fresh_copy)
+        without_strategy(optimizer.build, model.trainable_variables)
         self._vector = VariableVector(model.trainable_variables)
         loop_arguments.check_growth(optimizer, optimizer.grows, self._jit_compile)
-        self._evaluations = Evaluations() if isinstance(optimizer, GlobalObjectiveOptimizer) else None
+        self._evaluations = without_strategy(Evaluations) if isinstance(optimizer, GlobalObjectiveOptimizer) else None
         self._columns = {"samples": np.dtype("int64"), **optimizer.log_dtypes()}
         if self._evaluations:
             self._columns |= {f"evaluations/{kind}": np.dtype("int64") for kind in KINDS}
@@ -128,11 +141,23 @@ class TrainLoop:
         # As model and optimizer are now: a hook may change the learning rate as soon as a run begins.
         self._identity = checkpoint.identity(model, optimizer, self._metrics)
         self._run, self._position, self._where, self._stop_reason = None, None, None, None
+        self._workers = Workers(self.replicas and self.replicas.strategy)
+        self._agreement = Agreement(self._workers, optimizer, self._vector)
+
+    @property
+    def is_chief(self):
+        """Whether this is the process that writes files; False for all but one of several workers."""
+        return self._workers.index == 0
 
     @property
     def traces(self) -> int:
         """How often a block of steps was traced: once per kind and shape of data, never with `eager`."""
         return self._train.traces
+
+    @property
+    def _called(self):
+        """The hooks that this process calls."""
+        return tuple(hook for hook in self.hooks if self.is_chief or not hook.chief_only)
 
     def run(
         self, data: Data, *, epochs: int | None = None, steps: int | None = None, validation_data: Data | None = None
@@ -154,12 +179,13 @@ class TrainLoop:
             ValueError: neither epochs nor steps, or not positive; data of an unknown kind.
             TrainingError: a step failed. Everything before it is kept, in the weights and in the error's
                 `result`.
+            WorkersError: several workers train together, and one is lost or does something else.
         """
         counted = self._evaluations and self._evaluations.as_dict()
         self._current = self._with_feed(data)
         if self._inspected.feed is self._current.feed:
             self._inspected = NO_DATA
-        run = Bookkeeping(self._current.feed, epochs, steps, int(self.optimizer.iterations), counted)
+        run = Bookkeeping(self._current.feed, epochs, steps, int(self.optimizer.iterations.numpy()), counted)
         if validation_data is not None:
             as_feed(validation_data)  # what is wrong with it should not show only after the first epoch
         continued = self._position is not None
@@ -167,13 +193,15 @@ class TrainLoop:
             self._position.continue_in(run)
         self._run, self._position, self._where = run, None, None
         started = []
+        self._agreement.before(run, self._identity, self.hooks)
         try:
-            for hook in self.hooks:
+            for hook in self._called:
                 started.append(hook)
                 hook.on_start(self)
             self._nonfinite.begin(self, run.step, continued)
-            while run.status == Status.RUNNING:
-                self._one_block(run, validation_data)
+            with self._workers.watched():
+                while run.status == Status.RUNNING:
+                    self._one_block(run, validation_data)
         finally:
             result = run.result(self._stop_reason, self._evaluations and self._evaluations.as_dict())
             self._run, self._stop_reason = None, None
@@ -228,7 +256,7 @@ class TrainLoop:
             optimizer=self.optimizer,
             metrics=self._metrics,
             evaluations=self._evaluations,
-            hooks=self.hooks,
+            hooks=self._called,
             of=self._identity,
             run=self._run,
             rollbacks=self._nonfinite.rollbacks,
@@ -255,13 +283,14 @@ class TrainLoop:
         if feed.infinite:
             raise ValueError("an infinite dataset cannot be evaluated; bound it with take()")
         self._test_metrics.reset()
-        pace, rows, finished = Pace(), [], False
-        while not finished:
-            wanted = smallest(feed.available(), pace.limit())
-            block = self._test(feed, wanted)
-            pace.observe(len(block.rows), block.seconds)
-            rows.append(block.rows)
-            finished = feed.advance(len(block.rows), wanted)
+        pace, rows, finished = Pace(_TEST_STEPS if self._workers.count > 1 else None), [], False
+        with self._workers.watched():
+            while not finished:
+                wanted = smallest(feed.available(), pace.limit())
+                block = self._test(feed, wanted)
+                pace.observe(len(block.rows), block.seconds)
+                rows.append(block.rows)
+                finished = feed.advance(len(block.rows), wanted)
         samples, losses = np.concatenate(rows).T
         return {"loss": float(np.average(losses, weights=samples)), **block.results}
 
@@ -297,25 +326,27 @@ class TrainLoop:
         back_to = self._nonfinite.roll_back(self, block.status)
         if back_to is not None:
             back_to.continue_in(run)
+            self._agreed_stop(run)
             return
         block, dropped = self._nonfinite.skip(block, run.step)
         if block.status in NONFINITE:
             self._where = self._find_nonfinite(run.feed, len(block.rows) - 1)
         epoch_over = run.take(block, wanted, self._columns, dropped)
-        run.check_counter(int(self.optimizer.iterations))
+        run.check_counter(int(self.optimizer.iterations.numpy()))
         progress = run.progress(block.results)
         self._call_hooks(run, progress)
         if epoch_over and not run.status.failed:
             summary = run.finish_epoch(block.results, validation_data and self.evaluate(validation_data))
-            for hook in self.hooks:
+            for hook in self._called:
                 hook.on_epoch(progress, summary)
+        stop = self._agreed_stop(run)
         if run.status == Status.RUNNING:
-            run.status = Status.STOPPED if self._stop_reason else run.status_by_goal()
-        for hook in self.hooks:
+            run.status = Status.STOPPED if stop else run.status_by_goal()
+        for hook in self._called:
             hook.on_rest(progress, run.status)
 
     def _call_hooks(self, run, progress):
-        for hook in self.hooks:
+        for hook in self._called:
             hook.on_block(progress)
             if (
                 hook.every_steps
@@ -324,6 +355,12 @@ class TrainLoop:
                 and run.step % hook.every_steps == 0
             ):
                 hook.on_step(progress)
+
+    def _agreed_stop(self, run):
+        """The sentence of the worker that is to stop, on all workers, or None."""
+        reason = self._agreement.between_blocks(run.step, self._pace, self._stop_reason)
+        self._stop_reason = reason or self._stop_reason
+        return reason
 
     def _find_nonfinite(self, feed, i):
         """Where the first number arose in the i-th batch of the last block that is not finite; None if not known."""
@@ -345,38 +382,51 @@ class TrainLoop:
 
     # ---- compiled ----
 
-    def _objective(self, batch, observe=None):
+    def _objective(self, take, metrics=None):
+        if self.replicas:
+            return ReplicatedObjective(
+                self.replicas, self.model, self._batch_loss, take, self._vector, self._microbatch_size, metrics
+            )
+        observe = (lambda part, predictions: metrics.update(part[1], predictions)) if metrics else None
         return ModelObjective(
             self.model,
             self._batch_loss,
-            batch,
+            take(),
             microbatch_size=self._microbatch_size,
             vector=self._vector,
             observe=observe,
         )
 
-    def _train_step(self, batch):
+    def _train_step(self, take):
         effects = SideEffects([*getattr(self.model, "non_trainable_variables", ()), *self._metrics.variables])
-        observe = (lambda part, predictions: self._metrics.update(part[1], predictions)) if self._metrics else None
-        objective = self._objective(batch, observe)
+        objective = self._objective(take, self._metrics)
         if self._evaluations:
             objective = Counted(objective, self._evaluations)
         status, logs, _ = self.optimizer.step(objective, watch=self._watches or None)
         effects.undo_where(status < 0)
-        logs = {"samples": batch_loss.samples(batch), **logs}
+        logs = {"samples": take.samples(), **logs}
         if self._evaluations:
             logs |= {f"evaluations/{kind}": count for kind, count in self._evaluations.read().items()}
         return status, tf.stack([tf.cast(logs[name], tf.float64) for name in self._columns])
 
-    def _proposed(self, batch):
+    def _proposed(self, take):
         effects = SideEffects(getattr(self.model, "non_trainable_variables", ()))
-        step = self.optimizer.propose(self._objective(batch))
+        step = self.optimizer.propose(self._objective(take))
         effects.undo()
         return step
 
-    def _test_step(self, batch):
+    def _test_step(self, take):
+        row = [tf.cast(take.samples(), tf.float64), tf.cast(self._test_loss(take), tf.float64)]
+        return tf.constant(Status.RUNNING, tf.int32), tf.stack(row)
+
+    def _test_loss(self, take):
+        if self.replicas:
+            objective = ReplicatedObjective(
+                self.replicas, self.model, self._batch_loss, take, self._vector, metrics=self._test_metrics
+            )
+            return objective.inference_pass()
+        batch = take()
         f, predictions = self._batch_loss(self.model, batch, training=False)
         if self._test_metrics:
             self._test_metrics.update(batch[1], predictions)
-        row = [tf.cast(batch_loss.samples(batch), tf.float64), tf.cast(f, tf.float64)]
-        return tf.constant(Status.RUNNING, tf.int32), tf.stack(row)
+        return f

@@ -36,15 +36,26 @@ def choose_loss(loss, loss_fn, metrics):
     return chosen
 
 
-def check_engine(jit_compile, eager):
+def check_engine(jit_compile, eager, replicas=None):
     """The two flags as given.
 
+    Args:
+        jit_compile, eager: see `TrainLoop`.
+        replicas: a `Replicas`, or None for a single one.
+
     Raises:
-        ValueError: not flags, or both.
+        ValueError: not flags, or both, or one of them with several replicas.
     """
     jit_compile, eager = checks.flag("jit_compile", jit_compile), checks.flag("eager", eager)
     if jit_compile and eager:
         raise ValueError("eager=True runs steps in Python and jit_compile=True compiles them; choose one of the two")
+    if jit_compile and replicas:
+        raise ValueError(
+            "jit_compile=True compiles a block for one device, and an all-reduce between devices cannot be part of it; "
+            "use jit_compile=False under a strategy with several replicas"
+        )
+    if eager and replicas:
+        raise ValueError("eager=True runs steps in Python on one device; look at them without a strategy")
     return jit_compile, eager
 
 

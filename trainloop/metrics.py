@@ -1,6 +1,9 @@
 """Keras metrics as a set that a compiled block can update, read and reset."""
 
+import math
+
 import keras
+import tensorflow as tf
 
 
 class MetricSet:
@@ -31,11 +34,34 @@ class MetricSet:
 
     def update(self, targets, predictions):
         """Count one batch. Sample weights do not enter, as in `model.compile(metrics=...)`."""
-        kind = _kind_of_accuracy(targets.shape, predictions.shape)
-        chosen = [c if isinstance(c, keras.metrics.Metric) else c[kind] for c in self._candidates]
-        self._chosen = {metric.name: metric for metric in chosen}
-        for metric in chosen:
+        for metric in self._choose(targets, predictions):
             metric.update_state(targets, predictions)
+
+    @property
+    def size(self):
+        """k, how many numbers all counters together have."""
+        return sum(math.prod(v.shape) for v in self.variables)
+
+    def measure(self, targets, predictions):
+        """What one batch adds to the counters, without adding it.
+
+        Returns:
+            [k], all counters end to end. Counters of Keras metrics are sums, so those of parts of a batch add up.
+        """
+        chosen, added = self._choose(targets, predictions), []
+        for metric in self.all():
+            if metric in chosen:
+                zeros = [tf.zeros(v.shape, v.dtype) for v in metric.variables]
+                added += metric.stateless_update_state(zeros, targets, predictions)
+            else:
+                added += [tf.zeros(v.shape) for v in metric.variables]
+        return tf.concat([tf.reshape(tf.cast(a, self._dtype()), [-1]) for a in added], 0)
+
+    def add(self, measured):
+        """Count what `measure` returned, or a sum of such."""
+        pieces = tf.split(measured, [math.prod(v.shape) for v in self.variables])
+        for variable, piece in zip(self.variables, pieces, strict=True):
+            variable.assign_add(tf.cast(tf.reshape(piece, variable.shape), variable.dtype))
 
     def results(self):
         """Values by name, tensors inside a compiled function."""
@@ -45,6 +71,15 @@ class MetricSet:
         """Forget all batches."""
         for metric in self.all():
             metric.reset_state()
+
+    def _choose(self, targets, predictions):
+        kind = _kind_of_accuracy(targets.shape, predictions.shape)
+        chosen = [c if isinstance(c, keras.metrics.Metric) else c[kind] for c in self._candidates]
+        self._chosen = {metric.name: metric for metric in chosen}
+        return chosen
+
+    def _dtype(self):
+        return "float64" if any(v.dtype == "float64" for v in self.variables) else "float32"
 
     @property
     def variables(self):

@@ -19,7 +19,7 @@ whole batch gives, but still the same one at every evaluation.
 
 import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -29,6 +29,8 @@ from trainloop import batch_loss, checks, derivatives
 from trainloop.layout import VariableVector, pack_gradients
 from trainloop.objective import Objective, symmetric
 from trainloop.typing import Evaluated, Loss, LossFn
+
+_INDEPENDENT = "the loss does not depend on the model's trainable variables"
 
 
 class ModelObjective(Objective):
@@ -42,6 +44,9 @@ class ModelObjective(Objective):
         microbatch_size: at most this many samples at a time; None for all at once.
         vector: the `VariableVector` of the trainable variables, if there is one already.
         observe: function (batch, predictions), called for each part in the first pass.
+        shares: for a batch that is a part of a larger one: with which weights (see f_i and b_i / b above) it counts
+            there. None for a batch of its own.
+        frozen: values of the non-trainable variables; None for those they have now.
 
     Raises:
         ValueError: not exactly one of `loss` and `loss_fn`, or a trainable variable that is not a Keras variable.
@@ -63,6 +68,8 @@ class ModelObjective(Objective):
         microbatch_size: int | None = None,
         vector: VariableVector | None = None,
         observe: Callable[[Any, Any], Any] | None = None,
+        shares: Sequence | None = None,
+        frozen: Sequence | None = None,
     ) -> None:
         self.model, self.batch = model, tf.nest.map_structure(tf.convert_to_tensor, batch)
         self._loss = loss if isinstance(loss, batch_loss.BatchLoss) else batch_loss.choose(loss, loss_fn)
@@ -71,10 +78,11 @@ class ModelObjective(Objective):
         self._microbatch_size = microbatch_size
         self.vector = vector or VariableVector(model.trainable_variables)
         self._observe = observe
+        self._shares = shares
         self._known_to_stop = None
         # Read before the first pass moves them.
         self._others = list(getattr(model, "non_trainable_variables", ()))
-        self._frozen = [tf.identity(v) for v in self._others]
+        self._frozen = [tf.identity(v) for v in self._others] if frozen is None else frozen
 
     def first_pass(self) -> Evaluated:
         """f and its gradient where the variables are, with the side effects of a training pass.
@@ -96,7 +104,40 @@ class ModelObjective(Objective):
             gradients = tape.gradient(f, self.vector.variables)
             return (tf.cast(f, self.vector.layout.dtype), pack_gradients(self.vector.layout, gradients)), frozen
 
-        return self._sum_over_parts(gradient_of_part, [[], [self.vector.layout.size]])
+        return self._sum_over_parts(gradient_of_part, [[], [self.vector.layout.size]])[0]
+
+    def pure_pass(self, x, metrics=None):
+        """What `first_pass` does, at x and without side effects.
+
+        Args:
+            x: [n].
+            metrics: a `MetricSet`, or None.
+
+        Returns:
+            (f [], g [n], what the batch adds to the counters of the metrics [k]), and the new values of the model's
+            non-trainable variables.
+        """
+
+        def pass_of_part(part, frozen):
+            run = _StatelessRun(self, part, frozen)
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                f, predictions = run.f_and_predictions(x)
+            g = tape.gradient(f, x)
+            if g is None:
+                raise ValueError(_INDEPENDENT)
+            return (f, tf.convert_to_tensor(g), _measured(metrics, part, predictions)), run.written
+
+        return self._sum_over_parts(pass_of_part, [[], x.shape, [metrics.size if metrics else 0]])
+
+    def inference_pass(self, x, metrics=None):
+        """(f [] at x in inference mode, what the batch adds to the counters of the metrics [k])."""
+
+        def pass_of_part(part, frozen):
+            f, predictions = _StatelessRun(self, part, frozen).f_and_predictions(x, training=False)
+            return (f, _measured(metrics, part, predictions)), frozen
+
+        return self._sum_over_parts(pass_of_part, [[], [metrics.size if metrics else 0]])[0]
 
     def value(self, x: tf.Tensor) -> tf.Tensor:
         return self._sum_stateless(lambda run: (run.f(x),), [[]])[0]
@@ -105,7 +146,7 @@ class ModelObjective(Objective):
         def derive(run):
             f, g = derivatives.value_and_grad(run.f, x)
             if g is None:
-                raise ValueError("the loss does not depend on the model's trainable variables")
+                raise ValueError(_INDEPENDENT)
             return f, tf.convert_to_tensor(g)
 
         return self._sum_stateless(derive, [[], x.shape])
@@ -160,10 +201,11 @@ class ModelObjective(Objective):
         return self._known_to_stop
 
     def _refuse_unless_adding_up(self, part, predictions):
-        if part.batch is not self.batch and not self._loss.adds_up(predictions):
+        is_whole = part.batch is self.batch and self._shares is None
+        if not is_whole and not self._loss.adds_up(predictions):
             raise ValueError(
-                "the mean over a masked batch is not the sum of its microbatches, because each counts other samples; "
-                "use microbatch_size=None, or a loss with reduction='sum'"
+                "the mean over a masked batch is not the sum of its parts, because each counts other samples; use "
+                "microbatch_size=None and one replica, or a loss with reduction='sum'"
             )
 
     def _sum_stateless(self, derive, shapes):
@@ -173,7 +215,7 @@ class ModelObjective(Objective):
             run = _StatelessRun(self, part, frozen)
             return derive(run), run.written
 
-        return self._sum_over_parts(derive_part, shapes)
+        return self._sum_over_parts(derive_part, shapes)[0]
 
     def _sum_over_parts(self, one, shapes):
         """Sum of one(part, frozen) -> (tensors, frozen for the next part).
@@ -181,15 +223,17 @@ class ModelObjective(Objective):
         Args:
             one: function of a `_Part` and the values of the non-trainable variables.
             shapes: of the tensors.
+
+        Returns:
+            (tuple of sums, frozen after the last part).
         """
         if self._microbatch_size is None:
-            return one(_Part(self.batch), self._frozen)[0]
+            return one(_Part(self.batch, self._shares or (None, None)), self._frozen)
         size, step = batch_loss.samples(self.batch), tf.constant(self._microbatch_size, tf.int64)
 
         def add_part(start, total, frozen):
             batch = tf.nest.map_structure(lambda t: t[start : tf.minimum(start + step, size)], self.batch)
-            weights = self._loss.share(batch, self.batch), batch_loss.share_of_samples(batch, self.batch)
-            terms, frozen = one(_Part(batch, weights), frozen)
+            terms, frozen = one(self._part(batch), frozen)
             terms = (tf.cast(tf.expand_dims(b, 0), a.dtype) for a, b in zip(total, terms, strict=True))
             return start + step, [a + b for a, b in zip(total, terms, strict=True)], frozen
 
@@ -197,14 +241,20 @@ class ModelObjective(Objective):
         # and may store the sum in place, which fails with AlreadyExistsError when a loop runs again (its issue 37740).
         zeros = [tf.zeros([1, *shape], self.vector.layout.dtype) for shape in shapes]
         start = tf.constant(0, tf.int64), zeros, self._frozen
-        sums = tf.while_loop(lambda start, *_: start < size, add_part, start, parallel_iterations=1)[1]
-        return tuple(tf.squeeze(total, 0) for total in sums)
+        _, total, frozen = tf.while_loop(lambda start, *_: start < size, add_part, start, parallel_iterations=1)
+        return tuple(tf.squeeze(one, 0) for one in total), frozen
+
+    def _part(self, batch):
+        shares = self._loss.share(batch, self.batch), batch_loss.share_of_samples(batch, self.batch)
+        if self._shares is not None:
+            shares = [_times(share, outer) for share, outer in zip(shares, self._shares, strict=True)]
+        return _Part(batch, shares)
 
 
 class _Part:
     """Samples that are taken at once, and with which weights their losses count; None for the whole batch."""
 
-    def __init__(self, batch, weights=(None, None)):
+    def __init__(self, batch, weights):
         self.batch, self._weights = batch, weights
 
     def weighted(self, compared, own):
@@ -227,10 +277,13 @@ class _StatelessRun:
         self.written = None
 
     def f(self, x):
+        return self.f_and_predictions(x)[0]
+
+    def f_and_predictions(self, x, training=True):
         with self._values(x):
-            compared, own, predictions = self._loss.terms(self._model, self._part.batch, training=True)
+            compared, own, predictions = self._loss.terms(self._model, self._part.batch, training)
         self._check(self._part, predictions)
-        return tf.cast(self._part.weighted(compared, own), x.dtype)
+        return tf.cast(self._part.weighted(compared, own), x.dtype), predictions
 
     def predictions_and_own(self, x):
         """(predictions, the model's own losses or None)."""
@@ -261,6 +314,10 @@ class _StatelessRun:
             yield
         if self.written is None:
             self.written = [scope.get_current_value(v) for v in self._others]
+
+
+def _measured(metrics, part, predictions):
+    return metrics.measure(part.batch[1], predictions) if metrics else tf.zeros([0])
 
 
 def _times(weight, term):

@@ -77,7 +77,8 @@ class OnNonfinite:
                 raise ValueError("on_nonfinite='rollback' needs checkpoints to go back to; add the hook SaveCheckpoint")
             if not continued:
                 self.rollbacks = 0
-                saver.save(step)
+                if loop.is_chief:
+                    saver.save(step)
 
     def skip(self, block, step):
         """What to take of a block: (the block, how many batches at its end are left out).

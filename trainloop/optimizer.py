@@ -20,7 +20,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from trainloop import fusion
+from trainloop import fusion, refusals
 from trainloop import state as states
 from trainloop.layout import pack_gradients
 from trainloop.objective import Objective
@@ -104,8 +104,10 @@ class GlobalVectorOptimizer(WholeVectorOptimizer):
                 optimizer is built.
 
         Raises:
-            ValueError: not exactly the variables the optimizer was built with, or every gradient is None.
+            ValueError: not exactly the variables the optimizer was built with, every gradient is None, or there are
+                several replicas.
         """
+        refusals.several_replicas()
         grads = list(grads)
         if trainable_variables is None and not self.built:
             raise ValueError("the first call needs the variables too: apply(grads, trainable_variables)")

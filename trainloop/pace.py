@@ -29,6 +29,10 @@ class Pace:
         """The longest block allowed now, in steps."""
         return self._limit if self._most is None else min(self._limit, self._most)
 
+    def follow(self, limit):
+        """Take another one's limit."""
+        self._limit = limit
+
     def observe(self, steps, seconds):
         """Learn from a finished block. The first one is left out, because it was traced and compiled too."""
         if self._fixed or steps == 0:

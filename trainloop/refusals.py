@@ -60,7 +60,7 @@ def variables(given):
     """Refuse variables that cannot be one vector.
 
     Raises:
-        ValueError: there are none, one has a constraint or a dtype of 16 bits, or they live on several replicas.
+        ValueError: there are none, one has a constraint or a dtype of 16 bits, or a replica of several asks.
     """
     if not given or all(0 in v.shape for v in given):
         raise ValueError("nothing to train: the model has no trainable variables; build it, or unfreeze a layer")
@@ -77,8 +77,20 @@ def variables(given):
                 "are lost; keep the weights in float32 and compute in bfloat16: "
                 "keras.config.set_dtype_policy('mixed_bfloat16')"
             )
+    several_replicas()
+
+
+def several_replicas():
+    """Refuse the doors of Keras where there are several replicas.
+
+    Raises:
+        ValueError: names the way that there is.
+    """
     if tf.distribute.get_strategy().num_replicas_in_sync > 1:
-        raise ValueError("only one replica is supported; build and train outside of a multi-replica strategy")
+        raise ValueError(
+            "under a strategy with several replicas model.fit and apply_gradients hand out the gradient of one replica "
+            "at a time, and the method needs that of all; use trainloop.TrainLoop(model, optimizer, loss)"
+        )
 
 
 def half_precision(model):
@@ -93,6 +105,20 @@ def half_precision(model):
                 f"layer {layer.name} computes in float16, where gradients below 6e-8 become zero unless the loss is "
                 "scaled, and a scaled loss is not the f that methods compare; use the policy 'mixed_bfloat16', which "
                 "has the range of float32, or 'float32'"
+            )
+
+
+def synchronized_averages(model):
+    """Refuse layers that look at the whole batch by an all-reduce of their own.
+
+    Raises:
+        ValueError: names the first of them.
+    """
+    for layer in (model, *layers_of(model)):
+        if getattr(layer, "synchronized", False):
+            raise ValueError(
+                f"layer {layer.name} has synchronized=True; here replicas meet once per evaluation, so each normalises "
+                "by its part of the batch, and the averages become their mean; use synchronized=False"
             )
 
 

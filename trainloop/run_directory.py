@@ -28,7 +28,7 @@ from trainloop.run_lock import RunLock
 MAY_CHANGE = {
     *("epochs", "steps", "steps_per_call", "on_nonfinite", "f_target", "max_seconds", "max_evaluations"),
     *("checkpoint_steps", "checkpoint_minutes", "keep", "keep_best", "tensorboard"),
-    *("config", "run_dir", "overwrite", "resume", "dry_run", "quiet", "versions"),
+    *("devices", "config", "run_dir", "overwrite", "resume", "dry_run", "quiet", "versions"),
 }
 
 
@@ -135,6 +135,30 @@ class RunDirectory:
 
     def _write(self, config):
         durable.replace_text(self.config, json.dumps({**config, "versions": versions()}, indent=2) + "\n")
+
+
+class UnwrittenDirectory:
+    """The folder of a run for workers that are not the first: they read its checkpoints and write nothing.
+
+    Args:
+        path: the folder that the first worker writes.
+    """
+
+    def __init__(self, path):
+        self.path = pathlib.Path(path)
+        self.metrics, self.checkpoints = self.path / RunDirectory.NAMES[1], self.path / "checkpoints"
+        self.tensorboard = self.path / "tensorboard"
+
+    def begin(self, config):
+        """Nothing."""
+
+    def resume(self, config, restore):
+        """Continue the run that is there, as `RunDirectory.resume` does."""
+        del config
+        return restore(self.checkpoints)
+
+    def release(self):
+        """Nothing."""
 
 
 def fresh_path(*parts):

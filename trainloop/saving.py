@@ -46,6 +46,8 @@ class SaveCheckpoint(Hook):
         >>> result = loop.run((x, y), epochs=5)
     """
 
+    chief_only = True
+
     def __init__(
         self,
         folder: Path,
@@ -68,7 +70,7 @@ class SaveCheckpoint(Hook):
 
     def on_start(self, loop: "TrainLoop") -> None:
         self._loop, self._saved_at = loop, self._clock()
-        self.folder.begin(int(loop.optimizer.iterations))
+        self.folder.begin(int(loop.optimizer.iterations.numpy()))
         loop.resumable().run.feed.arrays()  # what cannot be saved should show now
         steps = self.folder.steps()
         self._saved_step = steps[-1] if steps else None

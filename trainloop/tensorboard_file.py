@@ -45,6 +45,8 @@ class TensorBoardFile(Hook):
         >>> # then: tensorboard --logdir runs
     """
 
+    chief_only = True
+
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self.folder = pathlib.Path(folder)

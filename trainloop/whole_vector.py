@@ -177,7 +177,7 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
             variables: the model's trainable variables.
 
         Raises:
-            ValueError: no variables, a variable with a constraint, more than one replica, or other variables
+            ValueError: no variables, a variable with a constraint, a replica of several asks, or other variables
                 than at the first call.
         """
         variables = list(variables)

@@ -39,6 +39,8 @@ class MetricsFile(Hook):
         5
     """
 
+    chief_only = True
+
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path

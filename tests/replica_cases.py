@@ -1,0 +1,202 @@
+"""Training on two replicas of one process. `test_replicas` runs this in a process that has two devices."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import ROOT, rewrite_graphs
+from networks import crossentropy, stateful_net
+from test_readme import run_blocks
+from training_cases import CASES, CONVEX, data, net, trained
+
+import trainloop as tl
+from trainloop import linalg, replicas
+
+numbers_sent = run_blocks(ROOT / "docs" / "several-devices.md")["numbers_sent"]
+
+processor = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _graphs_as_they_are():
+    rewrite_graphs(False)
+    yield
+    rewrite_graphs(True)
+
+
+@pytest.fixture(scope="module")
+def strategy():
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+def on_two(strategy, make=net, *arguments, **keywords):
+    with strategy.scope():
+        return make(*arguments, **keywords)
+
+
+def average_of(model):
+    """The moving mean of the BatchNormalization."""
+    return next(v.numpy() for v in model.variables if "moving_mean" in v.path)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 1e-6)])
+@pytest.mark.parametrize("name", CASES)
+def test_two_replicas_take_the_steps_of_one(strategy, name, dtype, tolerance):
+    make, batch_size = CASES[name]
+    batches = data(batch_size, dtype)
+    one, losses, _, _ = trained(make(), net(dtype, convex=name in CONVEX), batches)
+    model = on_two(strategy, net, dtype, convex=name in CONVEX)
+    two, losses_of_two, result, loop = trained(make(), model, batches)
+    np.testing.assert_allclose(two, one, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(losses_of_two, losses, rtol=0, atol=tolerance)
+    # One vector for every evaluation, and nothing else.
+    assert loop.replicas.all_reduces == result.evaluations["f"] + result.evaluations.get("Gv", 0)
+    assert loop.replicas.numbers == numbers_sent(len(one), result.evaluations, result.step)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean_with_sample_weight"])
+def test_weights_of_samples_and_microbatches_count_as_on_one(strategy, reduction):
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=reduction)
+    batches, rate = data(50, weighted=True), 0.001 if reduction == "sum" else 0.1
+    arguments = {"loss": loss, "metrics": ["accuracy", keras.metrics.SparseCategoricalCrossentropy(from_logits=True)]}
+    one, losses, result, _ = trained(tl.SimpleGD(rate), net(), batches, 6, **arguments)
+    arguments["microbatch_size"] = 7
+    two, losses_of_two, result_of_two, loop = trained(tl.SimpleGD(rate), on_two(strategy), batches, 6, **arguments)
+    np.testing.assert_allclose(two, one, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(losses_of_two, losses, rtol=1e-14)
+    for name in ("accuracy", "sparse_categorical_crossentropy"):
+        np.testing.assert_allclose(result_of_two.epochs[name], result.epochs[name], rtol=1e-6)
+    assert loop.traces == 1
+
+
+def test_an_evaluation_is_that_of_one(strategy):
+    x, y = data().arrays
+    one = tl.TrainLoop(net(), tl.SimpleGD(0.1), crossentropy(), metrics=["accuracy"])
+    two = tl.TrainLoop(on_two(strategy), tl.SimpleGD(0.1), crossentropy(), metrics=["accuracy"])
+    batches = tl.ArrayData(x, y, 19)
+    assert two.evaluate(batches) == pytest.approx(one.evaluate(batches), rel=1e-13)
+    assert two.evaluate(tf.data.Dataset.from_tensor_slices((x, y)).batch(95)) == pytest.approx(one.evaluate(batches))
+
+
+def test_a_dataset_and_a_loss_function_with_a_mean_of_keras(strategy):
+    def loss_fn(model, batch):
+        return crossentropy()(batch[1], model(batch[0]))
+
+    def run(model):
+        dataset = tf.data.Dataset.from_tensor_slices(data().arrays).batch(19)
+        loop = tl.TrainLoop(model, tl.SimpleGD(0.1), loss_fn=loss_fn)
+        loop.run(dataset, epochs=1)
+        return loop.optimizer._vector.read().numpy()
+
+    np.testing.assert_allclose(run(on_two(strategy)), run(net()), rtol=0, atol=1e-15)
+
+
+def test_batch_normalisation_is_that_of_each_replica(strategy):
+    """f, step and averages by hand, from the two halves of a batch."""
+    model, reference = on_two(strategy, net, normalise=True), net(normalise=True)
+    x, y = data().arrays
+    x, y = x[:10], y[:10]
+    loop = tl.TrainLoop(model, tl.SimpleGD(0.1), crossentropy())
+    with tf.GradientTape() as tape:
+        halves = [crossentropy()(y[half], reference(x[half], training=True)) for half in (slice(0, 5), slice(5, 10))]
+        f = sum(halves) / 2 + sum(reference.losses)
+    gradients = tape.gradient(f, reference.trainable_variables)
+    hidden = reference.layers[0](x).numpy()
+    result = loop.run(tl.ArrayData(x, y, None), steps=1)
+    n, averages = loop.optimizer.layout.size, 2 * hidden.shape[1]
+    assert loop.replicas.numbers == numbers_sent(n, result.evaluations, 1, averages=averages)
+    assert result.history["loss"][0] == pytest.approx(float(f), rel=1e-14)
+    expected = [v.numpy() - 0.1 * g.numpy() for v, g in zip(reference.trainable_variables, gradients, strict=True)]
+    for variable, value in zip(model.trainable_variables, expected, strict=True):
+        np.testing.assert_allclose(variable.numpy(), value, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(average_of(model), 0.01 * hidden.mean(0), rtol=1e-12)
+
+
+def test_an_infinity_on_the_second_replica_alone_is_caught(strategy):
+    x, y = (array.numpy() for array in data().arrays)
+    x[90] = np.inf
+    model = on_two(strategy, stateful_net)
+    loop = tl.TrainLoop(model, tl.Adam(), crossentropy(), metrics=["accuracy"])
+    batches = data(32)
+    batches.shuffle, batches.arrays = False, (tf.constant(x), tf.constant(y))
+    with pytest.raises(tl.TrainingError, match="step 3 failed") as failure:
+        loop.run(batches, epochs=1)
+    assert failure.value.status == tl.Status.NONFINITE_LOSS
+    again = tl.TrainLoop(on_two(strategy, stateful_net), tl.Adam(), crossentropy(), metrics=["accuracy"])
+    again.run(batches, steps=2)
+    for variable, expected in zip(model.variables, again.model.variables, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), expected.numpy())
+
+
+def test_a_checkpoint_is_for_any_number_of_replicas(strategy, tmp_path):
+    def run(model, epochs, folder, restore):
+        hooks = [tl.SaveCheckpoint(tmp_path / folder)]
+        loop = tl.TrainLoop(model, tl.Adam(), crossentropy(), metrics=["accuracy"], hooks=hooks)
+        assert not restore or loop.restore(tmp_path / restore) == 2
+        result = loop.run(data(64), epochs=epochs)
+        return [v.numpy() for v in model.variables], result.epochs["accuracy"][-1]
+
+    whole, accuracy = run(on_two(strategy), 2, "whole", None)
+    run(on_two(strategy), 1, "half", None)
+    assert (tmp_path / "half").exists()
+    for make, tolerance in ((lambda: on_two(strategy), 0), (net, 1e-14)):
+        resumed, there = run(make(), 2, f"from half {tolerance}", "half")
+        assert there == accuracy
+        for a, b in zip(resumed, whole, strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=tolerance)
+
+
+def test_made_and_run_inside_of_the_scope(strategy):
+    expected = trained(tl.Adam(), net(), data(40), 5, metrics=["accuracy"])[0]
+    with strategy.scope():
+        model = net()
+        metric = keras.metrics.SparseCategoricalAccuracy(name="own")
+        loop = tl.TrainLoop(model, tl.Adam(), crossentropy(), metrics=[metric])
+        assert not any(hasattr(v, "distribute_strategy") for v in loop.optimizer._memory.variables.values())
+        result = loop.run(data(40), steps=5, validation_data=data(40))
+    np.testing.assert_allclose(loop.optimizer._vector.read(), expected, rtol=0, atol=1e-14)
+    assert result.epochs["val_own"][-1] > 0
+
+
+def test_a_step_looked_at_is_the_one_that_is_taken(strategy):
+    model = on_two(strategy, stateful_net)
+    loop = tl.TrainLoop(model, tl.SimpleGD(0.1), crossentropy())
+    before = [v.numpy() for v in model.variables]
+    seen = loop.inspect(data(32))
+    for variable, value in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value)
+    loop.run(data(32), steps=1)
+    np.testing.assert_array_equal(loop.optimizer._vector.read(), seen.x_new)
+
+
+def test_a_long_update_compiled_by_xla_is_the_same(strategy, monkeypatch):
+    expected = trained(tl.Adam(), net(), data(40), 5)[0]
+    monkeypatch.setattr(linalg, "VERY_LONG", 10)
+    fused = trained(tl.Adam(), on_two(strategy), data(40), 5)[0]
+    np.testing.assert_allclose(fused, expected, rtol=0, atol=1e-14)
+
+
+def test_what_several_replicas_cannot_do_is_refused(strategy):
+    model = on_two(strategy)
+    for arguments, reason in (({"jit_compile": True}, "all-reduce"), ({"eager": True}, "one device")):
+        with pytest.raises(ValueError, match=reason):
+            tl.TrainLoop(model, tl.SimpleGD(0.1), crossentropy(), **arguments)
+    with strategy.scope():
+        synchronised = keras.Sequential([keras.layers.Input((6,)), keras.layers.BatchNormalization(synchronized=True)])
+        model.compile(optimizer=tl.SimpleGD(0.1), loss=crossentropy())
+    with pytest.raises(ValueError, match="synchronized=False"):
+        tl.TrainLoop(synchronised, tl.SimpleGD(0.1), "mse")
+    with pytest.raises(ValueError, match=r"use trainloop\.TrainLoop"):
+        model.fit(*data().arrays, verbose=0)
+
+
+def test_parts_of_a_batch_differ_by_one_sample_at_most():
+    for count in (2, 3, 5):
+        for samples in (1, 2, 4, 5, 17):
+            parts = [replicas.Share(index, count)(samples) for index in range(count)]
+            covered = [i for begin, end, has_any in parts if has_any for i in range(int(begin), int(end))]
+            assert covered == list(range(samples))
+            sizes = [int(end - begin) * has_any for begin, end, has_any in parts]
+            assert max(sizes) - min(sizes) <= 1
+            assert all(0 <= begin < end <= samples for begin, end, _ in parts)

@@ -1,0 +1,110 @@
+"""f of a model on one batch that is spread over replicas: each takes its part, one all-reduce adds them up.
+
+Every replica is to the batch what a microbatch is (see `model_objective`), so the sums are those of the whole batch:
+
+    f = sum_r share_r compare_r + sum_r (b_r / b) own_r         b_r samples on replica r, b in the whole
+
+What is needed to branch on (f, slopes, norms) is known only after the sum, and then it is the same everywhere. So line
+searches and trust regions take the same turns on all replicas.
+
+The first pass runs without side effects too. The averages of BatchNormalization become the mean over the replicas, each
+with the share of its samples, and counters of metrics the sum; both ride along with the gradient. Dropout seeds advance
+on all replicas alike.
+"""
+
+import functools
+
+import tensorflow as tf
+
+from trainloop import batch_loss
+from trainloop.model_objective import ModelObjective
+from trainloop.objective import Objective
+from trainloop.replicas import Share
+
+
+class ReplicatedObjective(Objective):
+    """A model, a loss and one batch on several replicas.
+
+    Args:
+        replicas: a `Replicas`.
+        model: a built Keras model.
+        loss: a `BatchLoss`.
+        take: the `Batch` of a feed.
+        vector: the `VariableVector` of the model's trainable variables.
+        microbatch_size: at most this many samples at a time on a replica; None for all at once.
+        metrics: a `MetricSet` to count the first pass in; None for no metrics.
+    """
+
+    def __init__(self, replicas, model, loss, take, vector, microbatch_size=None, metrics=None):
+        self._replicas, self._vector, self._metrics = replicas, vector, metrics
+        self._others = list(getattr(model, "non_trainable_variables", ()))
+        self._new = functools.partial(ModelObjective, model, loss, microbatch_size=microbatch_size, vector=vector)
+        whole = take()
+        samples = take.samples()
+
+        def part(index):
+            share = Share(index, replicas.count)
+            batch, has_any = take(share), share(samples)[-1]
+            shares = loss.share(batch, whole, samples), batch_loss.share_of_samples(batch, whole, samples)
+            return batch, [tf.cast(has_any, tf.float64) * tf.cast(s, tf.float64) for s in shares], has_any
+
+        # Once for all evaluations.
+        self._parts, self._frozen = replicas.spread(part), [tf.identity(v) for v in self._others]
+
+    def first_pass(self):
+        """f and its gradient where the variables are, with the side effects of a training pass: f [] and g [n]."""
+        x, moves = self._vector.read(), [v.value.dtype.is_floating for v in self._others]
+
+        def pure_pass(here, share, x):
+            sums, written = here.pure_pass(x, self._metrics)
+            moved = [tf.cast(share, w.dtype) * w for w, floating in zip(written, moves, strict=True) if floating]
+            return (*sums, moved), [w for w, floating in zip(written, moves, strict=True) if not floating]
+
+        (f, g, measured, moved), same = self._sum(pure_pass, x)
+        moved, same = iter(moved), iter(same)
+        for variable, floating in zip(self._others, moves, strict=True):
+            variable.assign(next(moved if floating else same))
+        if self._metrics:
+            self._metrics.add(measured)
+        return f, g
+
+    def inference_pass(self):
+        """f in inference mode, as a float tensor []; metrics are counted."""
+        f, measured = self._sum_of(lambda here, x: here.inference_pass(x, self._metrics), self._vector.read())
+        if self._metrics:
+            self._metrics.add(measured)
+        return f
+
+    def value(self, x):
+        return self._sum_of(ModelObjective.value, x)
+
+    def value_and_grad(self, x):
+        return self._sum_of(ModelObjective.value_and_grad, x)
+
+    def hvp(self, x, v):
+        return self._sum_of(ModelObjective.hvp, x, v)
+
+    def ggnvp(self, x, v):
+        return self._sum_of(ModelObjective.ggnvp, x, v)
+
+    def ggn(self, x):
+        return self._sum_of(ModelObjective.ggn, x)
+
+    def _sum_of(self, derive, *points):
+        return self._sum(lambda here, _, *points: (derive(here, *points), ()), *points)[0]
+
+    def _sum(self, derive, *points):
+        """Sums over the replicas.
+
+        Args:
+            derive: function (`ModelObjective` of a replica's part, b_r / b, *points) -> (tensors to sum, tensors that
+                are the same everywhere).
+            *points: tensors.
+        """
+
+        def one(part, frozen, *points):
+            batch, shares, has_any = part
+            tensors, same = derive(self._new(batch, shares=shares, frozen=frozen), shares[1], *points)
+            return tf.nest.map_structure(lambda t: tf.where(has_any, t, tf.zeros_like(t)), tensors), same
+
+        return self._replicas.sum(one, (self._parts, self._frozen, *points), self._vector.layout.dtype)
