@@ -7,7 +7,7 @@ import tensorflow as tf
 from conftest import ROOT, rewrite_graphs
 from networks import crossentropy, stateful_net
 from test_readme import run_blocks
-from training_cases import CASES, CONVEX, data, net, trained
+from training_cases import CASES, CONVEX, STEPS, data, net, trained
 
 import trainloop as tl
 from trainloop import linalg, replicas
@@ -45,9 +45,9 @@ def average_of(model):
 def test_two_replicas_take_the_steps_of_one(strategy, name, dtype, tolerance):
     make, batch_size = CASES[name]
     batches = data(batch_size, dtype)
-    one, losses, _, _ = trained(make(), net(dtype, convex=name in CONVEX), batches)
+    one, losses, _, _ = trained(make(), net(dtype, convex=name in CONVEX), batches, STEPS.get(name, 50))
     model = on_two(strategy, net, dtype, convex=name in CONVEX)
-    two, losses_of_two, result, loop = trained(make(), model, batches)
+    two, losses_of_two, result, loop = trained(make(), model, batches, STEPS.get(name, 50))
     np.testing.assert_allclose(two, one, rtol=0, atol=tolerance)
     np.testing.assert_allclose(losses_of_two, losses, rtol=0, atol=tolerance)
     # One vector for every evaluation, and nothing else.

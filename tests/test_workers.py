@@ -12,7 +12,8 @@ import pytest
 from conftest import ROOT, rewrite_graphs
 from networks import crossentropy
 from test_readme import run_blocks
-from training_cases import CASES, CONVEX, data, net, trained
+from training_cases import CASES, CONVEX, STEPS, data, net, trained
+from workers_at_work import NAMES
 
 import trainloop as tl
 from trainloop.workers import WorkersError, connect_workers
@@ -35,13 +36,14 @@ def told(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("scenario", "name"),
-    [("two", name) for name in ("simplegd", "testgd dense", "testgd factored", "lbfgs", "newtoncg")]
-    + [("four", "adam")],
+    [("two", name) for name in NAMES[2]] + [("four", name) for name in NAMES[4]],
 )
 def test_workers_take_the_steps_of_one(told, scenario, name):
     make, batch_size = CASES[name]
     rewrite_graphs(False)
-    one, _, result, _ = trained(make(), net(convex=name in CONVEX), data(batch_size), metrics=["accuracy"])
+    one, _, result, _ = trained(
+        make(), net(convex=name in CONVEX), data(batch_size), STEPS.get(name, 50), metrics=["accuracy"]
+    )
     rewrite_graphs(True)
     n, counters = len(one), 6  # of the three kinds of accuracy
     numbers_sent = run_blocks(ROOT / "docs" / "several-devices.md")["numbers_sent"]
@@ -92,7 +94,8 @@ def test_a_run_whose_worker_was_killed_goes_on_with_the_same_bits(told):
 
 
 def test_a_checkpoint_of_two_workers_is_for_one(told):
-    loop = tl.TrainLoop(net(normalise=True), tl.Adam(0.01), crossentropy(), metrics=["accuracy"])
+    method = tl.TestGD(rad=20.0, storage="sharded")
+    loop = tl.TrainLoop(net(normalise=True), method, crossentropy(), metrics=["accuracy"])
     assert loop.restore(told["folder"] / "two" / "checkpoints") == 24
     for variable, there in zip(
         [v for v in loop.model.variables if v.dtype.startswith("float")], told["two"][0]["end"], strict=True

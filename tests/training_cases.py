@@ -23,13 +23,16 @@ def net(dtype="float64", normalise=False, convex=False):
 
 
 # name -> (method, samples per batch of 96); 40 leaves 16 in the last batch, 95 leaves one.
-CONVEX = ("lbfgs",)
+CONVEX = ("lbfgs", "lbfgs sharded")
+STEPS = {"lbfgs sharded": 15}  # at the minimum rounding decides whether a search ends the run
 CASES = {
     "simplegd": (lambda: tl.SimpleGD(0.1), 40),
     "adam": (lambda: tl.Adam(0.01), 95),
     "testgd dense": (lambda: tl.TestGD(rad=20.0, storage="dense"), 33),
     "testgd factored": (lambda: tl.TestGD(rad=20.0, storage="factored"), 32),
+    "testgd sharded": (lambda: tl.TestGD(rad=20.0, storage="sharded"), 33),
     "lbfgs": (lambda: tl.LBFGS(), None),
+    "lbfgs sharded": (lambda: tl.LBFGS(storage="sharded"), None),
     "newtoncg": (lambda: tl.NewtonCG(), None),
     "clipped": (lambda: tl.SimpleGD(0.1, global_clipnorm=0.05), 32),
 }

@@ -19,7 +19,7 @@ import numpy as np
 import training_cases
 from conftest import ROOT
 from networks import crossentropy
-from training_cases import CASES, CONVEX, data, net, trained
+from training_cases import CASES, CONVEX, STEPS, data, net, trained
 
 import trainloop as tl
 
@@ -32,7 +32,7 @@ def equal_runs(told, strategy, folder):
         make, batch_size = CASES[name]
         with strategy.scope():
             model = net(convex=name in CONVEX)
-        weights, _, result, loop = trained(make(), model, data(batch_size), metrics=["accuracy"])
+        weights, _, result, loop = trained(make(), model, data(batch_size), STEPS.get(name, 50), metrics=["accuracy"])
         reduced = loop.replicas.all_reduces, loop.replicas.numbers
         told[name] = {"weights": weights.tolist(), "accuracy": result.epochs["accuracy"][-1:].tolist()}
         told[name] |= {"reduced": reduced, "evaluations": result.evaluations}
@@ -120,7 +120,8 @@ def saved(told, strategy, folder, kill=None):
         hooks.append(Kill(kill))
     with strategy.scope():
         model = net(normalise=True)
-    loop = tl.TrainLoop(model, tl.Adam(0.01), crossentropy(), metrics=["accuracy"], hooks=hooks, steps_per_call=3)
+    method = tl.TestGD(rad=20.0, storage="sharded")
+    loop = tl.TrainLoop(model, method, crossentropy(), metrics=["accuracy"], hooks=hooks, steps_per_call=3)
     told["restored"] = loop.restore(folder / "checkpoints")
     try:
         loop.run(data(40), epochs=8, validation_data=data(96))
@@ -140,7 +141,8 @@ SCENARIOS = (
     ("cut", 2, ["killed"]),
     ("cut", 2, ["saved"]),
 )
-NAMES = {2: ("simplegd", "testgd dense", "testgd factored", "lbfgs", "newtoncg"), 4: ("adam",)}
+NAMES = {2: ("simplegd", "testgd dense", "testgd factored", "testgd sharded", "lbfgs", "lbfgs sharded", "newtoncg")}
+NAMES |= {4: ("adam",)}
 
 
 def work(index, count, parts, folder):

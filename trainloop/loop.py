@@ -24,7 +24,9 @@ What holds at every moment:
 With `eager=True` the same steps run as plain Python; `inspect` computes 1 to 3 without the commit.
 """
 
+import contextlib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -48,6 +50,7 @@ from trainloop.optimizer import GlobalObjectiveOptimizer
 from trainloop.pace import Pace
 from trainloop.replicas import without_strategy
 from trainloop.replicated_objective import ReplicatedObjective
+from trainloop.shards import spread_over
 from trainloop.side_effects import SideEffects
 from trainloop.status import Status, TrainingError
 from trainloop.typing import Data, Loss, LossFn, Path
@@ -123,7 +126,8 @@ class TrainLoop:
             refusals.synchronized_averages(model)
             self._metrics = without_strategy(self._metrics.fresh_copy)
         self._test_metrics = without_strategy(self._metrics.fresh_copy)
-        without_strategy(optimizer.build, model.trainable_variables)
+        with spread_over(self.replicas.strategy) if self.replicas else contextlib.nullcontext():
+            without_strategy(optimizer.build, model.trainable_variables)
         self._vector = VariableVector(model.trainable_variables)
         loop_arguments.check_growth(optimizer, optimizer.grows, self._jit_compile)
         self._evaluations = without_strategy(Evaluations) if isinstance(optimizer, GlobalObjectiveOptimizer) else None
@@ -145,7 +149,7 @@ class TrainLoop:
         self._agreement = Agreement(self._workers, optimizer, self._vector)
 
     @property
-    def is_chief(self):
+    def is_chief(self) -> bool:
         """Whether this is the process that writes files; False for all but one of several workers."""
         return self._workers.index == 0
 
@@ -153,6 +157,13 @@ class TrainLoop:
     def traces(self) -> int:
         """How often a block of steps was traced: once per kind and shape of data, never with `eager`."""
         return self._train.traces
+
+    def chief_says(self, word: Any) -> Any:
+        """What the chief says at this point, JSON-able. All workers have to ask together; one alone hears itself.
+
+        For decisions that depend on a clock, or on files that only the chief has.
+        """
+        return self._workers.exchange({"word": word})[0]["word"]
 
     @property
     def _called(self):

@@ -11,6 +11,7 @@ from trainloop.hooks import Hook, Progress
 from trainloop.monitor import Monitor
 from trainloop.status import Status
 from trainloop.typing import Path
+from trainloop.whole_array import take_part
 
 if TYPE_CHECKING:
     from trainloop.loop import TrainLoop
@@ -46,8 +47,6 @@ class SaveCheckpoint(Hook):
         >>> result = loop.run((x, y), epochs=5)
     """
 
-    chief_only = True
-
     def __init__(
         self,
         folder: Path,
@@ -70,6 +69,8 @@ class SaveCheckpoint(Hook):
 
     def on_start(self, loop: "TrainLoop") -> None:
         self._loop, self._saved_at = loop, self._clock()
+        if not loop.is_chief:
+            return
         self.folder.begin(int(loop.optimizer.iterations.numpy()))
         loop.resumable().run.feed.arrays()  # what cannot be saved should show now
         steps = self.folder.steps()
@@ -81,11 +82,18 @@ class SaveCheckpoint(Hook):
 
     def on_rest(self, progress: Progress, status: Status) -> None:
         is_new = self._better or progress.step != self._saved_step
-        if not status.failed and is_new and self._is_due(progress.step, status):
+        due = not status.failed and is_new and self._is_due(progress.step, status)
+        if self._loop.chief_says(due):
             self.save(progress.step)
 
     def save(self, step: int) -> None:
-        """Write a checkpoint now, in place of one of this step. Only between blocks."""
+        """Write a checkpoint now, in place of one of this step. Only between blocks.
+
+        The chief of several workers writes it; the others help to gather what is spread over all of them.
+        """
+        if not self._loop.is_chief:
+            take_part(self._loop.resumable().variables())
+            return
         best_before = self._best_step
         if self._better:
             self._best_step = step  # before it is written, because it is part of what is
