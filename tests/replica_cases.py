@@ -197,6 +197,6 @@ def test_parts_of_a_batch_differ_by_one_sample_at_most():
             parts = [replicas.Share(index, count)(samples) for index in range(count)]
             covered = [i for begin, end, has_any in parts if has_any for i in range(int(begin), int(end))]
             assert covered == list(range(samples))
-            sizes = [int(end - begin) * has_any for begin, end, has_any in parts]
+            sizes = [int(end - begin) * bool(has_any) for begin, end, has_any in parts]
             assert max(sizes) - min(sizes) <= 1
             assert all(0 <= begin < end <= samples for begin, end, _ in parts)
