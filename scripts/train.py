@@ -214,7 +214,7 @@ def prepare(settings):
     batch_size = None if settings["batch_size"] == "full" else settings["batch_size"]
     batches = tl.ArrayData(data.x_train, data.y_train, batch_size, settings["seed"])
     keras.utils.set_random_seed(settings["seed"])
-    with strategy.scope():
+    with workers.watched(), strategy.scope():
         model = build_model(data.input_shape, data.classes)
     looks = [tl.LayerNorms()] if settings["layer_norms"] else []
     loop = tl.TrainLoop(
@@ -362,6 +362,9 @@ def run_main(command):
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         end(130)
+    except Exception:
+        traceback.print_exc()
+        end(1)
 
 
 def end(code):
