@@ -260,7 +260,7 @@ def prepare(settings, check_facts):
         directory = UnwrittenDirectory(settings["run_dir"])
     cls = plugins.find_optimizer(settings["optimizer"])
     optimizer = plugins.make_optimizer(cls, plugins.parse_options(settings["options"]))
-    with strategy.scope():
+    with workers.watched(), strategy.scope():
         parts = tl.assemble(settings["dataset"], settings["model"], settings["loss"], settings["seed"])
     batch_size = None if settings["batch_size"] == "full" else settings["batch_size"]
     batches = tl.ArrayData(*parts.train, batch_size, settings["seed"])
@@ -401,6 +401,9 @@ def run_main(command):
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         end(130)
+    except Exception:
+        traceback.print_exc()
+        end(1)
 
 
 def end(code):

@@ -27,9 +27,9 @@ def told(tmp_path_factory):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
     found = {"folder": folder}
-    for name in ("two", "four", "cut"):
+    for name, count in {"two": 2, "four": 4, "cut": 2, "silent": 2}.items():
         files = sorted((folder / name).glob("?.json"))
-        assert len(files) == {"two": 2, "four": 4, "cut": 2}[name], done.stderr[-5000:]
+        assert len(files) == count, done.stderr[-5000:]
         found[name] = [json.loads(file.read_text()) for file in files]
     return found
 
@@ -91,6 +91,12 @@ def test_a_run_whose_worker_was_killed_goes_on_with_the_same_bits(told):
     logs = [log_of(told["folder"] / name / "metrics.jsonl") for name in ("two", "cut")]
     assert logs[0] == logs[1]
     assert "another worker has died" in (told["folder"] / "cut" / "lost.txt").read_text()
+
+
+def test_one_that_does_not_answer_is_given_up_after_the_time_out(told):
+    for worker in told["silent"]:
+        assert "does not answer within the time-out" in worker["silent"]
+    assert 2 < told["silent"][0]["seconds"] < 60
 
 
 def test_a_checkpoint_of_two_workers_is_for_one(told):

@@ -10,6 +10,7 @@ import os
 import pathlib
 import signal
 import sys
+import time
 import traceback
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -108,6 +109,24 @@ def rolled_back(told, strategy, folder):
         told["rolled back"] = [loop._nonfinite.rollbacks, error.step, error.status.name]
 
 
+def silent(told, strategy, folder):
+    """Worker 1 is busy with other things for longer than the time-out."""
+
+    class Sleep(tl.Hook):
+        def on_block(self, progress):
+            if progress.step == 2 and told["index"] == 1:
+                time.sleep(3 * TIMEOUT)
+
+    with strategy.scope():
+        model = net(convex=True)
+    loop = tl.TrainLoop(model, tl.SimpleGD(0.1), crossentropy(), hooks=[Sleep()], steps_per_call=1)
+    began = time.monotonic()
+    try:
+        loop.run(data(96), steps=50)
+    except tl.WorkersError as error:
+        told["silent"], told["seconds"] = str(error), time.monotonic() - began
+
+
 class Kill(tl.Hook):
     def __init__(self, when):
         super().__init__()
@@ -134,12 +153,16 @@ def killed(told, strategy, folder):
     saved(told, strategy, folder, kill=10)
 
 
+# Seconds, where it is to be reached.
+TIMEOUT = 3
+
 # What is run one after the other: (folder, number of workers, parts).
 SCENARIOS = (
     ("two", 2, ["equal_runs", "stopped", "mismatched", "drifting", "infinite", "rolled_back", "saved"]),
     ("four", 4, ["equal_runs"]),
     ("cut", 2, ["killed"]),
     ("cut", 2, ["saved"]),
+    ("silent", 2, ["silent"]),
 )
 NAMES = {2: ("simplegd", "testgd dense", "testgd factored", "testgd sharded", "lbfgs", "lbfgs sharded", "newtoncg")}
 NAMES |= {4: ("adam",)}
@@ -149,7 +172,7 @@ def work(index, count, parts, folder):
     keras.config.set_floatx("float64")
     keras.config.set_dtype_policy("float64")
     told = {"index": index, "names": NAMES[count]}
-    strategy = tl.connect_workers(timeout_seconds=20)
+    strategy = tl.connect_workers(timeout_seconds=TIMEOUT if parts == ["silent"] else 20)
     training_cases.faster_tracing()
     for part in parts:
         globals()[part](told, strategy, folder)

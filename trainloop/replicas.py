@@ -5,9 +5,9 @@
 
 Nothing else goes over the wire in a step. `Replicas` is that much of a `tf.distribute` strategy, and counts it.
 
-A batch of b samples is cut into one part per replica, in its order: replica r of R has the samples from ceil(r b / R)
-to ceil((r + 1) b / R). Parts differ by one sample at most. A replica that is left without one computes on the last
-sample of the batch and adds zeros, so that everything stays defined.
+A batch of b samples is cut into one part per replica, in its order: the first b mod R of R replicas have one sample
+more than the others. A replica that is left without one computes on the last sample of the batch and adds zeros, so
+that everything stays defined.
 """
 
 import threading
@@ -94,8 +94,9 @@ class Share:
         self._index, self._count = index, count
 
     def __call__(self, samples):
-        """(begin, end, whether it has any) of so many samples, at least one: int or int32 [], int32 [], bool []."""
-        begin, end = (-(-(self._index + i) * samples // self._count) for i in (0, 1))
+        """(begin int32 [], end int32 [], whether it has any bool []) of so many samples, at least one."""
+        each, rest = samples // self._count, samples % self._count
+        begin, end = (i * each + tf.minimum(i, rest) for i in (self._index, self._index + 1))
         here = tf.minimum(begin, samples - 1)
         return here, tf.maximum(end, here + 1), end > begin
 
