@@ -52,7 +52,7 @@ LAYERS = [
         "memory_plan",
     },
     {"algorithms"},
-    {"checkpoint_folder", "checkpoint", "saving", "monitor", "endings", "nonfinite", "diagnosis"}
+    {"checkpoint_folder", "checkpoint", "saving", "monitor", "endings", "nonfinite", "diagnosis", "nan_in_state"}
     | {"watching", "layer_norms", "inspection", "distributions"}
     | {
         "history",

@@ -12,6 +12,7 @@ from trainloop import (
     LBFGS,
     SAM,
     ArrayData,
+    GlobalVectorOptimizer,
     LevenbergMarquardt,
     MetricsFile,
     Momentum,
@@ -60,6 +61,39 @@ def wide_net():
 
 def make_loop(net=big_net, optimizer=None, loss=None, **options):
     return TrainLoop(net(), optimizer or Momentum(0.01), loss or crossentropy(), metrics=["accuracy"], **options)
+
+
+class Forgets(GlobalVectorOptimizer):
+    """Puts NaN into its state in step 3, and uses it from step 4 on."""
+
+    def __init__(self, learning_rate=0.1, name="forgets", **kwargs):
+        super().__init__(learning_rate, name=name, **kwargs)
+
+    def init_state(self, x):
+        return {"velocity": tf.zeros_like(x), "steps": tf.zeros([], x.dtype)}
+
+    def update(self, x, g, state):
+        broken = tf.where(state["steps"] < 2, g, g * np.nan)
+        return x - self.learning_rate * (g + state["velocity"]), {"velocity": broken, "steps": state["steps"] + 1}
+
+
+@pytest.mark.parametrize("policy", ["stop", "skip"])
+def test_nan_in_the_state_ends_the_run_and_gets_into_no_checkpoint(policy, tmp_path):
+    saver = SaveCheckpoint(tmp_path, every_steps=1)
+    loop = TrainLoop(dense_net(), Forgets(), crossentropy(), hooks=[saver], on_nonfinite=policy)
+    with pytest.raises(TrainingError, match=r"velocity \(53 of 53 numbers\)") as caught:
+        loop.run(ArrayData(*blobs(), 32), steps=20)
+    assert (caught.value.step, caught.value.status) == (3, Status.NONFINITE_STATE)
+    assert saver.folder.steps() == [1, 2]
+
+
+@pytest.mark.parametrize("policy", ["stop", "skip"])
+def test_a_step_that_fails_for_nan_in_the_state_says_so(policy):
+    loop = TrainLoop(dense_net(), Forgets(), crossentropy(), on_nonfinite=policy, steps_per_call=12)
+    with pytest.raises(TrainingError, match=r"velocity \(53 of 53 numbers\)") as caught:
+        loop.run(ArrayData(*blobs(), 8), steps=20)
+    assert (caught.value.step, caught.value.status) == (4, Status.NONFINITE_STEP)
+    assert all(np.all(np.isfinite(v.numpy())) for v in loop.model.variables)
 
 
 @pytest.mark.parametrize("optimizer", [Momentum, LBFGS])

@@ -45,6 +45,7 @@ from trainloop.inspection import Inspection, Inspector
 from trainloop.layout import VariableVector
 from trainloop.metrics import MetricSet
 from trainloop.model_objective import ModelObjective
+from trainloop.nan_in_state import NanInState
 from trainloop.nonfinite import NONFINITE, OnNonfinite
 from trainloop.optimizer import GlobalObjectiveOptimizer
 from trainloop.pace import Pace
@@ -146,6 +147,7 @@ class TrainLoop:
         self._identity = checkpoint.identity(model, optimizer, self._metrics)
         self._run, self._position, self._where, self._stop_reason = None, None, None, None
         self._workers = Workers(self.replicas and self.replicas.strategy)
+        self._nan_in_state = NanInState(optimizer)
         self._agreement = Agreement(self._workers, optimizer, self._vector)
 
     @property
@@ -334,16 +336,19 @@ class TrainLoop:
         wanted = smallest(run.steps_available(), self._pace.limit(), *self._steps_to_hooks(run.step))
         block = self._train(run.feed, wanted)
         self._pace.observe(len(block.rows), block.seconds)
-        back_to = self._nonfinite.roll_back(self, block.status)
+        lost = self._nan_in_state()
+        back_to = self._nonfinite.roll_back(self, Status.NONFINITE_STATE if lost else block.status)
         if back_to is not None:
             back_to.continue_in(run)
             self._agreed_stop(run)
             return
-        block, dropped = self._nonfinite.skip(block, run.step)
+        block, dropped = (block, 0) if lost else self._nonfinite.skip(block, run.step)
         if block.status in NONFINITE:
-            self._where = self._find_nonfinite(run.feed, len(block.rows) - 1)
+            self._where = lost or self._find_nonfinite(run.feed, len(block.rows) - 1)
         epoch_over = run.take(block, wanted, self._columns, dropped)
         run.check_counter(int(self.optimizer.iterations.numpy()))
+        if lost and not run.status.failed:
+            run.status, self._where = Status.NONFINITE_STATE, lost
         progress = run.progress(block.results)
         self._call_hooks(run, progress)
         if epoch_over and not run.status.failed:

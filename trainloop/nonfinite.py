@@ -106,7 +106,11 @@ class OnNonfinite:
         Returns:
             `checkpoint.Position` to continue from, or None.
         """
-        if self.word != "rollback" or status not in NONFINITE or self.rollbacks >= MOST_ROLLBACKS:
+        if (
+            self.word != "rollback"
+            or status not in (*NONFINITE, Status.NONFINITE_STATE)
+            or self.rollbacks >= MOST_ROLLBACKS
+        ):
             return None
         times = self.rollbacks + 1
         position = loop.restore_position(_saver_of(loop.hooks).folder)
