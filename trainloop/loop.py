@@ -23,9 +23,9 @@ What holds at every moment:
 
 With `eager=True` the same steps run as plain Python; `inspect` computes 1 to 3 without the commit.
 
-For a model made under a `tf.distribute` strategy every replica does 2 on its part of the batch, and one all-reduce gives
-f and g to all (replicated_objective.py). Several processes do all of this in step, each with the same arguments and the
-same data; only the first one calls hooks that write. What they have to agree on is in agreement.py.
+For a model made under a `tf.distribute` strategy every replica does 2 on its part of the batch, and one all-reduce
+gives f and g to all (replicated_objective.py). Several processes do all of this in step, each with the same arguments
+and the same data; only the first one calls hooks that write. What they have to agree on is in agreement.py.
 """
 
 import numpy as np
