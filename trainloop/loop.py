@@ -22,6 +22,10 @@ What holds at every moment:
     - Reading a block's log is the only synchronisation with Python, once per block.
 
 With `eager=True` the same steps run as plain Python; `inspect` computes 1 to 3 without the commit.
+
+For a model made under a `tf.distribute` strategy every replica does 2 on its part of the batch, and one all-reduce
+gives f and g to all (replicated_objective.py). Several processes do all of this in step, each with the same arguments
+and the same data; only the first one calls hooks that write. What they have to agree on is in agreement.py.
 """
 
 import contextlib
