@@ -3,6 +3,8 @@
 import doctest
 import functools
 import inspect
+import logging
+import os
 import re
 import typing
 
@@ -116,7 +118,16 @@ class WhereShown(doctest.OutputChecker):
 def names():
     """What the examples take as given: the package, a small model, its loss and a dozen samples."""
     x = np.random.default_rng(0).normal(size=(12, 4)).astype("float32")
-    given = {"keras": keras, "np": np, "tf": tf, "tl": tl, "x": x, "y": np.arange(12, dtype="int32") % 3}
+    given = {
+        "keras": keras,
+        "logging": logging,
+        "os": os,
+        "np": np,
+        "tf": tf,
+        "tl": tl,
+        "x": x,
+        "y": np.arange(12, dtype="int32") % 3,
+    }
     given["model"] = tl.mlp(input_shape=(4,), outputs=3, hidden=(5,))
     given["loss"] = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     return {**{name: getattr(tl, name) for name in tl.__all__}, **given}

@@ -165,9 +165,12 @@ class TrainLoop:
         return self._train.traces
 
     def chief_says(self, word: Any) -> Any:
-        """What the chief says at this point, JSON-able. All workers have to ask together; one alone hears itself.
+        """What the chief says at this point. All workers have to ask together; one alone hears itself.
 
         For decisions that depend on a clock, or on files that only the chief has.
+
+        Args:
+            word: what this worker would say, JSON-able.
         """
         return self._workers.exchange({"word": word})[0]["word"]
 

@@ -106,7 +106,7 @@ class ModelObjective(Objective):
 
         return self._sum_over_parts(gradient_of_part, [[], [self.vector.layout.size]])[0]
 
-    def pure_pass(self, x, metrics=None):
+    def pure_pass(self, x: tf.Tensor, metrics: Any = None) -> tuple:
         """What `first_pass` does, at x and without side effects.
 
         Args:
@@ -130,7 +130,7 @@ class ModelObjective(Objective):
 
         return self._sum_over_parts(pass_of_part, [[], x.shape, [metrics.size if metrics else 0]])
 
-    def inference_pass(self, x, metrics=None):
+    def inference_pass(self, x: tf.Tensor, metrics: Any = None) -> tuple:
         """(f [] at x in inference mode, what the batch adds to the counters of the metrics [k])."""
 
         def pass_of_part(part, frozen):

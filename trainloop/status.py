@@ -71,8 +71,8 @@ _SENTENCES = {
     "or a logarithm at zero in the model, or take smaller steps",
     Status.NONFINITE_STEP: "the method proposed weights that are NaN or infinite; look for a division by zero or "
     "the root of a negative number in it (loop.inspect() shows the step), or take smaller steps",
-    Status.NONFINITE_STATE: "in the last block of steps the method has put NaN into its state, while f and the weights were "
-    "still finite; look for a division by zero in update (loop.inspect() shows what the next step would do)",
+    Status.NONFINITE_STATE: "in the last block of steps the method has put NaN into its state, f and the weights being "
+    "finite; look for a division by zero in update (loop.inspect() shows what the next step would do)",
     Status.MATRIX_NOT_POSITIVE: "rounding has made the shared matrix B indefinite (g'Bg <= 0); use float64, "
     "or restart the method from the weights reached",
     Status.HISTORY_FULL: "the history of a factored matrix has reached its capacity; ask for more, or for another "

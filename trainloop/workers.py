@@ -37,10 +37,17 @@ class WorkersError(RuntimeError):
 
     A process that ends after this in the usual way may wait for others that wait for it: programs should end with
     `os._exit`.
+
+    Example:
+        >>> try:
+        ...     result = TrainLoop(model, Adam(), loss).run((x, y), steps=2)
+        ... except WorkersError as error:
+        ...     logging.error("%s", error)
+        ...     os._exit(1)
     """
 
 
-def connect_workers(timeout_seconds=60):
+def connect_workers(timeout_seconds: float = 60) -> tf.distribute.MultiWorkerMirroredStrategy:
     """Meet the other workers of `TF_CONFIG`. Call it before anything else is done with TensorFlow.
 
     Args:
@@ -53,6 +60,11 @@ def connect_workers(timeout_seconds=60):
     Raises:
         ValueError: there is no `TF_CONFIG`, or something is missing in it.
         WorkersError: a worker cannot be reached.
+
+    Example:
+        >>> if os.environ.get("TF_CONFIG"):
+        ...     with connect_workers().scope():
+        ...         model = lenet5()
     """
     timeout_seconds = checks.real("timeout_seconds", timeout_seconds, above=0)
     addresses, own = _addresses()
