@@ -34,6 +34,7 @@ OUTCOMES = {
     "a-method-with-a-line-search": lambda names: names["result"].history["loss"][-1] < 0.2,
     "a-method-with-a-matrix": lambda names: names["found"].f < 1e-10,
     "from-the-old-keras-api": lambda names: names["g"].shape == (4,),
+    "several-devices": lambda names: names["best_workers"](99, batch=64, bandwidth=0.125e9, **names["plan"]) == 1,
     "shared-matrix": lambda names: names["found"].status.name == "CERTIFIED",
     "using-the-loop-in-research-code": lambda names: abs(names["made"].numpy().mean() - 3) < 0.5,
     "your-first-method": lambda names: names["result"].epochs["val_accuracy"][-1] > 0.6,
