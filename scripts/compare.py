@@ -225,9 +225,11 @@ def report(folder, target):
 
 
 def command_to_continue(out):
+    from trainloop.run_directory import interpreter
+
     given = sys.argv[1:]
     named = any(argument.startswith("--out") for argument in given)
-    return shlex.join(["python", sys.argv[0], *given, *([] if named else ["--out", str(out)])])
+    return shlex.join([interpreter(), sys.argv[0], *given, *([] if named else ["--out", str(out)])])
 
 
 def _safe(text):

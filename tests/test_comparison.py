@@ -323,7 +323,7 @@ def test_a_target_that_not_all_reach_says_how_many(finished):
 def test_curves_are_the_means_of_the_runs(axis, finished):
     figure = curves.draw(outcomes_of(finished), axis)
     loss, *_ = figure.axes
-    assert [axes.get_ylabel() for axes in figure.axes] == ["training loss", "test loss", "test accuracy"]
+    assert [axes.get_ylabel() for axes in figure.axes] == ["training loss", "test loss", "test error (1 - accuracy)"]
     assert figure.axes[-1].get_xlabel() in (
         "epoch",
         "wall-clock time [s]",
@@ -358,6 +358,7 @@ def test_gradient_norms_layer_by_layer(finished):
     values = figure.axes[0].images[0].get_array()
     np.testing.assert_allclose(values[0], np.log10(0.5 / np.arange(1, 7)))
     np.testing.assert_allclose(values[1], [np.nan, *[-1] * 5])
+    np.testing.assert_allclose(curves.layer_limits(outcomes_of(finished)), np.log10([0.5 / 6, 0.5]))
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["dense/kernel", "dense/bias"]
 
 
@@ -388,7 +389,7 @@ def test_a_report_has_the_numbers_of_the_logs(finished):
     text = report(finished)
     headings, adam, lbfgs = cells(text, "results")
     assert adam[0] == "adam"
-    assert adam[headings.index("final loss")] == "0.30 ± 0.07"
+    assert adam[headings.index("final training loss")] == "0.30 ± 0.07"
     assert lbfgs[headings.index("test accuracy")] == "0.95"
     _, *runs = cells(text, "runs")
     assert [row[:2] for row in runs] == [[run.name, "complete"] for run in finished.runs]
@@ -456,7 +457,7 @@ def test_the_table_on_a_terminal_fits_its_width(finished, capsys):
     watching.print_table(console, score.rows(outcomes_of(finished), None))
     printed = capsys.readouterr().out
     assert max(map(len, printed.splitlines())) <= 62
-    assert re.search(r"final loss\s*│\s*0.30 ± 0.07 │\s*0.4 │", printed)
+    assert re.search(r"final training loss\s*│\s*0.30 ± 0.07 │\s*0.4 │", printed)
 
 
 def test_a_live_view_has_a_line_for_all_and_one_for_each_that_goes_on(finished):

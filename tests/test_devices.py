@@ -87,6 +87,7 @@ def test_signals_are_passed_on(tmp_path):
     assert seconds < 100
 
 
+@pytest.mark.thorough
 def test_a_run_of_two_workers_goes_on_with_two_devices(tmp_path):
     folder = str(tmp_path / "run")
     train = ["scripts/train.py", "--model", "softmax_regression", "--optimizer", "simplegd", "--run-dir", folder]

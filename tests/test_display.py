@@ -77,7 +77,7 @@ def test_colours_are_left_out_where_they_are_not_wanted(environment, colours):
     display.on_start(None)
     display.on_block(progress())
     display.on_end(None)
-    assert bool(re.search(r"\x1b\[(\d;)*[34]\d", console.file.getvalue())) is colours
+    assert bool(re.search(r"\x1b\[(\d;)*[349]\d", console.file.getvalue())) is colours
 
 
 @pytest.mark.parametrize(("goes_to_a_file", "name"), [(True, "StringIO"), (False, "FileProxy")])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from trainloop import linalg
 from trainloop.linalg import LONG, VERY_LONG, all_finite, choose_all, clip_norm, fails, lower, norm
 
 TOLERANCE = {"float16": 2e-3, "float32": 5e-7, "float64": 5e-16}
@@ -222,3 +223,21 @@ def test_choose_all_takes_one_side_whatever_the_lengths(condition):
     for call in (choose_all, tf.function(choose_all), tf.function(choose_all, jit_compile=True)):
         for chosen, expected in zip(call(tf.constant(condition), a, b), a if condition else b, strict=True):
             np.testing.assert_array_equal(chosen, expected)
+
+
+def test_rows_are_mapped_one_by_one():
+    rows = np.arange(12.0).reshape(4, 3)
+    mapped = tf.function(lambda m: linalg.map_rows(lambda row: 2 * row[:2], m), autograph=False)
+    np.testing.assert_array_equal(mapped(tf.constant(rows)), 2 * rows[:, :2])
+    assert mapped.get_concrete_function(tf.TensorSpec([4, 3], tf.float64)).output_shapes == tf.TensorShape([4, 2])
+    np.testing.assert_array_equal(linalg.map_rows(tf.reduce_sum, tf.constant(rows)), rows.sum(1))
+
+
+def test_a_function_that_raises_leaves_no_mark_on_tensorflow():
+    def fails(row):
+        raise KeyError("a mistake")
+
+    with pytest.raises(KeyError):
+        tf.function(lambda: linalg.map_rows(fails, tf.eye(2)), autograph=False)()
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():  # raises NotImplementedError after a mark
+        pass

@@ -19,7 +19,7 @@ from keras.optimizers.schedules import ExponentialDecay
 import trainloop as tl
 from trainloop.testing import problems
 
-pytestmark = pytest.mark.usefixtures("no_graph_rewriting")
+pytestmark = [pytest.mark.thorough, pytest.mark.usefixtures("no_graph_rewriting")]
 
 COUNTS = pathlib.Path(__file__).with_name("evaluation_counts.json")
 

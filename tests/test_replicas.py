@@ -3,7 +3,10 @@
 import subprocess
 import sys
 
+import pytest
 from conftest import ROOT
+
+pytestmark = pytest.mark.thorough
 
 
 def test_cases_in_a_process_that_has_two_devices():

@@ -15,7 +15,7 @@ from conftest import ROOT
 from trainloop import TestGD, checkpoint_file, panels
 from trainloop.shards import spread_over
 
-pytestmark = pytest.mark.usefixtures("no_graph_rewriting")
+pytestmark = [pytest.mark.thorough, pytest.mark.usefixtures("no_graph_rewriting")]
 
 CASES = [name for name in vars(sharded_worker) if name.startswith("case_")]
 SECONDS = 300

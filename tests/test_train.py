@@ -139,9 +139,9 @@ def test_an_interrupted_run_is_continued_by_the_same_command(tmp_path):
             break
     begun.send_signal(signal.SIGTERM)
     out, err = begun.communicate(timeout=100)
-    assert (begun.returncode, err) == (143, "")
+    assert (begun.returncode, err) == (143, "SIGTERM: finishing and saving what is at work; once more leaves at once\n")
     last = out.splitlines()[-1]
-    stopped = int(re.match(r"Stopped after step (\d+)\. Continue with: python .*--run-dir a --resume$", last)[1])
+    stopped = int(re.match(r"Stopped after step (\d+)\. Continue with: \S*python\S* .*--run-dir a --resume$", last)[1])
     assert not (tmp_path / "a" / "model.keras").exists()
 
     options[3] = str(stopped // 23 + 3)  # goals are totals, and may change
@@ -216,7 +216,7 @@ def test_a_run_is_repeated_from_its_config(tmp_path, train_here):
 def test_a_dry_run_leaves_no_trace(tmp_path, train_here):
     code, out, err = train_here("--dry-run", "-o", "storage=dense", "--run-dir", "a")
     assert (code, err) == (0, [])
-    assert out[0].startswith("data: digits, 1,437 training and 360 test samples")
+    assert out[0].startswith("data: DataSplit(digits: 1,437 training and 360 test samples")
     assert "steps: 1,150 of 64 samples, 23 in an epoch" in out
     assert list(tmp_path.iterdir()) == []
 

@@ -18,6 +18,8 @@ from workers_at_work import NAMES
 import trainloop as tl
 from trainloop.workers import WorkersError, connect_workers
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory):

@@ -136,7 +136,9 @@ def difference_of_gradients(gradient, x, v):
     unit = v / tf.where(length > 0, length, tf.ones_like(length))
     reach = float(np.finfo(x.dtype.as_numpy_dtype).eps) ** (1 / 3) * tf.maximum(linalg.largest(x), 1)
     # One call of the gradient in a loop of two, so that a network is traced once.
-    ahead, behind = tf.unstack(tf.map_fn(lambda sign: gradient(x + sign * reach * unit), tf.constant([1, -1], x.dtype)))
+    ahead, behind = tf.unstack(
+        linalg.map_rows(lambda sign: gradient(x + sign * reach * unit), tf.constant([1, -1], x.dtype))
+    )
     return (ahead - behind) / (2 * reach) * length
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from trainloop import derivatives
+from trainloop import derivatives, linalg
 from trainloop.objective import Objective
 from trainloop.typing import Evaluated
 
@@ -126,7 +126,7 @@ class LeastSquares(Objective):
 
     def ggn(self, x: tf.Tensor) -> tf.Tensor:
         r = derivatives.Linearised(self._checked_residuals, x)
-        jacobian = tf.map_fn(r.jvp, tf.eye(x.shape[0], dtype=x.dtype))  # J', [n, m]
+        jacobian = linalg.map_rows(r.jvp, tf.eye(x.shape[0], dtype=x.dtype))  # J', [n, m]
         return 2 * tf.linalg.matmul(jacobian, jacobian, transpose_b=True)
 
     def _checked_residuals(self, x):

@@ -144,6 +144,30 @@ def all_finite(v):
     return tf.cond(squares_are, lambda: tf.constant(True), lambda: tf.reduce_all(tf.math.is_finite(v)))
 
 
+def map_rows(function, rows, parallel_iterations=10):
+    """function(row) for each row, stacked.
+
+    What `tf.map_fn` does. That leaves a mark on TensorFlow when the function raises while it is traced, and then no
+    strategy of `tf.distribute` can be entered any more.
+
+    Args:
+        function: of a tensor [...] -> a tensor of the same dtype.
+        rows: [k, ...].
+        parallel_iterations: how many may be computed at the same time.
+    """
+    count, shape = tf.shape(rows)[0], tf.TensorShape(None)
+
+    def one(i, results):
+        nonlocal shape
+        value = function(tf.gather(rows, i))
+        shape = value.shape
+        return i + 1, results.write(i, value)
+
+    start = tf.constant(0), tf.TensorArray(rows.dtype, count)
+    _, results = tf.while_loop(lambda i, _: i < count, one, start, parallel_iterations=parallel_iterations)
+    return tf.ensure_shape(results.stack(), rows.shape[:1].concatenate(shape))
+
+
 def angle(u, v):
     """The angle between u and v [n] in degrees, 0 to 180: []; NaN where one of them is zero or not finite.
 

@@ -25,7 +25,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from trainloop import batch_loss, checks, derivatives
+from trainloop import batch_loss, checks, derivatives, linalg
 from trainloop.layout import VariableVector, pack_gradients
 from trainloop.objective import Objective, symmetric
 from trainloop.typing import Evaluated, Loss, LossFn
@@ -171,7 +171,7 @@ class ModelObjective(Objective):
     def ggn(self, x: tf.Tensor) -> tf.Tensor:
         unit_vectors = tf.eye(x.shape[0], dtype=x.dtype)
         shapes = [unit_vectors.shape]
-        columns = self._sum_stateless(lambda run: (tf.map_fn(self._curvature(run, x), unit_vectors),), shapes)[0]
+        columns = self._sum_stateless(lambda run: (linalg.map_rows(self._curvature(run, x), unit_vectors),), shapes)[0]
         return symmetric(columns)
 
     def _curvature(self, run, x):

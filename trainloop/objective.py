@@ -15,6 +15,7 @@ import abc
 
 import tensorflow as tf
 
+from trainloop import linalg
 from trainloop.typing import Evaluated
 
 
@@ -58,7 +59,7 @@ class Objective(abc.ABC):
 
     def ggn(self, x: tf.Tensor) -> tf.Tensor:
         """G(x) [n, n], for small n: n products."""
-        return symmetric(tf.map_fn(lambda v: self.ggnvp(x, v), tf.eye(x.shape[0], dtype=x.dtype)))
+        return symmetric(linalg.map_rows(lambda v: self.ggnvp(x, v), tf.eye(x.shape[0], dtype=x.dtype)))
 
 
 def symmetric(matrix):

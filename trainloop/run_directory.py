@@ -16,6 +16,7 @@ import pathlib
 import platform
 import shlex
 import shutil
+import sys
 
 import keras
 import numpy as np
@@ -167,6 +168,12 @@ def fresh_path(*parts):
     return f"runs/{datetime.datetime.now():%Y%m%d-%H%M%S}-{named}"
 
 
+def interpreter():
+    """The Python that runs, as somebody in this folder would type it."""
+    here = os.path.relpath(sys.executable)
+    return sys.executable if here.startswith("..") else here
+
+
 def command_to_resume(arguments, path):
     """The command that continues a run in a folder.
 
@@ -176,7 +183,7 @@ def command_to_resume(arguments, path):
     """
     given = [argument for argument in arguments if argument not in ("--resume", "--overwrite")]
     named = any(argument.startswith("--run-dir") for argument in given)
-    return shlex.join(["python", *given, *([] if named else ["--run-dir", str(path)]), "--resume"])
+    return shlex.join([interpreter(), *given, *([] if named else ["--run-dir", str(path)]), "--resume"])
 
 
 def versions():

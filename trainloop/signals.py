@@ -7,6 +7,7 @@ for signals too, by the file descriptor that Python writes their numbers to; it 
 import os
 import signal
 import socket
+import sys
 import threading
 
 _HEARD = (signal.SIGINT, signal.SIGTERM)
@@ -62,4 +63,6 @@ class StopOnSignals:
             os.write(2, b"Left at once; the last checkpoint is as it was.\n")
             os._exit(128 + number)
         self.received = number
+        sys.stderr.write(f"{_NAMES[number]}: finishing and saving what is at work; once more leaves at once\n")
+        sys.stderr.flush()
         self._stop(f"{_NAMES[number]} was received")

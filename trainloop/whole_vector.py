@@ -232,14 +232,15 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
         """From f and g to the next committed point. Both doors end here."""
         old = self._read_state()
         proposed, grad_norm, evaluated = self._propose(f, g, objective, old)
-        logs = {"loss": f, "grad_norm": grad_norm, **states.scalars(proposed.state)}
         watched = watch(proposed) if watch else {}
         known = () if evaluated is None else (f, g)
         here, there = (proposed.x, *known), (proposed.x_new, *(evaluated or ()))
         # Who watches may read what is stored, and a buffer that is being read is copied instead of written in place.
         with tf.control_dependencies(list(watched.values())):
             evaluated = self._commit(proposed.status, here, there, old, proposed.state) or None
-        return StepResult(proposed.status, {**logs, **watched}, evaluated)
+        # After the commit: what a stored value tells of itself is then what it is after the step.
+        logs = {"loss": f, "grad_norm": grad_norm, **states.scalars(proposed.state), **watched}
+        return StepResult(proposed.status, logs, evaluated)
 
     @tf.autograph.experimental.do_not_convert
     def _propose(self, f, g, objective, old):

@@ -41,7 +41,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainloop import checks
+from trainloop import checks, linalg
 from trainloop.cmaes_strategy import Strategy
 from trainloop.objective import Objective, symmetric
 from trainloop.optimizer import GlobalObjectiveOptimizer
@@ -186,7 +186,7 @@ def _ranked(objective, x, sigma, z, y):
         finite = tf.math.is_finite(f) & tf.reduce_all(tf.math.is_finite(point))
         return tf.where(finite, f, tf.constant(math.inf, f.dtype))
 
-    values = tf.map_fn(value, y, parallel_iterations=1)
+    values = linalg.map_rows(value, y, parallel_iterations=1)
     order = tf.argsort(values, stable=True)
     values, z, y = (tf.gather(rows, order) for rows in (values, z, y))
     finite = tf.math.is_finite(values)[:, None]

@@ -1,5 +1,7 @@
 """Figures of a comparison: curves over epochs, time and evaluations, and gradient norms layer by layer."""
 
+import textwrap
+
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
@@ -47,11 +49,12 @@ def draw(outcomes, axis):
     rows = np.atleast_1d(figure.subplots(len(panels), 1, sharex=True))
     for axes, (name, heading) in zip(rows, panels, strict=True):
         for i, (method, group) in enumerate(groups.items()):
-            _curve(axes, method, [(where(o), o.log.epochs[name]) for o in group if name in o.log.epochs], style(i))
+            _curve(axes, method, [(where(o), _shown(o, name)) for o in group if name in o.log.epochs], style(i))
         axes.set_ylabel(heading)
         axes.grid(alpha=0.3)
-        if "loss" in name:
+        if "loss" in name or "accuracy" in name:
             axes.set_yscale("log")
+        if "loss" in name:
             _cut_off(axes, [outcome.log.epochs[name] for group in groups.values() for outcome in group])
     rows[-1].set_xlabel(label)
     ends = [where(outcome)[-1] for group in groups.values() for outcome in group]
@@ -69,38 +72,53 @@ def style(i):
     return {"color": COLOURS[i % len(COLOURS)], "linestyle": _DASHES[i // len(COLOURS) % len(_DASHES)]}
 
 
-def draw_layers(outcome):
+def layer_limits(outcomes):
+    """The smallest and largest logarithm of a gradient norm in several runs, so that their colours mean the same."""
+    logs = [_layer_logs(outcome)[1] for outcome in outcomes]
+    known = np.concatenate([rows[np.isfinite(rows)] for rows in logs] or [np.zeros(0)])
+    return (known.min(), known.max()) if known.size else (None, None)
+
+
+def draw_layers(outcome, limits=(None, None)):
     """Gradient norms of one run: variables from the input to the output downwards, steps to the right.
 
     Args:
         outcome: an `Outcome` whose history has columns `norm/g/<variable>`.
+        limits: of the colours, see `layer_limits`.
 
     Returns:
         `Picture`, or None where there are no such columns.
     """
-    history, prefix = outcome.log.history, "norm/g/"
-    names = [name for name in history if name.startswith(prefix)]
+    names, logs = _layer_logs(outcome)
     if not names:
         return None
-    with np.errstate(divide="ignore"):
-        logs = np.log10([history[name] for name in names])
-    logs[~np.isfinite(logs)] = np.nan
-    logs = _binned(logs)
     figure = Picture(figsize=(4.8, 1.3 + 0.21 * len(names)), layout="constrained")
-    figure.suptitle(outcome.run.name)
+    figure.suptitle(textwrap.fill(outcome.run.name, 48, break_on_hyphens=False), fontsize="medium")
     axes = figure.subplots()
-    steps = history["step"]
+    steps = outcome.log.history["step"]
     image = axes.imshow(
         logs,
         aspect="auto",
         cmap="cividis",
         interpolation="nearest",
+        vmin=limits[0],
+        vmax=limits[1],
         extent=(steps[0] - 0.5, steps[-1] + 0.5, len(names), 0),
     )
-    axes.set_yticks(np.arange(len(names)) + 0.5, [name.removeprefix(prefix) for name in names], fontsize="small")
+    axes.set_yticks(np.arange(len(names)) + 0.5, names, fontsize="small")
     axes.set_xlabel("step")
     figure.colorbar(image, ax=axes, label="log10 of the gradient's norm")
     return figure
+
+
+def _layer_logs(outcome):
+    """Names of variables, and [variables, stretches of steps]: the logarithms of their gradients' norms."""
+    history, prefix = outcome.log.history, "norm/g/"
+    columns = [name for name in history if name.startswith(prefix)]
+    with np.errstate(divide="ignore"):
+        logs = np.log10(np.array([history[name] for name in columns]).reshape(len(columns), -1))
+    logs[~np.isfinite(logs)] = np.nan
+    return [name.removeprefix(prefix) for name in columns], _binned(logs)
 
 
 def _binned(rows, most=240):
@@ -129,7 +147,19 @@ def _panels(groups):
     """(name in the epochs' summaries, label of the y axis)."""
     seen = dict.fromkeys(name for group in groups.values() for outcome in group for name in outcome.log.epochs)
     tests = [name for name in seen if name.startswith("val_")]
-    return [("loss", "training loss"), *((name, f"test {name.removeprefix('val_')}") for name in tests)]
+    return [("loss", "training loss"), *((name, _label(name)) for name in tests)]
+
+
+def _label(name):
+    return f"test {name.removeprefix('val_')}".replace("accuracy", "error (1 - accuracy)")
+
+
+def _shown(outcome, name):
+    """Errors instead of accuracies: of 0.91 and 0.97 the one has three times as many. What is 0 leaves a gap."""
+    values = outcome.log.epochs[name]
+    if "accuracy" not in name:
+        return values
+    return np.where(values < 1, 1 - values, np.nan)
 
 
 def _cut_off(axes, losses):

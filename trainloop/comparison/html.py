@@ -1,8 +1,10 @@
 """Pages that need nothing else, neither other files nor a network."""
 
 import base64
+import re
 
 import jinja2
+import markupsafe
 
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("trainloop.comparison", "."),
@@ -11,6 +13,14 @@ _TEMPLATES = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+
+
+def _breakable(text):
+    """A name whose lines may break behind its separators."""
+    return markupsafe.Markup(re.sub("(:|,|=)", r"\1<wbr>", str(markupsafe.escape(text))))
+
+
+_TEMPLATES.filters["breakable"] = _breakable
 
 
 def render(template, **values):

@@ -31,7 +31,8 @@ def write(comparison, outcomes, target=None):
     page = render(
         "networks",
         title=_title(comparison),
-        common=" ".join(comparison.common),
+        common=" ".join(word for word in comparison.common if word != "--layer-norms"),
+        seeds=len(comparison.seeds),
         complete=sum(outcome.state == COMPLETE for outcome in outcomes),
         total=len(outcomes),
         failures=[outcome for outcome in outcomes if outcome.state == FAILED],
@@ -42,7 +43,7 @@ def write(comparison, outcomes, target=None):
         rows=[(row, [score.in_words(row, column) for column in columns]) for row in found],
         styles=[curves.style(i) for i in range(len(found))],
         figures=images(figures),
-        layers=images({o.run.name: curves.draw_layers(o) for o in _first_of_each(outcomes)}),
+        layers=images(_layers(outcomes)),
         runs=[(outcome, score.numbers(outcome, target)) for outcome in outcomes],
         configurations=_configurations(outcomes),
         root=comparison.path,
@@ -57,13 +58,19 @@ def _title(comparison):
     return f"{words.get('model', 'networks')} on {words.get('dataset', 'data')}"
 
 
+def _layers(outcomes):
+    first = _first_of_each(outcomes)
+    limits = curves.layer_limits(first)
+    return {outcome.run.name: curves.draw_layers(outcome, limits) for outcome in first}
+
+
 def _first_of_each(outcomes):
     """The first run of every method that has steps."""
     first = {}
     for outcome in outcomes:
         if outcome.log.history:
             first.setdefault(outcome.run.entrant.label, outcome)
-    return first.values()
+    return list(first.values())
 
 
 def _configurations(outcomes):

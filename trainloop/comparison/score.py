@@ -10,8 +10,8 @@ from trainloop.monitor import Monitor
 
 # key -> (heading, what it means)
 COLUMNS = {
-    "best_loss": ("best loss", "smallest mean training loss of an epoch"),
-    "final_loss": ("final loss", "mean training loss of the last epoch"),
+    "best_loss": ("best training loss", "smallest mean training loss of an epoch"),
+    "final_loss": ("final training loss", "mean training loss of the last epoch"),
     "seconds": ("seconds", "wall clock of the run, compilation and validation included"),
     "evaluations": ("evaluations", "of the loss on a batch; curvature products count as one each"),
     "passes": ("passes", "evaluations times samples in the batch, over the training set"),
