@@ -13,7 +13,7 @@ from conftest import ROOT, rewrite_graphs
 from networks import crossentropy
 from test_readme import run_blocks
 from training_cases import CASES, CONVEX, STEPS, data, net, trained
-from workers_at_work import NAMES
+from workers_at_work import EQUAL
 
 import trainloop as tl
 from trainloop.workers import WorkersError, connect_workers
@@ -38,7 +38,7 @@ def told(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("scenario", "name"),
-    [("two", name) for name in NAMES[2]] + [("four", name) for name in NAMES[4]],
+    [(scenario, name) for scenario in ("two", "four") for name in EQUAL],
 )
 def test_workers_take_the_steps_of_one(told, scenario, name):
     make, batch_size = CASES[name]

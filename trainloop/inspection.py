@@ -32,7 +32,7 @@ class Inspection:
         g: [n], the gradient there as `update` gets it, that is after `global_clipnorm`.
         x_new: [n], the weights that the method proposes.
         state: the vectors of length n among the new state, by path.
-        scalars: its scalars by path, as they are logged.
+        scalars: its scalars by path, as they are logged. What a matrix tells of itself is known only after a step.
         status: a `Status`. A negative one means that the step would not be taken.
 
     Example:
@@ -169,7 +169,8 @@ class Inspector:
         # As in the loop the batch is taken inside of compiled code, so that the same graph gives the same bits.
         step = self._propose(kind.batch(source, 0)[1])
         numbers = {"f": step.f, "x": step.x, "g": step.g, "x_new": step.x_new, "status": step.status}
-        return {**numbers, "state": step.state_vectors(), "scalars": states.scalars(step.state)}
+        scalars = {path: leaf for path, leaf in states.scalars(step.state).items() if path in step.state}
+        return {**numbers, "state": step.state_vectors(), "scalars": scalars}
 
 
 def _as_inspection(layout, arrays):
