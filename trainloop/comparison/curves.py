@@ -3,7 +3,7 @@
 import textwrap
 
 import numpy as np
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from trainloop.picture import COLOURS, Picture
 
@@ -60,6 +60,9 @@ def draw(outcomes, axis):
     ends = [where(outcome)[-1] for group in groups.values() for outcome in group]
     if axis != "epochs" and max(ends) > _LONG * min(ends):
         rows[-1].set_xscale("log")
+        rows[-1].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        rows[-1].xaxis.set_major_formatter("{x:g}")
+        rows[-1].xaxis.set_minor_formatter("")
     else:
         rows[-1].xaxis.set_major_locator(MaxNLocator(6, integer=axis == "epochs"))
     handles, labels = rows[0].get_legend_handles_labels()
