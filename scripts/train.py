@@ -243,7 +243,6 @@ def prepare(settings, check_facts):
     import trainloop as tl
     from trainloop import dry_run, plugins, run_config
     from trainloop.devices import choose_strategy
-    from trainloop.run_directory import RunDirectory, UnwrittenDirectory
     from trainloop.workers import Workers
 
     if settings["resume"] and (settings["overwrite"] or settings["run_dir"] is None):
@@ -254,10 +253,7 @@ def prepare(settings, check_facts):
     if settings["deterministic"]:
         tf.config.experimental.enable_op_determinism()
     settings = with_defaults(settings)
-    if workers.index == 0:
-        directory = RunDirectory(settings["run_dir"], settings["overwrite"], settings["resume"])
-    else:
-        directory = UnwrittenDirectory(settings["run_dir"])
+    directory = choose_directory(settings, workers)
     cls = plugins.find_optimizer(settings["optimizer"])
     optimizer = plugins.make_optimizer(cls, plugins.parse_options(settings["options"]))
     with workers.watched(), strategy.scope():
@@ -268,21 +264,11 @@ def prepare(settings, check_facts):
     check_facts(facts)
     hooks = make_hooks(settings, directory)
     if settings["dry_run"]:
+        if workers.index > 0:  # one description is enough
+            return lambda: None
         text = dry_run.describe(parts.data, batches, parts.model, optimizer, settings, directory, facts)
         return lambda: click.echo(text)
-    loop = tl.TrainLoop(
-        parts.model,
-        optimizer,
-        parts.loss,
-        loss_fn=parts.loss_fn,
-        metrics=parts.metrics,
-        hooks=hooks,
-        jit_compile=settings["jit"],
-        eager=settings["eager"],
-        steps_per_call=settings["steps_per_call"],
-        microbatch_size=settings["microbatch"],
-        on_nonfinite=settings["on_nonfinite"],
-    )
+    loop = make_loop(settings, parts, optimizer, hooks)
     step = None
     if settings["resume"]:
         step = directory.resume({**settings, **facts}, loop.restore)
@@ -296,6 +282,33 @@ def prepare(settings, check_facts):
             directory.release()
 
     return run
+
+
+def choose_directory(settings, workers):
+    """The folder of the run; of several workers only the first one writes there."""
+    from trainloop.run_directory import RunDirectory, UnwrittenDirectory
+
+    if workers.index > 0:
+        return UnwrittenDirectory(settings["run_dir"])
+    return RunDirectory(settings["run_dir"], settings["overwrite"], settings["resume"])
+
+
+def make_loop(settings, parts, optimizer, hooks):
+    import trainloop as tl
+
+    return tl.TrainLoop(
+        parts.model,
+        optimizer,
+        parts.loss,
+        loss_fn=parts.loss_fn,
+        metrics=parts.metrics,
+        hooks=hooks,
+        jit_compile=settings["jit"],
+        eager=settings["eager"],
+        steps_per_call=settings["steps_per_call"],
+        microbatch_size=settings["microbatch"],
+        on_nonfinite=settings["on_nonfinite"],
+    )
 
 
 def make_hooks(settings, directory):
@@ -367,6 +380,8 @@ def do_run(settings, directory, loop, batches, test, resumed_at):
     if signals.received and failure is None:
         tell(f"Stopped after step {result.step}. Continue with: {command_to_resume(sys.argv, directory.path)}")
         sys.exit(signals.exit_code)
+    if loop.optimizer.best_point() is not None:
+        loop.optimizer.restore_best()  # by all workers, which measure it together below
     if loop.is_chief:
         write_results(directory, loop, result, title, resumed=resumed_at is not None)
     if failure is not None:

@@ -77,8 +77,7 @@ class OnNonfinite:
                 raise ValueError("on_nonfinite='rollback' needs checkpoints to go back to; add the hook SaveCheckpoint")
             if not continued:
                 self.rollbacks = 0
-                if loop.is_chief:
-                    saver.save(step)
+                saver.save(step)  # by all workers: what is spread over them has to be gathered
 
     def skip(self, block, step):
         """What to take of a block: (the block, how many batches at its end are left out).

@@ -6,7 +6,7 @@ from trainloop.run_log import read_run_log
 
 
 def write_results(directory, loop, result, title, resumed):
-    """The curves and the model, with the best weights where the method keeps them.
+    """The curves, and the model as it is.
 
     Args:
         directory: a `RunDirectory` whose metrics file is complete.
@@ -19,6 +19,4 @@ def write_results(directory, loop, result, title, resumed):
         log = read_run_log(directory.metrics)
         result = dataclasses.replace(result, history=log.history, epochs=log.epochs)
     result.plot(directory.curves, title)
-    if loop.optimizer.best_point() is not None:
-        loop.optimizer.restore_best()
     loop.model.save(directory.model)
