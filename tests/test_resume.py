@@ -152,6 +152,21 @@ def test_the_batches_behind_every_cut_are_those_without_it(data):
         assert [batch for _, batch in batches_of(feed, 14 - i)] == everything[i:]
 
 
+def test_epochs_have_the_orders_of_plain_passes_however_late_a_pass_ends():
+    def slow_to_say_no(_):
+        return tf.while_loop(lambda i: i < 10_000, lambda i: (i + 1,), [0])[0] < 0
+
+    nothing_more = tf.data.Dataset.range(1).filter(slow_to_say_no)
+
+    def data():
+        samples = tf.data.Dataset.range(24).shuffle(24, seed=3).concatenate(nothing_more).repeat(2)
+        return samples.batch(6).apply(tf.data.experimental.assert_cardinality(8))
+
+    passes = data()
+    plain = [batch.numpy().tolist() for _ in range(3) for batch in passes]
+    assert [batch for _, batch in batches_of(DatasetFeed(data()), 24)] == plain
+
+
 def test_a_repeated_dataset_resumes_in_the_midst_of_a_repetition(tmp_path):
     run = {"epochs": None, "steps": 13, "validation_data": None}
     whole, _, resumed, _ = cut_and_resumed(tmp_path, lambda: shuffled().repeat(), 7, run, net=dense_net)

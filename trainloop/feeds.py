@@ -205,6 +205,8 @@ class DatasetFeed:
             return False
         if self.index == 0:
             raise ValueError("the dataset has no batches; check its filters, take() and batch(drop_remainder=True)")
+        # A `repeat` draws once more when it comes to its end: not before or after the next epoch has drawn, by chance.
+        next(self._iterator, None)
         self.epoch, self.index, self._iterator = self.epoch + 1, 0, None
         return True
 
@@ -237,7 +239,9 @@ class DatasetFeed:
 
     def go_to(self, epoch, index, arrays):
         """Continue with batch `index` of an epoch, from what `arrays` returned. Takes the batches before it again."""
-        self.epoch, self.index, self._iterator, self._held = epoch, index, iter(self.dataset), None
+        self.epoch, self.index, self._held = epoch, index, None
+        self._iterator = None  # gone before the next one comes: it may be reading ahead, and draws from what they share
+        self._iterator = iter(self.dataset)
         iterator_state.load(self._iterator, arrays)
         self._beginning, self._asked = arrays, True
         for _ in range(index):
