@@ -9,99 +9,47 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "trainloop"
 
+
+def names(text):
+    return set(text.split())
+
+
 # Who may import whom: modules only from lower layers, or from their own where no circle arises.
 LAYERS = [
-    {"status", "storage_choice", "checks", "array_checks", "durable", "run_lock", "signals", "xla"}
-    | {"json_values", "peak_memory", "picture", "eagerly"},
-    {"checkpoint_file", "iterator_state", "random_state", "side_effects"}
-    | {"data", "data_split", "datasets", "data_files", "tables", "sequences"}
-    | {"layout", "linalg", "models", "derivatives", "stored", "typing", "unmade"},
-    {
-        "row_writing",
-        "shards",
-        "whole_array",
-        "spread_rows",
-        "panels",
-        "rank_one_sum",
-        "dilation_product",
-        "matrix_change",
-        "matrix_storage",
-        "stored_sum",
-        "stored_product",
-        "history_storage",
-        "matrix_conversion",
-        "shared_matrix",
-    }
-    | {"vector_ring", "feeds"},
-    {"batch_loss", "objective", "function_objective", "model_objective", "evaluations"}
-    | {"replicas", "replicated_objective"},
-    {"line", "interpolation", "backtracking", "more_thuente", "secant2", "linesearch", "trust_region"}
-    | {"cmaes_strategy"},
-    {
-        "state",
-        "refusals",
-        "fusion",
-        "saved_variables",
-        "whole_vector",
-        "proposed_step",
-        "optimizer",
-        "wrapper",
-        "metrics",
-        "reconstruction",
-        "memory",
-        "memory_plan",
-    },
-    {"algorithms"},
-    {"checkpoint_folder", "checkpoint", "saving", "monitor", "endings", "nonfinite", "diagnosis", "nan_in_state"}
-    | {"watching", "layer_norms", "inspection", "distributions"}
-    | {
-        "history",
-        "hooks",
-        "workers",
-        "agreement",
-        "pace",
-        "engine",
-        "bookkeeping",
-        "loop",
-        "loop_arguments",
-        "writers",
-        "tensorboard_file",
-        "display",
-        "live_view",
-        "report",
-        "results",
-        "run_directory",
-        "run_log",
-    }
-    | {"minimize", "stopping", "loop_arguments"},
-    {"user_code", "plugins", "assembly", "run_config", "dry_run", "testing", "comparison", "devices", "__init__"},
+    # what knows nothing of vectors
+    names("status checks array_checks durable run_lock signals xla eagerly json_values peak_memory picture")
+    | names("storage_choice"),
+    # vectors, derivatives, data
+    names("layout linalg derivatives stored typing unmade models data data_split datasets data_files tables")
+    | names("sequences checkpoint_file iterator_state random_state side_effects feeds"),
+    # the shared matrix
+    names("shared_matrix matrix_change matrix_storage matrix_conversion panels stored_sum stored_product")
+    | names("rank_one_sum dilation_product history_storage vector_ring row_writing shards spread_rows whole_array"),
+    # objectives
+    names("objective function_objective model_objective batch_loss evaluations replicas replicated_objective"),
+    # parts of methods
+    names("linesearch line interpolation backtracking more_thuente secant2 trust_region cmaes_strategy"),
+    # the contract
+    names("optimizer whole_vector state refusals fusion saved_variables proposed_step wrapper memory memory_plan")
+    | names("metrics reconstruction"),
+    names("algorithms"),
+    # runs, which know the contract and never a method
+    names("loop steps engine bookkeeping pace loop_arguments hooks watching layer_norms inspection distributions")
+    | names("history nonfinite nan_in_state diagnosis endings monitor checkpoint checkpoint_folder saving workers")
+    | names("agreement writers tensorboard_file display live_view report results run_directory run_log minimize")
+    | names("stopping"),
+    # everything
+    names("user_code plugins assembly run_config dry_run testing comparison devices __init__"),
 ]
-LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}
 METHODS = LEVEL["algorithms"]
 
-# The only places that write variables.
-WRITERS = {
-    "layout",
-    "row_writing",
-    "whole_array",
-    "spread_rows",
-    "panels",
-    "rank_one_sum",
-    "dilation_product",
-    "matrix_storage",
-    "stored_sum",
-    "stored_product",
-    "history_storage",
-    "memory",
-    "whole_vector",
-    "saved_variables",
-    "evaluations",
-    "checkpoint",
-    "side_effects",
-}
-WRITERS |= {"replicas", "replicated_objective", "metrics"}
-WRITERS |= {"minimize"}  # f and g where x is, beside the vector
-WRITERS |= {"testing"}  # resets what it puts to the test
+# The only places that write variables. `minimize` holds f and g beside the vector, `testing` resets what it tests.
+WRITERS = (
+    names("layout row_writing whole_array spread_rows panels rank_one_sum dilation_product matrix_storage stored_sum")
+    | names("stored_product history_storage memory whole_vector saved_variables evaluations checkpoint side_effects")
+    | names("replicas replicated_objective metrics minimize testing")
+)
 
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
@@ -141,8 +89,8 @@ def test_source(path):
 def test_methods_do_not_know_each_other():
     for path in (PACKAGE / "algorithms").glob("*.py"):
         if path.name != "__init__.py":
-            names = list(imported(ast.parse(path.read_text(encoding="utf-8"))))
-            assert not [name for name in names if name.startswith("trainloop.algorithms")], path.name
+            found = imported(ast.parse(path.read_text(encoding="utf-8")))
+            assert not [name for name in found if name.startswith("trainloop.algorithms")], path.name
 
 
 def test_importing_needs_nothing_that_only_some_commands_need():

@@ -1,31 +1,27 @@
 """The training loop: K steps in one compiled call, hooks in between.
 
-Inside a block, for every step, in this order (`TrainLoop._train_step`):
+A block, in this order (`TrainLoop._one_block`):
 
-    1  take the next batch                                                       feeds.py
-    2  first pass: f, every gradient laid end to end into g, and metrics         model_objective.py, layout.py
-    3  finite check, clip, the method's update, finite check, commit             whole_vector.py
-    4  one row of the log: loss, gradient norm, every scalar of the state, what hooks watch (before the
-       commit), and for methods that evaluate the objective themselves, the
-       evaluations so far by kind                                                watching.py, evaluations.py
+    1  how many steps: to the next hook, to the end of the epoch, or for half a second    hooks.py, feeds.py, pace.py
+    2  so many steps: batch, f and g, one all-reduce, finite check, clip, update, commit  engine.py, steps.py
+    3  they are accounted for; what failed is decided upon                                bookkeeping.py, nonfinite.py
+    4  hooks, and after an epoch a test on the validation data                            writers.py, saving.py, ...
+    5  several workers agree on whether and how to go on                                  agreement.py
 
 What holds at every moment:
 
     - Logs and metrics of a step describe the weights *before* its update.
     - A failed step writes nothing, neither weights nor averages nor counters; the block ends with it, and then
-        `on_nonfinite` decides (nonfinite.py): `run` raises `TrainingError`, or goes on.
+        `on_nonfinite` decides: `run` raises `TrainingError`, or goes on.
     - Between two blocks, when all hooks have seen the last one, everything that the rest of the run depends on can be
         saved and put back (checkpoint.py).
     - How many steps a block has does not change a single bit of the result.
-    - A block ends at the next hook, at the end of the epoch, or after `steps_per_call` steps, whichever comes
-        first.
     - Reading a block's log is the only synchronisation with Python, once per block.
 
-With `eager=True` the same steps run as plain Python; `inspect` computes 1 to 3 without the commit.
+With `eager=True` the same steps run as plain Python; `inspect` looks at one and does not take it.
 
-For a model made under a `tf.distribute` strategy every replica does 2 on its part of the batch, and one all-reduce
-gives f and g to all (replicated_objective.py). Several processes do all of this in step, each with the same arguments
-and the same data; only the first one calls hooks that write. What they have to agree on is in agreement.py.
+For a model made under a `tf.distribute` strategy the steps are spread over its replicas. Several processes do all of
+this in step, each with the same arguments and the same data; only the first one calls hooks that write.
 """
 
 import contextlib
@@ -34,32 +30,25 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from trainloop import checkpoint, diagnosis, loop_arguments, refusals, replicas
+from trainloop import checkpoint, loop_arguments, refusals, replicas
 from trainloop.agreement import Agreement
 from trainloop.bookkeeping import Bookkeeping, smallest
 from trainloop.checkpoint_folder import CheckpointFolder
 from trainloop.engine import Engine
-from trainloop.evaluations import KINDS, Counted, Evaluations
 from trainloop.feeds import NO_DATA, WithFeed, as_feed
 from trainloop.history import RunResult
 from trainloop.hooks import Hook, end_all
 from trainloop.inspection import Inspection, Inspector
-from trainloop.layout import VariableVector
 from trainloop.metrics import MetricSet
-from trainloop.model_objective import ModelObjective
 from trainloop.nan_in_state import NanInState
 from trainloop.nonfinite import NONFINITE, OnNonfinite
-from trainloop.optimizer import GlobalObjectiveOptimizer
 from trainloop.pace import Pace
 from trainloop.replicas import without_strategy
-from trainloop.replicated_objective import ReplicatedObjective
 from trainloop.shards import spread_over
-from trainloop.side_effects import SideEffects
 from trainloop.status import Status, TrainingError
+from trainloop.steps import Steps
 from trainloop.typing import Data, Loss, LossFn, Path
-from trainloop.watching import Watches
 from trainloop.whole_vector import WholeVectorOptimizer
 from trainloop.workers import Workers
 
@@ -121,8 +110,8 @@ class TrainLoop:
     ) -> None:
         loop_arguments.check_kinds(model, optimizer)
         self.model, self.optimizer, self.hooks = model, optimizer, tuple(hooks)
-        self._batch_loss = loop_arguments.choose_loss(loss, loss_fn, metrics)
-        self._microbatch_size = loop_arguments.check_microbatches(microbatch_size, jit_compile)
+        batch_loss = loop_arguments.choose_loss(loss, loss_fn, metrics)
+        microbatch_size = loop_arguments.check_microbatches(microbatch_size, jit_compile)
         self.replicas = replicas.of(model)
         self._jit_compile, eager = loop_arguments.check_engine(jit_compile, eager, self.replicas)
         # What only the loop needs exists once per process, and not on every replica.
@@ -133,17 +122,22 @@ class TrainLoop:
         self._test_metrics = without_strategy(self._metrics.fresh_copy)
         with spread_over(self.replicas.strategy) if self.replicas else contextlib.nullcontext():
             without_strategy(optimizer.build, model.trainable_variables)
-        self._vector = VariableVector(model.trainable_variables)
         loop_arguments.check_growth(optimizer, optimizer.grows, self._jit_compile)
-        self._evaluations = without_strategy(Evaluations) if isinstance(optimizer, GlobalObjectiveOptimizer) else None
-        self._columns = {"samples": np.dtype("int64"), **optimizer.log_dtypes()}
-        if self._evaluations:
-            self._columns |= {f"evaluations/{kind}": np.dtype("int64") for kind in KINDS}
-        self._watches = Watches(self.hooks, optimizer, self._vector, self._columns, eager)
-        self._columns |= self._watches.columns
-        self._train = Engine(self._train_step, len(self._columns), self._metrics.results, self._jit_compile, eager)
-        self._test = Engine(self._test_step, 2, self._test_metrics.results, eager=eager)
-        self._inspector = Inspector(self._proposed, optimizer.layout, eager)
+        self._steps = Steps(
+            model,
+            optimizer,
+            batch_loss,
+            self._metrics,
+            self._test_metrics,
+            hooks=self.hooks,
+            microbatch_size=microbatch_size,
+            replicas=self.replicas,
+            eager=eager,
+        )
+        width = len(self._steps.columns)
+        self._train = Engine(self._steps.train, width, self._metrics.results, self._jit_compile, eager)
+        self._test = Engine(self._steps.test, 2, self._test_metrics.results, eager=eager)
+        self._inspector = Inspector(self._steps.propose, optimizer.layout, eager)
         self._pace = Pace(steps_per_call, self._train.most_steps)
         self._current, self._inspected = NO_DATA, NO_DATA
         self._nonfinite = OnNonfinite(on_nonfinite, optimizer)
@@ -152,7 +146,7 @@ class TrainLoop:
         self._run, self._position, self._where, self._stop_reason = None, None, None, None
         self._workers = Workers(self.replicas and self.replicas.strategy)
         self._nan_in_state = NanInState(optimizer)
-        self._agreement = Agreement(self._workers, optimizer, self._vector)
+        self._agreement = Agreement(self._workers, optimizer, self._steps.vector)
 
     @property
     def is_chief(self) -> bool:
@@ -201,7 +195,7 @@ class TrainLoop:
                 `result`.
             WorkersError: several workers train together, and one is lost or does something else.
         """
-        counted = self._evaluations and self._evaluations.as_dict()
+        counted = self._steps.evaluations and self._steps.evaluations.as_dict()
         self._current = self._with_feed(data)
         if self._inspected.feed is self._current.feed:
             self._inspected = NO_DATA
@@ -223,7 +217,7 @@ class TrainLoop:
                 while run.status == Status.RUNNING:
                     self._one_block(run, validation_data)
         finally:
-            result = run.result(self._stop_reason, self._evaluations and self._evaluations.as_dict())
+            result = run.result(self._stop_reason, self._steps.evaluations and self._steps.evaluations.as_dict())
             self._run, self._stop_reason = None, None
             end_all(started, result)
         if run.status.failed:
@@ -275,7 +269,7 @@ class TrainLoop:
             model=self.model,
             optimizer=self.optimizer,
             metrics=self._metrics,
-            evaluations=self._evaluations,
+            evaluations=self._steps.evaluations,
             hooks=self._called,
             of=self._identity,
             run=self._run,
@@ -352,7 +346,7 @@ class TrainLoop:
         block, dropped = (block, 0) if lost else self._nonfinite.skip(block, run.step)
         if block.status in NONFINITE:
             self._where = lost or self._find_nonfinite(run.feed, len(block.rows) - 1)
-        epoch_over = run.take(block, wanted, self._columns, dropped)
+        epoch_over = run.take(block, wanted, self._steps.columns, dropped)
         run.check_counter(int(self.optimizer.iterations.numpy()))
         if lost and not run.status.failed:
             run.status, self._where = Status.NONFINITE_STATE, lost
@@ -388,12 +382,7 @@ class TrainLoop:
     def _find_nonfinite(self, feed, i):
         """Where the first number arose in the i-th batch of the last block that is not finite; None if not known."""
         batch = feed.again(i)
-        if batch is None:
-            return None
-        try:
-            return diagnosis.first_nonfinite(self.model, self._batch_loss, batch, self._vector, self._microbatch_size)
-        except tf.errors.OpError:  # such as too little memory outside of compiled code: the failure itself comes first
-            return None
+        return None if batch is None else self._steps.first_nonfinite(batch)
 
     def _steps_to_hooks(self, step):
         return [hook.every_steps - step % hook.every_steps for hook in self.hooks if hook.every_steps]
@@ -402,54 +391,3 @@ class TrainLoop:
         """Data with the feed they had in the last run or inspection when they are the same objects."""
         known = [pair for pair in (self._current, self._inspected) if pair.is_of(data)]
         return known[0] if known else WithFeed(data, as_feed(data, static=self._jit_compile))
-
-    # ---- compiled ----
-
-    def _objective(self, take, metrics=None):
-        if self.replicas:
-            return ReplicatedObjective(
-                self.replicas, self.model, self._batch_loss, take, self._vector, self._microbatch_size, metrics
-            )
-        observe = (lambda part, predictions: metrics.update(part[1], predictions)) if metrics else None
-        return ModelObjective(
-            self.model,
-            self._batch_loss,
-            take(),
-            microbatch_size=self._microbatch_size,
-            vector=self._vector,
-            observe=observe,
-        )
-
-    def _train_step(self, take):
-        effects = SideEffects([*getattr(self.model, "non_trainable_variables", ()), *self._metrics.variables])
-        objective = self._objective(take, self._metrics)
-        if self._evaluations:
-            objective = Counted(objective, self._evaluations)
-        status, logs, _ = self.optimizer.step(objective, watch=self._watches or None)
-        effects.undo_where(status < 0)
-        logs = {"samples": take.samples(), **logs}
-        if self._evaluations:
-            logs |= {f"evaluations/{kind}": count for kind, count in self._evaluations.read().items()}
-        return status, tf.stack([tf.cast(logs[name], tf.float64) for name in self._columns])
-
-    def _proposed(self, take):
-        effects = SideEffects(getattr(self.model, "non_trainable_variables", ()))
-        step = self.optimizer.propose(self._objective(take))
-        effects.undo()
-        return step
-
-    def _test_step(self, take):
-        row = [tf.cast(take.samples(), tf.float64), tf.cast(self._test_loss(take), tf.float64)]
-        return tf.constant(Status.RUNNING, tf.int32), tf.stack(row)
-
-    def _test_loss(self, take):
-        if self.replicas:
-            objective = ReplicatedObjective(
-                self.replicas, self.model, self._batch_loss, take, self._vector, metrics=self._test_metrics
-            )
-            return objective.inference_pass()
-        batch = take()
-        f, predictions = self._batch_loss(self.model, batch, training=False)
-        if self._test_metrics:
-            self._test_metrics.update(batch[1], predictions)
-        return f

@@ -1,0 +1,139 @@
+"""One step, as it is compiled: to train, to look at, and to test.
+
+To train, in this order:
+
+    1  first pass over the batch: f, every gradient laid end to end into g, and metrics
+                                                            model_objective.py, layout.py
+    2  finite check, clip, the method's update, finite check, commit
+                                                            whole_vector.py
+    3  one row of the log: loss, gradient norm, every scalar of the state, what hooks watch (before the commit), and for
+       methods that evaluate the objective themselves, the evaluations so far by kind
+                                                            watching.py, evaluations.py
+
+Loss, gradient and metrics of a step describe the weights *before* its update. A failed step writes nothing, neither
+weights nor averages nor counters. To look at a step is 1 and 2 without metrics and commit.
+
+For a model made under a `tf.distribute` strategy every replica does 1 on its part of the batch, and one all-reduce
+gives f and g to all (replicated_objective.py).
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from trainloop import diagnosis
+from trainloop.evaluations import KINDS, Counted, Evaluations
+from trainloop.layout import VariableVector
+from trainloop.model_objective import ModelObjective
+from trainloop.optimizer import GlobalObjectiveOptimizer
+from trainloop.replicas import without_strategy
+from trainloop.replicated_objective import ReplicatedObjective
+from trainloop.side_effects import SideEffects
+from trainloop.status import Status
+from trainloop.watching import Watches
+
+
+class Steps:
+    """What a block repeats: functions of a `Batch`.
+
+    Args:
+        model: a Keras model.
+        optimizer: built for it.
+        batch_loss: a `BatchLoss`.
+        metrics, test_metrics: `MetricSet`s, of training and of tests.
+        hooks: those that define `watch` see every step.
+        microbatch_size: see `ModelObjective`.
+        replicas: `Replicas`, or None for a single one.
+        eager: steps will run as Python.
+
+    Attributes:
+        vector: the `VariableVector` of the weights.
+        evaluations: `Evaluations` so far; None for methods that evaluate nothing themselves.
+        columns: NumPy dtypes of the row of `train` by name.
+    """
+
+    def __init__(
+        self, model, optimizer, batch_loss, metrics, test_metrics, *, hooks, microbatch_size, replicas=None, eager=False
+    ):
+        self._model, self._optimizer, self._batch_loss = model, optimizer, batch_loss
+        self._metrics, self._test_metrics = metrics, test_metrics
+        self._microbatch_size, self._replicas = microbatch_size, replicas
+        self.vector = VariableVector(model.trainable_variables)
+        self.evaluations = without_strategy(Evaluations) if isinstance(optimizer, GlobalObjectiveOptimizer) else None
+        self.columns = {"samples": np.dtype("int64"), **optimizer.log_dtypes()}
+        if self.evaluations:
+            self.columns |= {f"evaluations/{kind}": np.dtype("int64") for kind in KINDS}
+        self._watches = Watches(hooks, optimizer, self.vector, self.columns, eager)
+        self.columns |= self._watches.columns
+
+    def train(self, take):
+        """Take one step.
+
+        Args:
+            take: a `Batch`.
+
+        Returns:
+            (status int32 [], row float64 [columns]).
+        """
+        effects = SideEffects([*self._others(), *self._metrics.variables])
+        objective = self._objective(take, self._metrics)
+        if self.evaluations:
+            objective = Counted(objective, self.evaluations)
+        status, logs, _ = self._optimizer.step(objective, watch=self._watches or None)
+        effects.undo_where(status < 0)
+        logs = {"samples": take.samples(), **logs}
+        if self.evaluations:
+            logs |= {f"evaluations/{kind}": count for kind, count in self.evaluations.read().items()}
+        return status, tf.stack([tf.cast(logs[name], tf.float64) for name in self.columns])
+
+    def propose(self, take):
+        """The `ProposedStep` on a batch, which leaves everything as it was."""
+        effects = SideEffects(self._others())
+        step = self._optimizer.propose(self._objective(take))
+        effects.undo()
+        return step
+
+    def test(self, take):
+        """Loss and metrics of a batch in inference mode: (RUNNING, row [samples, loss])."""
+        row = [tf.cast(take.samples(), tf.float64), tf.cast(self._test_loss(take), tf.float64)]
+        return tf.constant(Status.RUNNING, tf.int32), tf.stack(row)
+
+    def first_nonfinite(self, batch):
+        """Where the first number arises that is not finite, as a sentence; None where it is not found.
+
+        Args:
+            batch: tensors, of a step that failed.
+        """
+        try:
+            return diagnosis.first_nonfinite(self._model, self._batch_loss, batch, self.vector, self._microbatch_size)
+        except tf.errors.OpError:  # such as too little memory outside of compiled code: the failure itself comes first
+            return None
+
+    def _test_loss(self, take):
+        if self._replicas:
+            return self._replicated(take, self._test_metrics).inference_pass()
+        batch = take()
+        f, predictions = self._batch_loss(self._model, batch, training=False)
+        if self._test_metrics:
+            self._test_metrics.update(batch[1], predictions)
+        return f
+
+    def _objective(self, take, metrics=None):
+        if self._replicas:
+            return self._replicated(take, metrics, self._microbatch_size)
+        observe = (lambda part, predictions: metrics.update(part[1], predictions)) if metrics else None
+        return ModelObjective(
+            self._model,
+            self._batch_loss,
+            take(),
+            microbatch_size=self._microbatch_size,
+            vector=self.vector,
+            observe=observe,
+        )
+
+    def _replicated(self, take, metrics, microbatch_size=None):
+        return ReplicatedObjective(
+            self._replicas, self._model, self._batch_loss, take, self.vector, microbatch_size, metrics
+        )
+
+    def _others(self):
+        return getattr(self._model, "non_trainable_variables", ())
