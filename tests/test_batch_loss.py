@@ -135,6 +135,20 @@ def test_exactly_one_loss_is_chosen():
             choose(**pair)
 
 
+def test_functions_that_change_places_are_told_so():
+    def of_a_model(model, batch):
+        return 0.0
+
+    def of_targets(y_true, y_pred):
+        return 0.0
+
+    with pytest.raises(ValueError, match=r"of \(targets, predictions\), received one of \(model, batch\); .* loss_fn="):
+        choose(of_a_model)
+    for misplaced in (of_targets, keras.losses.MeanSquaredError(), lambda targets, predictions: 0.0):
+        with pytest.raises(ValueError, match=r"of \(model, batch\), received one of \(.*\); pass it as loss="):
+            choose(loss_fn=misplaced)
+
+
 # --- Parts ------------------------------------------------------------------------------------------------
 
 

@@ -199,8 +199,20 @@ def test_span_is_the_part_of_the_vector():
     assert_same([x[layout.span(name)] for name in layout.names], [array.ravel() for array in arrays])
 
 
+def test_span_of_a_layer_has_all_that_lies_below_its_name():
+    layout = FlatLayout(["a/kernel", "a/inner/bias", "ab/kernel", "b"], [(2, 2), (3,), (5,), ()])
+    spans = [layout.span(name) for name in ("a", "a/inner", "ab", "b")]
+    assert spans == [slice(0, 7), slice(4, 7), slice(7, 12), slice(12, 13)]
+
+
+def test_span_refuses_a_layer_in_two_pieces():
+    layout = FlatLayout(["a/kernel", "b/kernel", "a/bias"], [(2,), (3,), (1,)])
+    with pytest.raises(ValueError, match=r"below 'a' is not in one piece of the vector; use mask\(lambda name: name"):
+        layout.span("a")
+
+
 def test_span_refuses_an_unknown_name_and_lists_the_known():
-    with pytest.raises(ValueError, match="no tensor is called 'kernle'; the layout has: kernel, bias"):
+    with pytest.raises(ValueError, match="no tensor or layer is called 'kernle'; the layout has: kernel, bias"):
         FlatLayout(["kernel", "bias"], [(1,), (1,)]).span("kernle")
 
 

@@ -14,6 +14,9 @@ import re
 import keras
 import tensorflow as tf
 
+# What people call the first argument of a function of targets and predictions.
+_TARGETS = ("targets", "target", "labels", "y_true")
+
 
 class BatchLoss(abc.ABC):
     """f of a model and a batch.
@@ -104,6 +107,11 @@ class CustomLoss(BatchLoss):
     def __init__(self, loss_fn):
         if not callable(loss_fn):
             raise ValueError(f"loss_fn must be a function (model, batch) -> scalar, received {loss_fn!r}")
+        if first_parameter(loss_fn) in _TARGETS:
+            raise ValueError(
+                f"loss_fn must be a function of (model, batch), received one of {inspect.signature(loss_fn)}; pass it as "
+                "loss=..."
+            )
         self._loss_fn = loss_fn
         self._takes_training = "training" in inspect.signature(loss_fn).parameters
 
@@ -130,6 +138,14 @@ def choose(loss=None, loss_fn=None):
     if (loss is None) == (loss_fn is None):
         raise ValueError("give exactly one of loss (for batches (inputs, targets)) and loss_fn (for anything else)")
     return SupervisedLoss(loss) if loss_fn is None else CustomLoss(loss_fn)
+
+
+def first_parameter(function):
+    """The name of a function's first parameter, which tells what it is a function of; None where it has none."""
+    try:
+        return next(iter(inspect.signature(function).parameters), None)
+    except (TypeError, ValueError):  # some that are not written in Python have no signature
+        return None
 
 
 def samples(batch):
@@ -167,6 +183,11 @@ def _as_loss(loss):
         return loss
     if not callable(loss):
         raise ValueError(f"loss must be a keras.losses.Loss, a Keras name or a function, received {loss!r}")
+    if first_parameter(loss) == "model":
+        raise ValueError(
+            f"loss must be a function of (targets, predictions), received one of {inspect.signature(loss)}; pass it as "
+            "loss_fn=..."
+        )
     return _FunctionLoss(loss)
 
 

@@ -101,16 +101,25 @@ class FlatLayout:
         return {name: slice(*ends[i : i + 2]) for i, name in enumerate(self.names)}
 
     def span(self, name: str) -> slice:
-        """The part of the vector that belongs to one tensor: `x[layout.span("dense/kernel")]`.
+        """The part of the vector that belongs to one tensor, `x[layout.span("dense/kernel")]`, or to a layer with all
+        that lies below its name, `x[layout.span("dense")]`.
 
         Works on x, g and every state vector of length n.
 
         Raises:
-            ValueError: no tensor has that name.
+            ValueError: nothing has that name, or what lies below it is not in one piece.
         """
-        if name not in self._spans:
-            raise ValueError(f"no tensor is called {name!r}; the layout has: {', '.join(self.names)}")
-        return self._spans[name]
+        if name in self._spans:
+            return self._spans[name]
+        below = [span for tensor, span in self._spans.items() if tensor.startswith(f"{name}/")]
+        if not below:
+            raise ValueError(f"no tensor or layer is called {name!r}; the layout has: {', '.join(self.names)}")
+        if any(span.stop != after.start for span, after in itertools.pairwise(below)):
+            raise ValueError(
+                f"what lies below {name!r} is not in one piece of the vector; use mask(lambda name: "
+                f"name.startswith('{name}/'))"
+            )
+        return slice(below[0].start, below[-1].stop)
 
     def mask(self, predicate: Callable[[str], bool]) -> tf.Tensor:
         """Which entries of the vector belong to tensors whose name satisfies a predicate.

@@ -22,7 +22,7 @@ import inspect
 
 import keras
 
-from trainloop import checks, refusals, user_code
+from trainloop import batch_loss, checks, refusals, user_code
 from trainloop.algorithms import ALGORITHMS, WRAPPERS
 from trainloop.data_files import ARRAY_NAMES
 from trainloop.data_split import DataSplit
@@ -132,8 +132,7 @@ def find_loss(text):
             f"{text} must be a function (targets, predictions) or (model, batch), or a keras.losses.Loss, "
             f"received {found!r}"
         )
-    first = next(iter(inspect.signature(found).parameters), None)
-    return {"loss_fn": found} if first == "model" else {"loss": found}
+    return {"loss_fn": found} if batch_loss.first_parameter(found) == "model" else {"loss": found}
 
 
 def _keras_loss(name):
