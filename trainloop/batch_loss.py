@@ -109,8 +109,8 @@ class CustomLoss(BatchLoss):
             raise ValueError(f"loss_fn must be a function (model, batch) -> scalar, received {loss_fn!r}")
         if first_parameter(loss_fn) in _TARGETS:
             raise ValueError(
-                f"loss_fn must be a function of (model, batch), received one of {inspect.signature(loss_fn)}; pass it as "
-                "loss=..."
+                f"loss_fn must be a function of (model, batch), received one of {inspect.signature(loss_fn)}; pass it "
+                "as loss=..."
             )
         self._loss_fn = loss_fn
         self._takes_training = "training" in inspect.signature(loss_fn).parameters
