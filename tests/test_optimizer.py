@@ -262,6 +262,28 @@ def test_what_update_returns_is_checked_while_tracing(update, words):
         assert word in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("ask", "says"),
+    [
+        (lambda g: g.numpy(), "no attribute 'numpy'"),
+        (float, "SymbolicTensor"),
+        (np.linalg.norm, "to a numpy array"),
+        (lambda g: 1.0 if g[0] > 0 else 2.0, "as a Python `bool`"),
+        (len, "len is not well defined"),
+    ],
+)
+def test_values_that_compiled_code_does_not_have_are_said_to_be_there_in_eager_steps(ask, says):
+    optimizer, vs = Probe(update=lambda s, x, g, state: (x * ask(g), state)), variables((3,))
+    with pytest.raises(ValueError, match=r"Probe.update asks in Python for the value .* eager=True") as caught:
+        tf.function(lambda g: optimizer.apply([g], vs), autograph=False)(tf.ones(3))
+    assert says in str(caught.value)
+
+
+def test_other_errors_of_update_stay_themselves():
+    with pytest.raises(TypeError, match="can't multiply sequence"):
+        Probe(update=lambda s, x, g, state: (x + "1" * {}, state)).apply([tf.ones(3)], variables((3,)))
+
+
 @pytest.mark.parametrize("key", ["loss", "step", "epoch", "samples", "grad_norm", "a/b", "", 3])
 def test_state_keys_that_the_log_needs_are_refused(key):
     with pytest.raises(ValueError, match="state key"):

@@ -284,10 +284,13 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
         self._rate_inside = self._rate_as_tensor()
         try:
             returned = self._call_update(x, f, g, state, objective)
-        except tf.errors.OperatorNotAllowedInGraphError as error:
+        except (TypeError, AttributeError, NotImplementedError) as error:
+            if "symbolic" not in str(error).lower():
+                raise
             raise ValueError(
-                f"{type(self).__name__}.update decides in Python by the value of a tensor, which compiled code does "
-                "not have yet: use tf.where, tf.cond or tf.while_loop, or TrainLoop(..., eager=True) to look at values"
+                f"{type(self).__name__}.update asks in Python for the value of a tensor, which compiled code does not "
+                "have yet: compute with TensorFlow, decide with tf.where, tf.cond or tf.while_loop, or look at values "
+                f"in TrainLoop(..., eager=True). TensorFlow says: {str(error).partition('. ')[0]}"
             ) from error
         finally:
             self._rate_inside = None
