@@ -22,8 +22,8 @@ import sys
 import tempfile
 
 import click
+from command_line import import_tensorflow
 from reporting import alternate, compared, publish
-from train import import_tensorflow
 
 HERE = pathlib.Path(__file__).parent
 

@@ -8,10 +8,10 @@ Run it as one of several workers, with a TF_CONFIG. The first one prints.
 import time
 
 import click
-from train import import_tensorflow, run_main
+from command_line import as_help, import_tensorflow, run_main
 
 
-@click.command(help=__doc__.replace("\n\n    python", "\n\n\b\n    python"))
+@click.command(help=as_help(__doc__))
 @click.option("--numbers", type=click.IntRange(min=1), multiple=True, default=(1, 10_000, 1_000_000, 10_000_000))
 @click.option(
     "--repeats", type=click.IntRange(min=1), default=20, show_default=True, help="All-reduces of each length."

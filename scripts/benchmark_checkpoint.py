@@ -14,10 +14,10 @@ import tempfile
 import time
 
 import click
-from train import import_tensorflow
+from command_line import as_help, import_tensorflow
 
 
-@click.group(help=__doc__.replace("\n\n    python", "\n\n\b\n    python"))
+@click.group(help=as_help(__doc__))
 def benchmark():
     """See the top of this file."""
 

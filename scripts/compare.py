@@ -18,7 +18,8 @@ import shlex
 import sys
 
 import click
-from train import BatchSize, import_tensorflow, run_main, train
+from command_line import BatchSize, as_help, import_tensorflow, run_main
+from train import train
 
 TRAIN = pathlib.Path(__file__).with_name("train.py")
 
@@ -35,7 +36,7 @@ class MethodsUnlessCommand(click.Group):
         return super().parse_args(ctx, args)
 
 
-@click.group(cls=MethodsUnlessCommand, help=__doc__.replace("\n\n    python", "\n\n\b\n    python"))
+@click.group(cls=MethodsUnlessCommand, help=as_help(__doc__))
 def compare():
     """See the top of this file."""
 

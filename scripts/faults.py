@@ -20,6 +20,7 @@ import time
 import traceback
 
 import click
+from command_line import as_help
 
 METHODS = ("simplegd", "adam", "testgd", "lbfgs")
 EPOCHS, BATCH = 40, 32
@@ -28,7 +29,7 @@ EPOCHS, BATCH = 40, 32
 _LONGEST = 240
 
 
-@click.command(help=__doc__.replace("\n\n    python", "\n\n\b\n    python"))
+@click.command(help=as_help(__doc__))
 @click.option(
     "--kills", type=click.IntRange(min=1), default=24, show_default=True, metavar="N", help="kill -9, in all."
 )

@@ -17,11 +17,10 @@ import threading
 import time
 
 import click
+from command_line import as_help
 
 
-@click.command(
-    help=__doc__.replace("\n\n    python", "\n\n\b\n    python"), context_settings={"ignore_unknown_options": True}
-)
+@click.command(help=as_help(__doc__), context_settings={"ignore_unknown_options": True})
 @click.option("--workers", type=click.IntRange(min=1), metavar="N", default=2, show_default=True, help="Processes.")
 @click.option(
     "--grace",

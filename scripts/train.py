@@ -13,52 +13,38 @@ Without arguments: LeNet-5 on scikit-learn's handwritten digits with TestGD, the
 Ctrl-C and SIGTERM end a run after its block of steps; --resume continues it, also after a crash.
 """
 
-import contextlib
-import os
+import pathlib
 import sys
-import tempfile
-import traceback
 
 import click
+from command_line import BatchSize, as_help, blaming_user_code, import_tensorflow, in_one_line, run_main
 
 # What runs when nothing is said. The first step has length 3000 / (n + 1) = 0.07 on LeNet-5, which ends above 95 %.
 DEFAULT_OPTIMIZER, DEFAULT_OPTIONS = "testgd", ("rad=3000",)
 DEFAULT_EPOCHS = 50
 
 
-class BatchSize(click.ParamType):
-    """A positive number of samples, or "full" for the whole training set."""
-
-    name = "N|full"
-
-    def convert(self, value, param, ctx):
-        if value == "full":
-            return value
-        try:
-            size = int(value)
-        except ValueError:
-            size = 0
-        if size < 1:
-            self.fail(f"{value!r} is neither a positive number nor 'full'", param, ctx)
-        return size
-
-
 def read_config(ctx, param, path):
     """Let what a run was told stand in for the defaults of all options."""
     if path is None:
         return None
-    import_tensorflow()
-    from trainloop import run_config
-
     try:
-        ctx.obj = run_config.read(path, [p.name for p in ctx.command.params if p.name not in ("help", "show_list")])
+        ctx.obj = recorded(ctx, path)
     except (ValueError, OSError) as error:
-        raise click.UsageError(" ".join(str(error).split())) from error
+        raise click.UsageError(in_one_line(error)) from error
     ctx.default_map = ctx.obj.settings
     return path
 
 
-@click.command(help=__doc__.replace("\n\n    python", "\n\n\b\n    python"))
+def recorded(ctx, path):
+    """What a config.json says of the settings that this program has."""
+    import_tensorflow()
+    from trainloop import run_config
+
+    return run_config.read(path, [p.name for p in ctx.command.params if p.name not in ("help", "show_list")])
+
+
+@click.command(help=as_help(__doc__))
 @click.option(
     "--dataset", default="digits", show_default=True, help="Name, .npz file, folder of IDX files, or file.py:function."
 )
@@ -123,7 +109,7 @@ def read_config(ctx, param, path):
 @click.option("--checkpoint-steps", type=click.IntRange(min=1), metavar="N", help="Save after every N-th step too.")
 @click.option("--keep", type=click.IntRange(min=1), metavar="N", default=3, show_default=True, help="Last checkpoints.")
 @click.option("--keep-best", metavar="NAME", help="Also save and keep the best epoch, by val_accuracy for example.")
-@click.option("--resume", is_flag=True, help="Continue the run in --run-dir where it was interrupted.")
+@click.option("--resume", is_flag=True, help="Continue the run in --run-dir, with its settings.")
 @click.option("--run-dir", help="Folder for the run's files.  [default: runs/<time>-<model>-<dataset>-<optimizer>]")
 @click.option("--overwrite", is_flag=True, help="Replace a run that is in the folder already.")
 @click.option(
@@ -144,52 +130,11 @@ def train(ctx, show_list, **settings):
         list_everything()
         return
     try:
-        run = prepare(*repeated(ctx, settings))
+        run = prepare(*chosen(ctx, settings))
     except (ValueError, OSError, RuntimeError) as error:
-        raise click.UsageError(" ".join(str(error).split())) from error
+        raise click.UsageError(in_one_line(error)) from error
     with blaming_user_code():
         run()
-
-
-@contextlib.contextmanager
-def blaming_user_code():
-    """What goes wrong inside of a run ends with one line, which names the line of the user's code if it was there."""
-    from trainloop import plugins
-    from trainloop.workers import WorkersError
-
-    try:
-        yield
-    except (click.ClickException, click.exceptions.Exit):
-        raise
-    except Exception as error:
-        where = plugins.users_line(error)
-        if not isinstance(error, (OSError, WorkersError)):  # a full disk needs no traceback
-            traceback.print_exc()
-        raise click.ClickException(f"{type(error).__name__}{where}: {' '.join(str(error).split())}") from error
-
-
-def import_tensorflow():
-    """Import TensorFlow with fast convolutions and without its start-up messages.
-
-    It uses oneDNN by default on some processors only; on others convolutions take half as long again or more without.
-    The messages go past Python straight to file descriptor 2; they are shown after all when the import fails.
-    """
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as swallowed:
-        os.dup2(swallowed.fileno(), 2)
-        try:
-            import tensorflow as tf
-
-            tf.config.list_physical_devices()  # the search for GPUs has messages of its own
-        except BaseException:
-            swallowed.seek(0)
-            os.write(stderr, swallowed.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
 
 
 def list_everything():
@@ -207,23 +152,36 @@ def list_everything():
             click.echo(f"  {name:<20}{line}")
 
 
-def repeated(ctx, settings):
-    """The settings with those of --config in their place, and a function that compares what comes of them."""
-    if ctx.obj is None:
-        return settings, lambda facts: None
+def chosen(ctx, settings):
+    """The settings with those of --config, or of the run to --resume, where nothing else is given.
+
+    Returns:
+        (settings, function that compares what comes of them with the run that is repeated).
+    """
+    given = [name for name in settings if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
+    if ctx.obj is not None:
+        return repeated(ctx.obj, settings, given)
+    if settings["resume"] and settings["run_dir"] is not None:
+        config = pathlib.Path(settings["run_dir"], "config.json")
+        if config.exists():
+            settings = recorded(ctx, config).continued(settings, given)
+    return settings, lambda facts: None
+
+
+def repeated(of, settings, given):
+    """The same for a run that is repeated, and says so."""
     from trainloop import run_config
 
-    given = [name for name in settings if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
-    settings, changed = ctx.obj.overridden(settings, given)
+    settings, changed = of.overridden(settings, given)
     if not settings["quiet"]:
-        click.echo(run_config.sentence(ctx.obj.path, changed))
-    if ctx.obj.other_versions():
-        click.echo(ctx.obj.other_versions(), err=True)
+        click.echo(run_config.sentence(of.path, changed))
+    if of.other_versions():
+        click.echo(of.other_versions(), err=True)
 
     def check_facts(facts):
-        ctx.obj.check(facts, changed)
-        if ctx.obj.other_code(facts):
-            click.echo(ctx.obj.other_code(facts), err=True)
+        of.check(facts, changed)
+        if of.other_code(facts):
+            click.echo(of.other_code(facts), err=True)
 
     return settings, check_facts
 
@@ -401,33 +359,6 @@ def in_words(name, value):
 
 def _first_line(documented):
     return documented.__doc__.strip().splitlines()[0]
-
-
-def run_main(command):
-    """Run a command; whatever is wrong with its arguments is one line and exit code 2."""
-    try:
-        command(standalone_mode=False)
-    except click.UsageError as error:
-        click.echo(f"Error: {error.format_message()}", err=True)
-        end(2)
-    except click.ClickException as error:
-        click.echo(f"Error: {error.format_message()}", err=True)
-        end(1)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted.", err=True)
-        end(130)
-    except Exception:
-        traceback.print_exc()
-        end(1)
-
-
-def end(code):
-    """Exit. A worker does so at once: the usual way waits for all others, and they would wait for this one."""
-    if os.environ.get("TF_CONFIG"):
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
 
 
 if __name__ == "__main__":

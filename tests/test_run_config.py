@@ -48,6 +48,16 @@ def test_what_is_given_overrides_and_is_said(recorded):
     assert said.endswith(", seed 2 instead of 1")
 
 
+def test_a_run_that_goes_on_has_its_settings_and_in_their_place_what_is_given(tmp_path):
+    recorded = run_config.read(written(tmp_path, epochs=50, steps=None), [*NAMES, "epochs", "steps"])
+    defaults = {"dataset": "mnist", "optimizer": None, "options": (), "seed": 0, "batch_size": 64}
+    defaults |= {"epochs": None, "steps": None, "run_dir": "a", "resume": True}
+    of_the_run = {"optimizer": "testgd", "options": ("rad=3", "storage=dense"), "seed": 1, "batch_size": "full"}
+    assert recorded.continued(defaults, ["dataset"]) == {**defaults, **of_the_run, "epochs": 50}
+    # New goals take the place of the old ones.
+    assert recorded.continued({**defaults, "steps": 9}, ["dataset", "steps"]) == {**defaults, **of_the_run, "steps": 9}
+
+
 @pytest.mark.parametrize(("options", "expected"), [(None, ()), (("m=5",), ("m=5",))])
 def test_another_method_does_not_get_the_arguments_of_this_one(recorded, options, expected):
     given = {"optimizer": "lbfgs"} | ({} if options is None else {"options": options})

@@ -28,6 +28,7 @@ def train_here(tmp_path, monkeypatch, capfd, float32):
 
     def run(*arguments, cwd=tmp_path):
         monkeypatch.chdir(cwd)
+        monkeypatch.syspath_prepend(ROOT / "scripts")
         monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
         code = 0
         try:
@@ -198,7 +199,8 @@ def test_a_run_is_repeated_from_its_config(tmp_path, train_here):
     assert out[-1].rpartition(",")[0] == last.rpartition(",")[0]
     (again,) = (tmp_path / "runs").iterdir()
     logs = [lines(folder / "metrics.jsonl") for folder in (tmp_path / "a", again)]
-    assert [{**record, "seconds": 0} for record in logs[0]] == [{**record, "seconds": 0} for record in logs[1]]
+    of_this_process = {"seconds": 0, "peak_memory": 0}
+    assert [record | of_this_process for record in logs[0]] == [record | of_this_process for record in logs[1]]
     assert len(list((again / "tensorboard").iterdir())) == 1
 
     code, out, _ = train_here("--config", "a/config.json", "--seed", "4", "-o", "storage=dense", "--dry-run")
@@ -278,6 +280,29 @@ def test_data_model_loss_and_method_of_a_users_own(tmp_path, train_here):
     assert "loss was 'mine.py:loss', here it is 'mse'" in complaints[-1]
 
 
+def test_a_run_is_continued_with_its_own_settings(tmp_path, train_here):
+    settings = [
+        "--model",
+        "softmax_regression",
+        "--optimizer",
+        "adam",
+        "-o",
+        "learning_rate=0.01",
+        "--batch-size",
+        "50",
+    ]
+    assert train_here(*settings, "--steps", "5", "--run-dir", "a")[0] == 0
+    before = json.loads((tmp_path / "a" / "config.json").read_text())
+    code, printed, _ = train_here("--run-dir", "a", "--resume", "--steps", "8")
+    assert code == 0
+    assert printed[0].startswith("softmax_regression on digits with adam: ")
+    assert "goes on after step 5" in printed
+    assert json.loads((tmp_path / "a" / "config.json").read_text()) == {**before, "steps": 8, "resume": True}
+    code, _, complaints = train_here("--run-dir", "a", "--resume", "--seed", "1")
+    assert code == 2
+    assert "a is a run with other settings: seed was 0, here it is 1" in complaints[-1]
+
+
 def test_a_loss_that_is_not_finite_ends_with_code_1_and_readable_files(tmp_path, train_here):
     options = ["--model", "mlp", "--optimizer", "adam", "-o", "learning_rate=1e30", "--epochs", "1"]
     code, _, (line,) = train_here(*options, "--run-dir", "a")
@@ -348,9 +373,9 @@ BAD = {
     "--resume": "--resume needs --run-dir",
     "--resume --run-dir a --overwrite": "no --overwrite",
     "--run-dir taken": "in use by a run of another process",
-    "--dry-run --run-dir stopped --resume": "seed was 1, here it is 0",
+    "--dry-run --run-dir stopped --resume": "lacks dataset, model",
     "--run-dir stopped": "it did not come to its end, so continue it with --resume",
-    "--run-dir stopped --resume": "seed was 1, here it is 0",
+    "--run-dir stopped --resume": "lacks dataset, model",
     "--run-dir /proc/nowhere": "/proc/nowhere",
     "--keep-best val_something --run-dir b": "say so with larger_is_better",
     "--on-nonfinite rollback --optimizer lbfgs --run-dir b": "no learning rate, radius or damping",

@@ -84,6 +84,17 @@ class Recorded:
         changed = {name: (here[name], there) for name, there in self.settings.items() if here[name] != there}
         return settings, changed
 
+    def continued(self, settings, given):
+        """Settings to go on with: the recorded ones, and in their place what was given.
+
+        Args:
+            settings: all of them.
+            given: names of those that were given. Goals count as one: with new steps the old epochs are forgotten.
+        """
+        goals = ("epochs", "steps")
+        new = {*given, *(goals if set(goals) & set(given) else ())}
+        return settings | {name: _as_given(value) for name, value in self.settings.items() if name not in new}
+
     def check(self, facts, changed):
         """Refuse a run that would be another one though its settings are the same.
 
@@ -174,6 +185,11 @@ def _read_dict(path):
     if not isinstance(content, dict):
         raise ValueError(f"{path} is not a config.json of a run: it holds a {type(content).__name__}")
     return content
+
+
+def _as_given(value):
+    """A setting from JSON as the command line gives it, which has tuples instead of lists."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _merged(options, others):

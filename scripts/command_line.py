@@ -1,0 +1,127 @@
+"""What the command-line programs of this folder have in common: help, errors, exit codes, the import of TensorFlow.
+
+Nothing here imports TensorFlow before it is asked to: `--help` is there at once.
+"""
+
+import contextlib
+import os
+import sys
+import tempfile
+import traceback
+
+import click
+
+
+class BatchSize(click.ParamType):
+    """A positive number of samples, or "full" for the whole training set."""
+
+    name = "N|full"
+
+    def convert(self, value, param, ctx):
+        if value == "full":
+            return value
+        try:
+            size = int(value)
+        except ValueError:
+            size = 0
+        if size < 1:
+            self.fail(f"{value!r} is neither a positive number nor 'full'", param, ctx)
+        return size
+
+
+def as_help(text):
+    """The docstring of a program as its help: commands in it keep their lines."""
+    return text.replace("\n\n    python", "\n\n\b\n    python")
+
+
+def import_tensorflow():
+    """Import TensorFlow with fast convolutions and without its start-up messages.
+
+    It uses oneDNN by default on some processors only; on others convolutions take half as long again or more without.
+    The messages go past Python straight to file descriptor 2; they are shown after all when the import fails.
+    """
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with _saying("loading TensorFlow ..."), _without_stderr():
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()  # the search for GPUs has messages of its own
+
+
+@contextlib.contextmanager
+def _saying(text):
+    """Words on a terminal while somebody waits, which are gone afterwards."""
+    if "tensorflow" in sys.modules or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        yield
+        return
+    print(text, end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _without_stderr():
+    """What is written to file descriptor 2 inside is shown only when an exception ends it."""
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as swallowed:
+        os.dup2(swallowed.fileno(), 2)
+        try:
+            yield
+        except Exception:
+            swallowed.seek(0)
+            os.write(stderr, swallowed.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+@contextlib.contextmanager
+def blaming_user_code():
+    """What goes wrong inside of a run ends with one line, which names the line of the user's code if it was there."""
+    from trainloop import plugins
+    from trainloop.workers import WorkersError
+
+    try:
+        yield
+    except (click.ClickException, click.exceptions.Exit):
+        raise
+    except Exception as error:
+        where = plugins.users_line(error)
+        if not isinstance(error, (OSError, WorkersError)):  # a full disk needs no traceback
+            traceback.print_exc()
+        raise click.ClickException(f"{type(error).__name__}{where}: {in_one_line(error)}") from error
+
+
+def in_one_line(error):
+    """What an exception says."""
+    return " ".join(str(error).split())
+
+
+def run_main(command):
+    """Run a command; whatever is wrong with its arguments is one line and exit code 2."""
+    try:
+        command(standalone_mode=False)
+    except click.UsageError as error:
+        click.echo(f"Error: {error.format_message()}", err=True)
+        _end(2)
+    except click.ClickException as error:
+        click.echo(f"Error: {error.format_message()}", err=True)
+        _end(1)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        _end(130)
+    except Exception:
+        traceback.print_exc()
+        _end(1)
+
+
+def _end(code):
+    """Exit. A worker does so at once: the usual way waits for all others, and they would wait for this one."""
+    if os.environ.get("TF_CONFIG"):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
