@@ -5,8 +5,10 @@ Nothing here imports TensorFlow before it is asked to: `--help` is there at once
 
 import contextlib
 import os
+import signal
 import sys
 import tempfile
+import threading
 import traceback
 
 import click
@@ -42,7 +44,8 @@ def import_tensorflow():
     """
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    with _saying("loading TensorFlow ..."), _without_stderr():
+    with _saying("loading TensorFlow ..."), _leaving_at_once(), _without_stderr():
+        import keras  # noqa: F401  # the other half of the seconds
         import tensorflow as tf
 
         tf.config.list_physical_devices()  # the search for GPUs has messages of its own
@@ -59,6 +62,26 @@ def _saying(text):
         yield
     finally:
         print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _leaving_at_once():
+    """Ctrl-C ends the program inside. What is imported may swallow the exception that Python makes of it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    stderr = os.dup(2)
+
+    def leave(*_):
+        os.write(stderr, b"\nInterrupted.\n")
+        os._exit(130)
+
+    before = signal.signal(signal.SIGINT, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        os.close(stderr)
 
 
 @contextlib.contextmanager
