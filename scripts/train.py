@@ -48,7 +48,7 @@ def recorded(ctx, path):
 @click.option(
     "--dataset", default="digits", show_default=True, help="Name, .npz file, folder of IDX files, or file.py:function."
 )
-@click.option("--model", default="lenet5", show_default=True, help="Name, or file.py:function.")
+@click.option("--model", help="Name, or file.py:function.  [default: what fits the data, lenet5 for images]")
 @click.option("--loss", help="Keras name or file.py:function.  [default: what fits the data and the model]")
 @click.option("--optimizer", help="Name, module:Class or file.py:Class.  [default: testgd with rad=3000]")
 @click.option(
@@ -211,11 +211,12 @@ def prepare(settings, check_facts):
     if settings["deterministic"]:
         tf.config.experimental.enable_op_determinism()
     settings = with_defaults(settings)
-    directory = choose_directory(settings, workers)
     cls = plugins.find_optimizer(settings["optimizer"])
     optimizer = plugins.make_optimizer(cls, plugins.parse_options(settings["options"]))
     with workers.watched(), strategy.scope():
         parts = tl.assemble(settings["dataset"], settings["model"], settings["loss"], settings["seed"])
+    settings = with_names(settings, parts.data)
+    directory = choose_directory(settings, workers)
     batch_size = None if settings["batch_size"] == "full" else settings["batch_size"]
     batches = tl.ArrayData(*parts.train, batch_size, settings["seed"])
     facts = run_config.facts(settings, tl.FlatLayout.of(parts.model.trainable_variables), batches, optimizer)
@@ -301,17 +302,23 @@ def make_display():
 
 
 def with_defaults(settings):
-    from trainloop.run_directory import fresh_path
-
     settings = dict(settings)
     if settings["optimizer"] is None:
         settings["optimizer"] = DEFAULT_OPTIMIZER
         settings["options"] = settings["options"] or DEFAULT_OPTIONS
     if settings["epochs"] is None and settings["steps"] is None:
         settings["epochs"] = DEFAULT_EPOCHS
-    if settings["run_dir"] is None:
-        settings["run_dir"] = fresh_path(settings["model"], settings["dataset"], settings["optimizer"])
     return settings
+
+
+def with_names(settings, data):
+    """The settings with the model that fits the data where none is given, and a folder named by all of them."""
+    from trainloop.assembly import DEFAULT_MODELS
+    from trainloop.run_directory import fresh_path
+
+    model = settings["model"] or DEFAULT_MODELS[data.kind]
+    folder = settings["run_dir"] or fresh_path(model, settings["dataset"], settings["optimizer"])
+    return {**settings, "model": model, "run_dir": folder}
 
 
 def do_run(settings, directory, loop, batches, test, resumed_at):

@@ -96,6 +96,19 @@ def test_classes():
     assert parts.loss_fn is None
 
 
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (split(RNG.random((8, 28, 28, 1)).astype("float32"), LABELS, 3), "lenet5"),
+        (CLASSES, "mlp"),
+        (REGRESSION, "mlp"),
+        (SEQUENCES, "transformer"),
+    ],
+)
+def test_a_model_that_fits_the_data_is_taken_where_none_is_asked_for(data, name):
+    assert assemble(data).model.name == name
+
+
 def test_tokens_are_classes_at_every_position():
     parts = assemble(SEQUENCES, "lstm")
     assert predictions(parts).shape == (8, 6, 5)

@@ -22,6 +22,9 @@ from trainloop.data_split import DataSplit
 from trainloop.reconstruction import ReconstructionError
 from trainloop.typing import Loss, LossFn
 
+# What is trained on data of a kind unless another model is asked for.
+DEFAULT_MODELS = {"images": "lenet5", "features": "mlp", "tokens": "transformer"}
+
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Assembly:
@@ -52,12 +55,14 @@ class Assembly:
         return f"Assembly({self.model.name} on {self.data!r})"
 
 
-def assemble(dataset: str | os.PathLike | DataSplit, model: str, loss: str | None = None, seed: int = 0) -> Assembly:
+def assemble(
+    dataset: str | os.PathLike | DataSplit, model: str | None = None, loss: str | None = None, seed: int = 0
+) -> Assembly:
     """The parts that words on a command line stand for. Sets the seeds of Python, NumPy and Keras.
 
     Args:
         dataset: see `plugins.find_data`; or a `DataSplit`.
-        model: see `plugins.find_model`.
+        model: see `plugins.find_model`; None for one of this package that fits the data: `DEFAULT_MODELS`.
         loss: see `plugins.find_loss`; None for what fits data and model, see above.
         seed: of the model's weights, and of whatever a user's function draws. The data do not move the weights.
 
@@ -75,6 +80,7 @@ def assemble(dataset: str | os.PathLike | DataSplit, model: str, loss: str | Non
     """
     keras.utils.set_random_seed(seed)
     data = dataset if isinstance(dataset, DataSplit) else plugins.find_data(dataset)
+    model = model or DEFAULT_MODELS[data.kind]
     build = plugins.find_model(model)
     given = {} if loss is None else plugins.find_loss(loss)
     keras.utils.set_random_seed(seed)
