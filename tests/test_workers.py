@@ -148,6 +148,24 @@ def test_a_missing_worker_is_named_within_the_time_out(monkeypatch):
         connect_workers(timeout_seconds=0.3)
 
 
+def test_one_that_is_reached_and_then_silent_is_not_waited_for_without_end():
+    """TensorFlow would, for a worker that dies before the two are connected; this one only takes connections."""
+    with socket.create_server(("127.0.0.1", 0)) as silent, socket.create_server(("127.0.0.1", 0)) as free:
+        ports = free.getsockname()[1], silent.getsockname()[1]
+        free.close()
+        config = {"cluster": {"worker": [f"127.0.0.1:{port}" for port in ports]}, "task": TASK}
+        done = subprocess.run(
+            [sys.executable, "-c", "import trainloop; trainloop.connect_workers(timeout_seconds=2)"],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CONFIG": json.dumps(config)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    assert done.returncode == 1
+    assert "Timeout (0:00:02)!" in done.stderr
+    assert "in connect_workers" in done.stderr
+
+
 def test_a_port_in_use_is_named(monkeypatch):
     with socket.create_server(("", 0)) as held:
         port = held.getsockname()[1]

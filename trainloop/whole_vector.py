@@ -117,7 +117,7 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
 
     def best_point(self) -> tuple[tf.Tensor, tf.Tensor] | None:
         """(x [n], f []) of the best point seen, for methods that keep it (`BestSoFar`); else None."""
-        return  # type: ignore[return-value]  # which is None
+        return None
 
     def restore_best(self) -> None:
         """Put the best point seen into the variables.

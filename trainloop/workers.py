@@ -13,12 +13,14 @@ as `connect_workers` was told.
 """
 
 import contextlib
+import faulthandler
 import functools
 import hashlib
 import json
 import os
 import re
 import socket
+import sys
 import time
 
 import numpy as np
@@ -52,7 +54,8 @@ def connect_workers(timeout_seconds: float = 60) -> tf.distribute.MultiWorkerMir
 
     Args:
         timeout_seconds: how long to wait for another worker, now and in every all-reduce. Longer than what hooks do
-            between two blocks, and than a checkpoint takes to be written.
+            between two blocks, and than a checkpoint takes to be written. Where one dies after it was reached and
+            before it is connected, the process ends with "Timeout" and exit code 1, because TensorFlow would wait.
 
     Returns:
         `tf.distribute.MultiWorkerMirroredStrategy`. Make the model in its scope.
@@ -70,7 +73,8 @@ def connect_workers(timeout_seconds: float = 60) -> tf.distribute.MultiWorkerMir
     addresses, own = _addresses()
     _wait_for(addresses, own, timeout_seconds)
     options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=timeout_seconds)
-    return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+    with _ending_after(timeout_seconds):
+        return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
 
 
 class Workers:
@@ -233,6 +237,19 @@ def _wait_for(addresses, own, seconds):
                 listing = ", ".join(f"worker {i} at {host}:{port}" for i, (host, port) in missing.items())
                 raise WorkersError(f"not reached within {seconds:g} seconds: {listing}; start it, or correct TF_CONFIG")
             time.sleep(0.1 if missing else 0)
+
+
+@contextlib.contextmanager
+def _ending_after(seconds):
+    """Inside, TensorFlow may wait without an end for a worker that was reached and has died since.
+
+    Nothing of Python runs meanwhile, so no exception can tell. The process ends with the place where it waits.
+    """
+    faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _answers(address):
