@@ -6,10 +6,12 @@ import subprocess
 import sys
 import time
 
+import keras
 import numpy as np
 import pytest
 from conftest import ROOT
 
+from trainloop import load
 from trainloop.devices import choose_strategy
 from trainloop.run_log import read_run_log
 
@@ -87,20 +89,52 @@ def test_signals_are_passed_on(tmp_path):
     assert seconds < 100
 
 
+BY_TWO_WORKERS = ("scripts/launch.py", "--workers", "2", "--")
+
+
+def done(*words):
+    """What a program prints that ends well."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, *words]
+    ended = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
 @pytest.mark.thorough
 def test_a_run_of_two_workers_goes_on_with_two_devices(tmp_path):
     folder = str(tmp_path / "run")
     train = ["scripts/train.py", "--model", "softmax_regression", "--optimizer", "simplegd", "--run-dir", folder]
-    workers = [sys.executable, "scripts/launch.py", "--workers", "2", "--", *train, "--steps", "30"]
-    devices = [sys.executable, *train, "--steps", "40", "--devices", "2", "--resume"]
-    for words, says in (
-        (workers, r"\[0\] test loss .*\n$"),
-        (devices, "goes on after step 30\n(.*\n)*test loss .*\n$"),
-    ):
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert re.search(says, done.stdout)
+    shown = done(*BY_TWO_WORKERS, *train, "--steps", "30")
+    assert re.search(r"\[0\] test loss .*\n$", shown)
+    shown = done(*train, "--steps", "40", "--devices", "2", "--resume")
+    assert re.search("goes on after step 30\n(.*\n)*test loss .*\n$", shown)
     log = read_run_log(tmp_path / "run" / "metrics.jsonl")
     assert log.history["step"].tolist() == list(range(1, 41))
     assert np.all(np.isfinite(log.history["loss"]))
+
+
+@pytest.mark.thorough
+def test_two_workers_describe_a_run_once_and_leave_its_best_point(tmp_path, float32):
+    options = ["--model", "softmax_regression", "--optimizer", "bestsofar", "-o", "inner=simplegd"]
+    options += [
+        "-o",
+        "inner.learning_rate=5",
+        "--batch-size",
+        "full",
+        "--steps",
+        "12",
+        "--run-dir",
+        str(tmp_path / "run"),
+    ]
+    shown = done(*BY_TWO_WORKERS, "scripts/train.py", *options, "--dry-run").splitlines()
+    assert len([line for line in shown if "data: DataSplit(digits" in line]) == 1
+    assert not (tmp_path / "run").exists()
+
+    done(*BY_TWO_WORKERS, "scripts/train.py", *options)
+    log = read_run_log(tmp_path / "run" / "metrics.jsonl")
+    losses = log.history["loss"]
+    assert losses[-1] > losses.min()  # such long steps lead up, too
+    left = keras.models.load_model(tmp_path / "run" / "model.keras", compile=False)
+    data, crossentropy = load("digits"), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    assert float(crossentropy(data.y_train, left(data.x_train))) == pytest.approx(losses.min(), rel=1e-5)
