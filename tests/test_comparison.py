@@ -191,7 +191,7 @@ def write_run(run, losses, accuracy=0.9, code=0, reason="", samples=(64, 36), ev
                 "step": step,
                 "epoch": epoch,
                 "samples": count,
-                "loss": loss + 1,
+                "loss": loss and loss + 1,
                 "grad_norm": 1.0,
             }
             record |= {"norm/g/dense/kernel": 0.5 / step, "norm/g/dense/bias": None if step == 1 else 0.1}
@@ -199,7 +199,7 @@ def write_run(run, losses, accuracy=0.9, code=0, reason="", samples=(64, 36), ev
                 record |= {"evaluations/f": evaluations * step, "evaluations/Gv": step}
             records.append(record)
         epoch_record = {"kind": "epoch", "epoch": epoch, "step": step, "seconds": 2.0 * epoch, "loss": loss}
-        records.append(epoch_record | {"val_loss": loss + 0.1, "val_accuracy": accuracy - 0.1 / epoch})
+        records.append(epoch_record | {"val_loss": loss and loss + 0.1, "val_accuracy": accuracy - 0.1 / epoch})
     if finished:
         end = {"kind": "end", "step": step, "status": "FINISHED", "message": "done", "seconds": 2.0 * len(losses) + 1}
         records.append(end | {"peak_memory": 500_000_000})
@@ -351,6 +351,36 @@ def test_a_run_that_diverged_does_not_hide_the_others(finished):
     axes = curves.draw(outcomes_of(more), "epochs").axes[0]
     assert axes.get_ylim()[1] == pytest.approx(10 * np.median([1.0, 1.0, 0.8, 0.8, 1e3]))
     assert axes.get_ylim()[0] < 0.25
+
+
+def test_losses_that_are_no_numbers_spoil_neither_figures_nor_numbers(finished):
+    more = folder.begin(finished.path, COMMON, ["adam", "lbfgs:m=3", "momentum", "simplegd"], range(2))
+    write_run(more.runs[2], [None, 0.5])
+    write_run(more.runs[3], [None, None])
+    axes = curves.draw(outcomes_of(more), "epochs").axes[0]
+    assert axes.get_ylim()[0] < 0.25
+    *_, momentum, simplegd = score.rows(outcomes_of(more), None)
+    assert (momentum["means"]["best_loss"], "best_loss" in simplegd["means"]) == (0.5, False)
+    assert score.common_target(outcomes_of(more)) == score.Target("loss", 0.5)
+    report(more)
+    assert "NaN" not in (more.path / "summary.json").read_text()
+
+
+def test_negative_losses_have_a_linear_axis(finished, recwarn):
+    more = folder.begin(finished.path, COMMON, ["adam", "lbfgs:m=3", "momentum"], range(2))
+    write_run(more.runs[2], [0.5, -3.0])
+    axes = curves.draw(outcomes_of(more), "epochs").axes[0]
+    assert (axes.get_yscale(), axes.get_ylim()[0] < -3) == ("linear", True)
+    assert not recwarn.list
+
+
+def test_labels_of_figures_are_what_the_user_wrote(tmp_path):
+    one = folder.Run(entrant.Entrant("_$x_$ {$.py:Mine", "adam"), 0, tmp_path / "one")
+    write_run(one, [1.0, 0.5])
+    figure = curves.draw([outcome.read(one)], "epochs")
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [r" _\$x_\$ {\$.py:Mine"]
+    assert figure.png()
+    assert curves.draw_layers(outcome.read(one)).png()
 
 
 def test_gradient_norms_layer_by_layer(finished):

@@ -129,6 +129,14 @@ def test_a_result_draws_itself(tmp_path):
     assert figure.axes[-1].get_xlabel() == "step"
 
 
+def test_losses_below_zero_are_drawn_on_a_linear_axis():
+    losses = np.array([0.5, 0.0, -1.0, *LOSSES[3:]])
+    figure = result_of(recorder((4, 8), losses=losses)).plot(title="of $x_$ {$.npz")
+    assert figure.axes[0].get_yscale() == "linear"
+    np.testing.assert_array_equal(figure.axes[0].lines[0].get_ydata(), losses)
+    assert figure.png()
+
+
 def test_a_notebook_shows_a_result_and_its_figure():
     shown = result_of(recorder((4, 8)), message="<done>")._repr_html_()
     assert shown.startswith("<p>step 9, 0.1 s: &lt;done&gt;</p>")

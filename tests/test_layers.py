@@ -74,7 +74,8 @@ LAYERS = [
         "run_log",
     }
     | {"minimize", "stopping", "loop_arguments"},
-    {"user_code", "plugins", "method_help", "assembly", "run_config", "dry_run", "testing", "comparison", "devices", "__init__"},
+    {"user_code", "plugins", "method_help", "assembly", "run_config", "dry_run"}
+    | {"testing", "comparison", "devices", "__init__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 METHODS = LEVEL["algorithms"]

@@ -1,12 +1,12 @@
 """What a method takes, told to somebody on a command line.
 
-    adam: Adam: adaptive moments, decoupled weight decay.   Kingma and Ba (2015), algorithm 1, end of section 2.
+adam: Adam: adaptive moments, decoupled weight decay.   Kingma and Ba (2015), algorithm 1, end of section 2.
 
-      -o learning_rate=0.001  t, positive.
-      -o beta_1=0.9           decay of the two moments, in [0, 1).
-      ...
+  -o learning_rate=0.001  t, positive.
+  -o beta_1=0.9           decay of the two moments, in [0, 1).
+  ...
 
-    for example: --optimizer adam -o learning_rate=0.001
+for example: --optimizer adam -o learning_rate=0.001
 """
 
 import inspect
@@ -39,10 +39,8 @@ def describe(text):
         arguments.pop("global_clipnorm", None)  # known to the constructor, which refuses it with the reason
     words = {name: _option(name, default) for name, default in arguments.items()}
     column = max(map(len, words.values()), default=0) + 4
-    lines = [
-        textwrap.fill(f"  {word:<{column - 2}}{meanings.get(name, '')}", _WIDTH, subsequent_indent=" " * column).rstrip()
-        for name, word in words.items()
-    ]
+    entries = [f"  {word:<{column - 2}}{meanings.get(name, '')}" for name, word in words.items()]
+    lines = [textwrap.fill(entry, _WIDTH, subsequent_indent=" " * column) for entry in entries]
     first = (cls.__doc__ or "has no docstring").strip().splitlines()[0]
     return "\n".join([f"{text}: {first}", "", *lines, "", f"for example: {_example(text, arguments)}"])
 

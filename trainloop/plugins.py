@@ -109,10 +109,18 @@ def find_data(text):
         (x_train, y_train), (x_test, y_test) = data
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"{text} must return a DataSplit or ((x_train, y_train), (x_test, y_test)), received "
-            f"{type(data).__name__}; return one of them"
+            f"{text} must return a DataSplit or ((x_train, y_train), (x_test, y_test)), received {_parts(data)}"
         ) from error
     return make_split(text, dict(zip(ARRAY_NAMES, (x_train, y_train, x_test, y_test), strict=True)))
+
+
+def _parts(data):
+    """What somebody returned in place of two pairs, and what to do."""
+    if not isinstance(data, (tuple, list)):
+        return f"{type(data).__name__}; return one of them"
+    if [len(part) for part in data if isinstance(part, (tuple, list))] == [3, 3]:
+        return "two triples; sample weights are for TrainLoop.run((x, y, weights)), here leave them out"
+    return f"{len(data)} parts; return one of them"
 
 
 def find_loss(text):
