@@ -53,6 +53,8 @@ def test_its_arguments_are_those_of_train():
         (["adam", "adam"], "adam is given twice"),
         (["adam:--seed=3"], "--seed is common to all"),
         (["adam:--resume"], "--resume is common to all"),
+        (["adam:--help"], "--help is common to all"),
+        (["adam:--keep=5"], "--keep is common to all"),
     ],
 )
 def test_what_is_wrong_with_an_entrant_is_said(labels, words):
@@ -91,6 +93,13 @@ def test_methods_and_seeds_can_join_later_and_other_settings_cannot(tmp_path):
     assert comparison.seeds == (0, 1)
     with pytest.raises(ValueError, match=r"other settings: --dataset=digits --model=mlp; here they are --model=mlp"):
         folder.begin(tmp_path, ["--model=mlp"], ["adam"], range(1))
+
+
+def test_a_folder_is_for_one_process(tmp_path):
+    with folder.lock(tmp_path / "new" / "c"), pytest.raises(ValueError, match="in use by a run of another process"):
+        folder.lock(tmp_path / "new" / "c")
+    with folder.lock(tmp_path / "new" / "c"):
+        pass
 
 
 def test_a_folder_without_a_comparison_is_said(tmp_path):
@@ -143,7 +152,10 @@ def program(tmp_path):
 
 def test_one_run_that_fails_leaves_the_others_alone(tmp_path, program):
     comparison, told = folder.begin(tmp_path / "c", COMMON, ["adam"], range(2)), Told()
+    for run in comparison.runs:
+        (run.folder / "checkpoints" / "step-00000001").mkdir(parents=True)
     running.Runner(program, comparison, 2, told).run(comparison.runs)
+    assert [(run.folder / "checkpoints").exists() for run in comparison.runs] == [False, True]  # it may go on
     assert sorted(told.ends) == [(0, 0, ""), (1, 1, "this seed fails")]
     assert json.loads(comparison.runs[1].exit.read_text()) == {"code": 1, "reason": "this seed fails"}
     assert comparison.runs[1].output.read_text().strip() == "Error: this seed fails"
@@ -276,7 +288,7 @@ def test_a_target_knows_which_way_is_better(text, name, value, first, finished):
 
 @pytest.mark.parametrize("text", ["loss", "loss=small", "=3", "val_something=1"])
 def test_a_target_of_another_form_is_refused(text):
-    with pytest.raises(ValueError, match=r"a target looks like|say so with"):
+    with pytest.raises(ValueError, match=f"a target looks like .* received '{text}'"):
         score.parse_target(text)
 
 
@@ -488,6 +500,21 @@ def test_the_table_on_a_terminal_fits_its_width(finished, capsys):
     printed = capsys.readouterr().out
     assert max(map(len, printed.splitlines())) <= 62
     assert re.search(r"final training loss\s*│\s*0.30 ± 0.07 │\s*0.4 │", printed)
+
+
+@pytest.mark.parametrize("width", [20, 40])
+def test_a_narrow_terminal_shows_the_numbers_too(width, finished, capsys):
+    watching.print_table(Console(width=width), score.rows(outcomes_of(finished), None))
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= width
+    assert "500" in printed  # MB
+
+
+def test_a_method_is_called_what_the_user_called_it(finished, capsys):
+    rows = score.rows(outcomes_of(finished), None)
+    rows[0]["method"] = "m:w=[bold]x"
+    watching.print_table(Console(width=62), rows)
+    assert "m:w=[bold]x" in capsys.readouterr().out
 
 
 def test_a_live_view_has_a_line_for_all_and_one_for_each_that_goes_on(finished):

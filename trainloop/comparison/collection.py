@@ -89,11 +89,14 @@ class Record:
         self._path, self._facts = pathlib.Path(path), {"tolerance": tolerance, "budget": budget}
         self.solved, self._code = {}, {}
         if self._path.exists():
-            content = json.loads(self._path.read_text(encoding="utf-8"))
-            found = {name: content.get(name) for name in self._facts}
+            try:
+                content = json.loads(self._path.read_text(encoding="utf-8"))
+                found = {name: content[name] for name in self._facts}
+                self.solved, self._code = content["solved"], content["code"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(f"{path} is damaged ({error!r}); begin again in another folder") from error
             if found != self._facts:
                 raise ValueError(f"{path} was made with {found}, here it is {self._facts}; use another folder")
-            self.solved, self._code = content["solved"], content["code"]
 
     def add(self, entrant, problem, found):
         """Keep a result, on the disk too."""

@@ -120,7 +120,7 @@ def _layer_logs(outcome):
     history, prefix = outcome.log.history, "norm/g/"
     columns = [name for name in history if name.startswith(prefix)]
     with np.errstate(divide="ignore"):
-        logs = np.log10(np.array([history[name] for name in columns]).reshape(len(columns), -1))
+        logs = np.log10(np.array([history[name] for name in columns], float).reshape(len(columns), len(history["step"])))
     logs[~np.isfinite(logs)] = np.nan
     return [name.removeprefix(prefix) for name in columns], _binned(logs)
 

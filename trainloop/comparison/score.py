@@ -46,15 +46,15 @@ def parse_target(text):
     Raises:
         ValueError: not of this form, or which way is better is not in the name.
     """
-    name, equals, value = text.partition("=")
+    name, _, value = text.partition("=")
     try:
-        target = Target(name, float(value))
-    except ValueError:
-        equals = ""
-    if not equals:
-        raise ValueError(f"a target looks like val_accuracy=0.95 or loss=0.1, received {text!r}")
-    Monitor(name)
-    return target
+        Monitor(name)
+        return Target(name, float(value))
+    except ValueError as error:
+        raise ValueError(
+            f"a target looks like val_accuracy=0.95 or loss=0.1: a name that says which way is better, and a number; "
+            f"received {text!r}"
+        ) from error
 
 
 def common_target(outcomes):
