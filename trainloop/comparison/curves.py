@@ -119,8 +119,9 @@ def _layer_logs(outcome):
     """Names of variables, and [variables, stretches of steps]: the logarithms of their gradients' norms."""
     history, prefix = outcome.log.history, "norm/g/"
     columns = [name for name in history if name.startswith(prefix)]
+    norms = np.array([history[name] for name in columns], float).reshape(len(columns), len(history["step"]))
     with np.errstate(divide="ignore"):
-        logs = np.log10(np.array([history[name] for name in columns], float).reshape(len(columns), len(history["step"])))
+        logs = np.log10(norms)
     logs[~np.isfinite(logs)] = np.nan
     return [name.removeprefix(prefix) for name in columns], _binned(logs)
 
