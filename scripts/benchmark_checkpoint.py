@@ -17,7 +17,7 @@ import click
 from train import import_tensorflow
 
 
-@click.group(help=__doc__.replace("\n\n    python", "\n\n\b\n    python"))
+@click.group(help=__doc__.replace("\n\npython", "\n\n\b\npython"))
 def benchmark():
     """See the top of this file."""
 
