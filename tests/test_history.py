@@ -7,8 +7,10 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from trainloop.history import Recorder, RunResult
+from trainloop.json_values import plain
 from trainloop.status import Status
 
 EPOCHS = np.array([1, 1, 1, 1, 2, 2, 2, 2, 3])
@@ -116,6 +118,13 @@ def test_a_result_is_json():
     assert saved["history"]["step"] == list(range(1, 10))
     assert saved["epochs"] == {"epoch": [1], "loss": [2.0]}
     assert (saved["step"], saved["seconds"], saved["evaluations"]) == (9, 0.1, {"f": 9})
+
+
+def test_numbers_keep_the_digits_of_their_precision():
+    bfloat16 = tf.bfloat16.as_numpy_dtype
+    values = [np.float32(0.1), np.float64(0.1), 0.1, bfloat16(0.5), np.int32(3), True, "x"]
+    assert [plain(value) for value in values] == [0.1, 0.1, 0.1, 0.5, 3, True, "x"]
+    assert [plain(kind(value)) for kind in (bfloat16, np.float32, float) for value in ("nan", "inf")] == [None] * 6
 
 
 def test_a_result_draws_itself(tmp_path):

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 
+from trainloop.history import BOOKKEEPING
 from trainloop.layer_norms import PREFIXES, by_kind
 from trainloop.picture import BLUE, COLOURS, GREY, ORANGE, Picture, is_never_negative, label
 
@@ -59,7 +60,7 @@ def _panels(result):
     own = ("epoch", "step", "seconds", "loss")
     metrics = [name for name in epochs if name not in own and not name.startswith("val_")]
     panels += [(name, by_epoch(name), False) for name in metrics]
-    scalars = [name for name in history if name not in ("step", "epoch", "samples", "loss", "status")]
+    scalars = [name for name in history if name not in (*BOOKKEEPING, "loss")]
     thin = {"color": BLUE, "linewidth": 0.8}
     panels += [(name, [(name, steps, history[name], thin)], False) for name in scalars if not name.startswith(PREFIXES)]
     if "angle/step" in history:
