@@ -569,6 +569,14 @@ def test_a_folder_of_checkpoints_without_its_configuration_is_not_touched(tmp_pa
     assert (tmp_path / "checkpoints" / "step-00000010").exists()
 
 
+def test_a_complete_run_without_checkpoints_is_not_begun_again(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.keras").write_text("precious")
+    with pytest.raises(ValueError, match="came to its end, and has no checkpoints to go on from"):
+        RunDirectory(tmp_path, resume=True).resume({}, lambda folder: None)
+    assert (tmp_path / "model.keras").exists()
+
+
 def test_a_damaged_configuration_is_named(tmp_path):
     for content in ("{", "[1]", "3"):
         (tmp_path / "config.json").write_text(content)

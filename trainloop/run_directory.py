@@ -91,7 +91,8 @@ class RunDirectory:
             The step it continues from, None where it begins.
 
         Raises:
-            ValueError: another configuration, or no checkpoint that is not damaged.
+            ValueError: another configuration, no checkpoint that is not damaged, or a run that has come to its end
+                and has none.
             OSError: see `begin`.
         """
         if not self.config.exists():
@@ -102,6 +103,11 @@ class RunDirectory:
         step = restore(self.checkpoints)
         if step is None:
             self._refuse_checkpoints("has damaged checkpoints only")
+            if self.model.exists():
+                raise ValueError(
+                    f"{self.path} is a run that came to its end, and has no checkpoints to go on from; give another "
+                    "folder, or begin again with --overwrite"
+                )
             return self.begin(config)
         self._write(config)
         return step
