@@ -95,6 +95,16 @@ def test_methods_and_seeds_can_join_later_and_other_settings_cannot(tmp_path):
         folder.begin(tmp_path, ["--model=mlp"], ["adam"], range(1))
 
 
+def test_a_comparison_is_read_also_where_a_method_has_gone_since(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gone.py").write_text("from trainloop import Adam")
+    folder.begin(tmp_path / "c", COMMON, ["gone.py:Adam"], range(1))
+    (tmp_path / "gone.py").unlink()
+    assert folder.read(tmp_path / "c").entrants[0].label == "gone.py:Adam"
+    with pytest.raises(ValueError, match="there is no such file"):
+        folder.begin(tmp_path / "c", COMMON, ["adam"], range(1))
+
+
 def test_a_folder_is_for_one_process(tmp_path):
     with folder.lock(tmp_path / "new" / "c"), pytest.raises(ValueError, match="in use by a run of another process"):
         folder.lock(tmp_path / "new" / "c")

@@ -59,16 +59,20 @@ def draw(outcomes, axis):
                 _cut_off(axes, shown)
     rows[-1].set_xlabel(unit)
     ends = [where(outcome)[-1] for group in groups.values() for outcome in group]
-    if axis != "epochs" and max(ends) > _LONG * min(ends):
-        rows[-1].set_xscale("log")
-        rows[-1].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        rows[-1].xaxis.set_major_formatter("{x:g}")
-        rows[-1].xaxis.set_minor_formatter("")
-    else:
-        rows[-1].xaxis.set_major_locator(MaxNLocator(6, integer=axis == "epochs"))
+    _set_ticks(rows[-1], axis == "epochs", logarithmic=axis != "epochs" and max(ends) > _LONG * min(ends))
     handles, labels = rows[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower left", fontsize="small", frameon=False)
     return figure
+
+
+def _set_ticks(axes, integer, logarithmic):
+    if logarithmic:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("")
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=integer))
 
 
 def style(i):

@@ -15,7 +15,7 @@ import pathlib
 import shutil
 
 from trainloop import durable
-from trainloop.comparison.entrant import Entrant, parse_all
+from trainloop.comparison.entrant import Entrant, parse, parse_all
 from trainloop.run_lock import RunLock
 
 
@@ -149,4 +149,5 @@ def read(path):
         raise ValueError(f"{path} has no comparison.json; give the folder of a comparison") from error
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path / 'comparison.json'} is damaged ({error!r}); begin again in another folder") from error
-    return Comparison(path, tuple(common), tuple(parse_all(labels)), tuple(seeds))
+    # Not made: a report is written also where a method has gone since.
+    return Comparison(path, tuple(common), tuple(map(parse, labels)), tuple(seeds))
