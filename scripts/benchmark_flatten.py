@@ -2,7 +2,11 @@
 
 import math
 
+import click
 import numpy as np
+from benchmarking import output_option, repeats_option
+from command_line import import_tensorflow
+from reporting import alternate, compared, publish
 
 _LENET = ((5, 5, 1, 6), (6,), (5, 5, 6, 16), (16,), (256, 120), (120,), (120, 84), (84,), (84, 10), (10,))
 
@@ -22,6 +26,23 @@ LAYOUTS = {
     "ResNet shapes": _residual_network(),
     "600 small variables": ((1000,),) * 600,
 }
+
+
+@click.command()
+@repeats_option
+@output_option
+def flatten(repeats, output):
+    """The optimizer step alone, as one vector and by variable, for four layouts of variables."""
+    import_tensorflow()
+    from benchmark_flatten import LAYOUTS, jobs, title
+
+    rows = []
+    for layout in LAYOUTS:
+        steps_of, steps = jobs(layout)
+        rows += compared(title(layout), alternate(steps_of, repeats), next(iter(steps_of)), scale=1e6 / steps)
+    columns = {"median": ("median us", ".0f"), "low": ("lowest", ".0f"), "high": ("highest", ".0f")}
+    columns |= {"ratio": ("ours / this", ".2f")}
+    publish(output, "flatten", f"Microseconds for a step of Adam; medians of {repeats}", rows, columns, "median")
 
 
 def title(layout):

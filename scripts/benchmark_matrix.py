@@ -1,6 +1,6 @@
-"""Steps of TestGD with one storage of its matrix, in a process of its own so that its memory can be told apart.
+"""Steps of TestGD with the storages of its matrix, each in a process of its own so that its memory can be told apart.
 
-Called by `benchmark.py shared-matrix`; prints one line of JSON: seconds per step, seconds to read n x n numbers once,
+As a program this file is one of them: it prints one line of JSON, seconds per step, seconds to read n x n numbers once,
 and by how many bytes the resident size grew at its peak, after TensorFlow was loaded.
 
 The gradients belong to f(x) = |x - c| + a'x with another a in every step, as mini-batches would have it; they cost next
@@ -14,10 +14,63 @@ import statistics
 import sys
 import time
 
+import click
 import numpy as np
+from benchmarking import output_option, repeats_option, run_program
+from reporting import publish
 
 _ROUNDS = 5
 _READ_BYTES = 2**29
+
+
+# (name, storage, largest n): NumPy has temporaries as large as the matrix, so that the largest does not fit.
+MATRICES = (
+    ("dense, every change folded", "dense:0", None),
+    ("dense, eight at a time", "dense", None),
+    ("sharded, two shards in one process", "sharded", None),
+    ("factored, rank 1,000", "factored:1000:restart", None),
+    ("NumPy", "numpy", 20_000),
+)
+
+
+@click.command("shared-matrix")
+@click.option("--n", "sizes", type=click.IntRange(min=3000), multiple=True, help="Parameters; may be given repeatedly.")
+@click.option("--steps", type=click.IntRange(min=1), default=8, show_default=True, metavar="N", help="Per measurement.")
+@repeats_option
+@output_option
+def shared_matrix(sizes, steps, repeats, output):
+    """TestGD with one matrix over all n parameters, 20,000 and 44,426 (LeNet-5) of them, against NumPy.
+
+    A step is compared with reading n x n float32 numbers once from memory, measured in the same process. Extra is
+    by how much the process grew at its peak, after TensorFlow was loaded.
+    """
+    rows = []
+    for n in sizes or (20_000, 44_426):
+        reports = {name: [] for name, _, largest in MATRICES if largest is None or n <= largest}
+        for _ in range(repeats):
+            for name, storage, _ in MATRICES:
+                if name in reports:
+                    reports[name].append(run_program("benchmark_matrix.py", storage, n, steps))
+        immediate = statistics.median(run["seconds"] for run in reports[MATRICES[0][0]])
+        for name, runs in reports.items():
+            seconds = statistics.median(run["seconds"] for run in runs)
+            rows.append(
+                {
+                    "group": f"n = {n:,}, float32, n x n numbers are {4e-9 * n * n:.1f} GB",
+                    "name": name,
+                    "milliseconds": 1e3 * seconds,
+                    "reading": statistics.median(run["seconds"] / run["reading"] for run in runs),
+                    "immediate": seconds / immediate,
+                    "extra": statistics.median(run["extra"] for run in runs) / (4 * n * n),
+                }
+            )
+    columns = {
+        "milliseconds": ("ms/step", ".1f"),
+        "reading": ("step/read", ".2f"),
+        "immediate": ("step/folded each", ".3f"),
+        "extra": ("extra/matrix", ".2f"),
+    }
+    publish(output, "shared-matrix", f"Steps of TestGD; medians of {repeats}", rows, columns, "milliseconds")
 
 
 def main(storage, n, steps):

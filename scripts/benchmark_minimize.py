@@ -1,7 +1,7 @@
-"""One limited-memory minimiser on one large function, in a process of its own so that its memory can be told apart.
+"""Limited-memory minimisers on one large function, each in a process of its own so that its memory can be told apart.
 
-Called by `benchmark.py minimize`; prints one line of JSON: seconds and evaluations per iteration, and the extra memory.
-Extra is the growth of the process's largest resident size over that after
+As a program this file is one of them: it prints one line of JSON, seconds and evaluations per iteration and the extra
+memory. Extra is the growth of the process's largest resident size over that after
 
     - evaluating the large function and its gradient a few times, which needs memory for any method, and
     - minimising a small one, which loads and compiles the code.
@@ -11,15 +11,75 @@ The function is the extended Rosenbrock function from its standard starting poin
 
 import json
 import resource
+import statistics
 import sys
 import time
 
+import click
 import numpy as np
+from benchmarking import missing, name_missing, output_option, repeats_option, run_program
+from reporting import publish
 
 # Length of the history, m.
 PAIRS = 10
 
 _SMALL = 20_000
+
+# Each in a process of its own, by the module it needs.
+MINIMIZERS = {
+    "trainloop": "trainloop",
+    "scipy": "scipy",
+    "tfp": "tensorflow_probability",
+    "torch": "torch",
+}
+
+
+@click.command()
+@click.option("--n", type=click.IntRange(min=100_000), default=2_000_000, show_default=True, help="Unknowns, even.")
+@click.option("--dtype", type=click.Choice(["float64", "float32"]), default="float64", show_default=True)
+@click.option("--iterations", type=click.IntRange(min=1), default=20, show_default=True, metavar="N")
+@repeats_option
+@output_option
+def minimize(n, dtype, iterations, repeats, output):
+    """L-BFGS with ten pairs on the extended Rosenbrock function, against SciPy, TensorFlow Probability and PyTorch.
+
+    Those that are not installed are named and left out. SciPy works in float64 whatever the dtype.
+    """
+    left_out = missing(MINIMIZERS)
+    reports = {name: [] for name in MINIMIZERS if name not in left_out}
+    for _ in range(repeats):
+        for name in reports:
+            timed = run_minimizer(name, n, dtype, iterations, {})
+            # What is freed goes back to the system at once, so that the peak is what was in use. That costs time.
+            measured = run_minimizer(name, n, dtype, iterations, {"MALLOC_MMAP_THRESHOLD_": str(2**20)})
+            reports[name].append(timed | {"extra": measured["extra"]})
+    rows = [
+        {
+            "group": f"n = {n:,}, {dtype}, m = 10",
+            "name": name,
+            "milliseconds": 1e3 * statistics.median(run["seconds"] for run in runs),
+            "evaluations": statistics.median(run["evaluations"] for run in runs),
+            "extra": statistics.median(run["extra"] for run in runs) / 1e6,
+            "relative": statistics.median(run["extra"] / run["history"] for run in runs),
+        }
+        for name, runs in reports.items()
+    ]
+    columns = {
+        "milliseconds": ("ms/iteration", ".0f"),
+        "evaluations": ("evaluations", ".2f"),
+        "extra": ("extra MB", ".0f"),
+        "relative": ("extra/history", ".2f"),
+    }
+    title = f"L-BFGS on the extended Rosenbrock function; medians of {repeats}"
+    publish(output, "minimize", title, rows, columns, "milliseconds")
+    name_missing(left_out)
+
+
+def run_minimizer(name, n, dtype, iterations, environment):
+    """The report of one process."""
+    if name == "tfp":
+        environment = {**environment, "TF_USE_LEGACY_KERAS": "1"}
+    return run_program("benchmark_minimize.py", name, n, dtype, iterations, **environment)
 
 
 def main(library, n, dtype, iterations):

@@ -5,6 +5,7 @@ Nothing here imports TensorFlow before it is asked to: `--help` is there at once
 
 import contextlib
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -33,7 +34,7 @@ class BatchSize(click.ParamType):
 
 def as_help(text):
     """The docstring of a program as its help: commands in it keep their lines."""
-    return text.replace("\n\n    python", "\n\n\b\n    python")
+    return re.sub("\n\n(?= *python )", "\n\n\b\n", text)
 
 
 def import_tensorflow():

@@ -10,15 +10,13 @@ A method is what train.py takes after --optimizer, with arguments of its constru
 `compare.py networks --help` shows seeds, epochs, targets and all other options.
 """
 
-import datetime
+import contextlib
 import difflib
-import os
 import pathlib
-import shlex
 import sys
 
 import click
-from command_line import BatchSize, as_help, import_tensorflow, run_main
+from command_line import BatchSize, as_help, import_tensorflow, in_one_line, run_main
 from train import train
 
 TRAIN = pathlib.Path(__file__).with_name("train.py")
@@ -63,32 +61,35 @@ def networks(methods, seeds, target, jobs, out, **common):
     import_tensorflow()
     import trainloop as tl
     from trainloop.comparison import folder, score
-    from trainloop.run_lock import RunLock
+    from trainloop.run_directory import command_in_folder, fresh_path
 
-    out = (
-        out
-        or f"comparisons/{datetime.datetime.now():%Y%m%d-%H%M%S}-{_safe(common['model'])}-{_safe(common['dataset'])}"
-    )
+    out = out or fresh_path(common["model"], common["dataset"], root="comparisons")
     # In one order, whatever that on the command line was: they are compared when a comparison goes on.
     words = [f"--{name.replace('_', '-')}={value}" for name, value in sorted(common.items()) if value is not None]
-    try:
+    with refusing():
         target = target and score.parse_target(target)
         check(methods, words)
         tl.assemble(common["dataset"], common["model"], common["loss"])
-        comparison = folder.begin(out, [*words, "--layer-norms"], methods, range(seeds))
-        lock = RunLock(comparison.path / "lock")
-    except (ValueError, OSError) as error:
-        raise click.UsageError(" ".join(str(error).split())) from error
-    try:
+        lock = folder.lock(out)
+    with lock:
+        with refusing():
+            comparison = folder.begin(out, [*words, "--layer-norms"], methods, range(seeds))
         interrupted = do_runs(comparison, jobs)
         outcomes = show(comparison, target)
-    finally:
-        lock.release()
     if interrupted:
-        click.echo(f"Interrupted. Continue with: {command_to_continue(out)}")
+        click.echo(f"Interrupted. Continue with: {command_in_folder(sys.argv, '--out', out)}")
         sys.exit(interrupted)
     if not all(outcome.state == "complete" for outcome in outcomes):
         sys.exit(1)
+
+
+@contextlib.contextmanager
+def refusing():
+    """What is wrong with the arguments is one line, and exit code 2."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise click.UsageError(in_one_line(error)) from error
 
 
 def check(methods, words):
@@ -107,14 +108,14 @@ def do_runs(comparison, jobs):
     """Do what is not complete yet. Returns the exit code of an interruption, or 0."""
     from rich.console import Console
 
-    from trainloop.comparison import outcome, running, watching
+    from trainloop.comparison import running, watching
 
-    for run in comparison.runs:
-        changed = outcome.read(run).changed_code
-        if changed:
-            click.echo(f"{run.name}: {', '.join(changed)} changed since, again from the beginning")
-            run.remove()
-    waiting = [run for run in comparison.runs if outcome.read(run).state != "complete"]
+    outcomes = read_outcomes(comparison)
+    for one in outcomes:
+        if one.changed_code:
+            click.echo(f"{one.run.name}: {', '.join(one.changed_code)} changed since, again from the beginning")
+            one.run.remove()
+    waiting = [one.run for one in outcomes if one.changed_code or one.state != "complete"]
     total = len(comparison.runs)
     click.echo(
         f"{total} runs in {comparison.path}" + (f", {total - len(waiting)} complete" if total > len(waiting) else "")
@@ -134,13 +135,25 @@ def _run(runner, waiting):
     return signals.exit_code
 
 
+def read_outcomes(comparison):
+    from trainloop.comparison import outcome
+
+    try:
+        return [outcome.read(run) for run in comparison.runs]
+    except ValueError as error:  # of a file that somebody else has damaged
+        raise click.ClickException(str(error)) from error
+
+
 def show(comparison, target):
     """Write the report, and print its table. Returns the outcomes."""
     from rich.console import Console
 
-    from trainloop.comparison import outcome, page, score, watching
+    from trainloop.comparison import page, score, watching
 
-    outcomes = [outcome.read(run) for run in comparison.runs]
+    outcomes = read_outcomes(comparison)
+    known = sorted({name for one in outcomes for name in one.log.epochs})
+    if target and known and target.name not in known:
+        click.echo(f"no run has the target {target.name!r}; their epochs have {', '.join(known)}", err=True)
     path = page.write(comparison, outcomes, target)
     found = score.rows(outcomes, target or score.common_target(outcomes))
     watching.print_table(Console(), found)
@@ -174,26 +187,26 @@ def problems(methods, kind, tolerances, budget, out):
     import_tensorflow()
     from rich.console import Console
 
-    from trainloop.comparison import collection, entrant, problems_page, watching
+    from trainloop.comparison import collection, entrant, folder, problems_page, watching
 
     tolerances, out = sorted(tolerances, reverse=True), pathlib.Path(out)
-    try:
+    with refusing():
         entrants = entrant.parse_all(methods)
         no_options_of_train(entrants)
-        out.mkdir(parents=True, exist_ok=True)
-        record = collection.Record(out / "problems.json", tolerances[-1], budget)
+        lock = folder.lock(out)
+    with lock:
+        with refusing():
+            record = collection.Record(out / "problems.json", tolerances[-1], budget)
         for one in entrants:
             if record.is_outdated(one):
                 click.echo(f"{one.label}: its file changed since, again from the beginning")
                 record.forget(one)
-    except (ValueError, OSError) as error:
-        raise click.UsageError(" ".join(str(error).split())) from error
-    names = collection.of_kind(kind)
-    todo = [(e, name) for e in entrants for name in names if not record.has(e.label, name)]
-    for one, name in watching.track(Console(), todo, lambda pair: f"{pair[0].label} on {pair[1]}"):
-        record.add(one, name, collection.solve(one, names[name], tolerances[-1], budget))
-    path = out / "report.html"
-    solved = problems_page.write(path, record, [e.label for e in entrants], list(names), kind, tolerances, budget)
+        names = collection.of_kind(kind)
+        todo = [(e, name) for e in entrants for name in names if not record.has(e.label, name)]
+        for one, name in watching.track(Console(), todo, lambda pair: f"{pair[0].label} on {pair[1]}"):
+            record.add(one, name, collection.solve(one, names[name], tolerances[-1], budget))
+        path = out / "report.html"
+        solved = problems_page.write(path, record, [e.label for e in entrants], list(names), kind, tolerances, budget)
     costs = collection.costs(record.solved, list(solved), list(names), tolerances[-1])
     for i, (method, counts) in enumerate(solved.items()):
         reached = ", ".join(f"{count} at {t:g}" for count, t in zip(counts, tolerances, strict=True))
@@ -217,24 +230,10 @@ def report(folder, target):
     from trainloop.comparison import folder as folders
     from trainloop.comparison import score
 
-    try:
+    with refusing():
         target = target and score.parse_target(target)
         comparison = folders.read(folder)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
     show(comparison, target)
-
-
-def command_to_continue(out):
-    from trainloop.run_directory import interpreter
-
-    given = sys.argv[1:]
-    named = any(argument.startswith("--out") for argument in given)
-    return shlex.join([interpreter(), sys.argv[0], *given, *([] if named else ["--out", str(out)])])
-
-
-def _safe(text):
-    return "".join(c if c.isalnum() or c in "._" else "_" for c in os.path.basename(text))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from conftest import ROOT
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import benchmark_flatten
-import benchmark_loop
+import benchmark_libraries
 import reporting
 
 
@@ -44,14 +44,14 @@ def test_a_library_trains_an_epoch(library, float32):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(96, 28, 28, 1)).astype("float32"), rng.integers(0, 10, 96).astype("int32")
     parts = []
-    original = benchmark_loop._keras_parts
+    original = benchmark_libraries._keras_parts
     try:
-        benchmark_loop._keras_parts = lambda hidden: parts.append(original(hidden)) or parts[-1]
-        epoch = benchmark_loop.LIBRARIES[library]((4,), x, y)
+        benchmark_libraries._keras_parts = lambda hidden: parts.append(original(hidden)) or parts[-1]
+        epoch = benchmark_libraries.LIBRARIES[library]((4,), x, y)
         before = [v.numpy() for v in parts[0][0].trainable_variables]
         epoch()
     finally:
-        benchmark_loop._keras_parts = original
+        benchmark_libraries._keras_parts = original
     moved = [np.abs(v.numpy() - b).max() for v, b in zip(parts[0][0].trainable_variables, before, strict=True)]
     assert min(moved) > 1e-4
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from trainloop.comparison import collection
+from trainloop.comparison import collection, folder
 
 DIVERGES = """
 import trainloop as tl
@@ -60,6 +60,7 @@ def test_from_one_command_to_a_report_and_on(tmp_path, compare):
     assert means["evaluations"] == 46
     assert means["target_seconds"] in [r["seconds"] for r in epochs]
 
+    assert not (run / "checkpoints").exists()
     before = (run / "metrics.jsonl").stat().st_mtime_ns
     code, out, err = compare("mine.py:Diverges", *options)
     assert (code, err) == (1, [])
@@ -83,6 +84,34 @@ def test_methods_over_problems_go_on_where_they_were(tmp_path, compare, monkeypa
     assert code == 0
     assert out[:2] == ["[1/2] momentum:learning_rate=1e9 on beale", "[2/2] momentum:learning_rate=1e9 on shor"]
     assert "solved 0 at 0.001, 0 at 1e-06 of 2" in out[3]
+
+
+def test_what_somebody_else_uses_or_has_damaged_is_one_line(tmp_path, compare):
+    begun = folder.begin(tmp_path / "c", ["--dataset=digits", "--model=mlp"], ["adam"], range(1))
+    begun.runs[0].folder.mkdir(parents=True)
+    begun.runs[0].metrics.write_text("{\n")
+    code, _, (*_, line) = compare("report", "c")
+    assert (code, line.endswith("is damaged in line 1; put it back, or do the run again")) == (1, True)
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "problems.json").write_text("{}")
+    code, _, (line,) = compare("problems", "lbfgs", "--out", "p")
+    assert (code, "problems.json is damaged" in line) == (2, True)
+    before = (tmp_path / "c" / "comparison.json").read_text()
+    with folder.lock(tmp_path / "c"):
+        code, _, (line,) = compare("momentum", "--out", "c")
+    assert (code, "in use by a run of another process" in line) == (2, True)
+    assert (tmp_path / "c" / "comparison.json").read_text() == before
+
+
+def test_a_target_that_no_run_has_is_said(tmp_path, compare):
+    begun = folder.begin(tmp_path / "c", ["--dataset=digits", "--model=mlp"], ["adam"], range(1))
+    begun.runs[0].folder.mkdir(parents=True)
+    step = {"kind": "step", "step": 1, "epoch": 1, "samples": 64, "loss": 0.5}
+    epoch = {"kind": "epoch", "epoch": 1, "step": 1, "seconds": 1.0, "loss": 0.5}
+    begun.runs[0].metrics.write_text(f"{json.dumps(step)}\n{json.dumps(epoch)}\n")
+    code, _, err = compare("report", "c", "--target", "val_accuracy=0.5")
+    assert code == 0
+    assert "no run has the target 'val_accuracy'; their epochs have epoch, loss, seconds, step" in err
 
 
 @pytest.mark.parametrize(

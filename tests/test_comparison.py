@@ -53,6 +53,8 @@ def test_its_arguments_are_those_of_train():
         (["adam", "adam"], "adam is given twice"),
         (["adam:--seed=3"], "--seed is common to all"),
         (["adam:--resume"], "--resume is common to all"),
+        (["adam:--help"], "--help is common to all"),
+        (["adam:--keep=5"], "--keep is common to all"),
     ],
 )
 def test_what_is_wrong_with_an_entrant_is_said(labels, words):
@@ -91,6 +93,23 @@ def test_methods_and_seeds_can_join_later_and_other_settings_cannot(tmp_path):
     assert comparison.seeds == (0, 1)
     with pytest.raises(ValueError, match=r"other settings: --dataset=digits --model=mlp; here they are --model=mlp"):
         folder.begin(tmp_path, ["--model=mlp"], ["adam"], range(1))
+
+
+def test_a_comparison_is_read_also_where_a_method_has_gone_since(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gone.py").write_text("from trainloop import Adam")
+    folder.begin(tmp_path / "c", COMMON, ["gone.py:Adam"], range(1))
+    (tmp_path / "gone.py").unlink()
+    assert folder.read(tmp_path / "c").entrants[0].label == "gone.py:Adam"
+    with pytest.raises(ValueError, match="there is no such file"):
+        folder.begin(tmp_path / "c", COMMON, ["adam"], range(1))
+
+
+def test_a_folder_is_for_one_process(tmp_path):
+    with folder.lock(tmp_path / "new" / "c"), pytest.raises(ValueError, match="in use by a run of another process"):
+        folder.lock(tmp_path / "new" / "c")
+    with folder.lock(tmp_path / "new" / "c"):
+        pass
 
 
 def test_a_folder_without_a_comparison_is_said(tmp_path):
@@ -143,7 +162,10 @@ def program(tmp_path):
 
 def test_one_run_that_fails_leaves_the_others_alone(tmp_path, program):
     comparison, told = folder.begin(tmp_path / "c", COMMON, ["adam"], range(2)), Told()
+    for run in comparison.runs:
+        (run.folder / "checkpoints" / "step-00000001").mkdir(parents=True)
     running.Runner(program, comparison, 2, told).run(comparison.runs)
+    assert [(run.folder / "checkpoints").exists() for run in comparison.runs] == [False, True]  # it may go on
     assert sorted(told.ends) == [(0, 0, ""), (1, 1, "this seed fails")]
     assert json.loads(comparison.runs[1].exit.read_text()) == {"code": 1, "reason": "this seed fails"}
     assert comparison.runs[1].output.read_text().strip() == "Error: this seed fails"
@@ -191,7 +213,7 @@ def write_run(run, losses, accuracy=0.9, code=0, reason="", samples=(64, 36), ev
                 "step": step,
                 "epoch": epoch,
                 "samples": count,
-                "loss": loss + 1,
+                "loss": loss and loss + 1,
                 "grad_norm": 1.0,
             }
             record |= {"norm/g/dense/kernel": 0.5 / step, "norm/g/dense/bias": None if step == 1 else 0.1}
@@ -199,7 +221,7 @@ def write_run(run, losses, accuracy=0.9, code=0, reason="", samples=(64, 36), ev
                 record |= {"evaluations/f": evaluations * step, "evaluations/Gv": step}
             records.append(record)
         epoch_record = {"kind": "epoch", "epoch": epoch, "step": step, "seconds": 2.0 * epoch, "loss": loss}
-        records.append(epoch_record | {"val_loss": loss + 0.1, "val_accuracy": accuracy - 0.1 / epoch})
+        records.append(epoch_record | {"val_loss": loss and loss + 0.1, "val_accuracy": accuracy - 0.1 / epoch})
     if finished:
         end = {"kind": "end", "step": step, "status": "FINISHED", "message": "done", "seconds": 2.0 * len(losses) + 1}
         records.append(end | {"peak_memory": 500_000_000})
@@ -276,7 +298,7 @@ def test_a_target_knows_which_way_is_better(text, name, value, first, finished):
 
 @pytest.mark.parametrize("text", ["loss", "loss=small", "=3", "val_something=1"])
 def test_a_target_of_another_form_is_refused(text):
-    with pytest.raises(ValueError, match=r"a target looks like|say so with"):
+    with pytest.raises(ValueError, match=f"a target looks like .* received '{text}'"):
         score.parse_target(text)
 
 
@@ -351,6 +373,36 @@ def test_a_run_that_diverged_does_not_hide_the_others(finished):
     axes = curves.draw(outcomes_of(more), "epochs").axes[0]
     assert axes.get_ylim()[1] == pytest.approx(10 * np.median([1.0, 1.0, 0.8, 0.8, 1e3]))
     assert axes.get_ylim()[0] < 0.25
+
+
+def test_losses_that_are_no_numbers_spoil_neither_figures_nor_numbers(finished):
+    more = folder.begin(finished.path, COMMON, ["adam", "lbfgs:m=3", "momentum", "simplegd"], range(2))
+    write_run(more.runs[2], [None, 0.5])
+    write_run(more.runs[3], [None, None])
+    axes = curves.draw(outcomes_of(more), "epochs").axes[0]
+    assert axes.get_ylim()[0] < 0.25
+    *_, momentum, simplegd = score.rows(outcomes_of(more), None)
+    assert (momentum["means"]["best_loss"], "best_loss" in simplegd["means"]) == (0.5, False)
+    assert score.common_target(outcomes_of(more)) == score.Target("loss", 0.5)
+    report(more)
+    assert "NaN" not in (more.path / "summary.json").read_text()
+
+
+def test_negative_losses_have_a_linear_axis(finished, recwarn):
+    more = folder.begin(finished.path, COMMON, ["adam", "lbfgs:m=3", "momentum"], range(2))
+    write_run(more.runs[2], [0.5, -3.0])
+    axes = curves.draw(outcomes_of(more), "epochs").axes[0]
+    assert (axes.get_yscale(), axes.get_ylim()[0] < -3) == ("linear", True)
+    assert not recwarn.list
+
+
+def test_labels_of_figures_are_what_the_user_wrote(tmp_path):
+    one = folder.Run(entrant.Entrant("_$x_$ {$.py:Mine", "adam"), 0, tmp_path / "one")
+    write_run(one, [1.0, 0.5])
+    figure = curves.draw([outcome.read(one)], "epochs")
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [r" _\$x_\$ {\$.py:Mine"]
+    assert figure.png()
+    assert curves.draw_layers(outcome.read(one)).png()
 
 
 def test_gradient_norms_layer_by_layer(finished):
@@ -458,6 +510,21 @@ def test_the_table_on_a_terminal_fits_its_width(finished, capsys):
     printed = capsys.readouterr().out
     assert max(map(len, printed.splitlines())) <= 62
     assert re.search(r"final training loss\s*│\s*0.30 ± 0.07 │\s*0.4 │", printed)
+
+
+@pytest.mark.parametrize("width", [20, 40])
+def test_a_narrow_terminal_shows_the_numbers_too(width, finished, capsys):
+    watching.print_table(Console(width=width), score.rows(outcomes_of(finished), None))
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= width
+    assert "500" in printed  # MB
+
+
+def test_a_method_is_called_what_the_user_called_it(finished, capsys):
+    rows = score.rows(outcomes_of(finished), None)
+    rows[0]["method"] = "m:w=[bold]x"
+    watching.print_table(Console(width=62), rows)
+    assert "m:w=[bold]x" in capsys.readouterr().out
 
 
 def test_a_live_view_has_a_line_for_all_and_one_for_each_that_goes_on(finished):

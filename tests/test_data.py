@@ -353,7 +353,7 @@ def test_npz_of_one_class_counts_two(tmp_path):
         ),
         ({"y_train": np.zeros(0, int)}, ["6 images and 0 labels"]),
         ({"y_train": np.zeros(6, bool)}, ["y_train", "integer labels", "bool"]),
-        ({"y_train": np.zeros((6, 3), int)}, ["y_train", "[N]", "(6, 3)"]),
+        ({"y_train": np.zeros((6, 3), int)}, ["y_train", "[N]", "(6, 3)", "argmax"]),
         ({"y_train": np.array([0, 1, 0.5, 2, 1, 0])}, ["y_train", "whole", "0.5 at index (2,)"]),
         ({"y_train": np.array([0, 1, 0, np.nan, 1, 0])}, ["y_train", "whole", "nan at index (3,)"]),
         ({"y_train": np.array([0, 1, 0, np.inf, 1, 0])}, ["y_train", "inf at index (3,)"]),

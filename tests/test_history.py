@@ -7,8 +7,10 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from trainloop.history import Recorder, RunResult
+from trainloop.json_values import plain
 from trainloop.status import Status
 
 EPOCHS = np.array([1, 1, 1, 1, 2, 2, 2, 2, 3])
@@ -118,6 +120,13 @@ def test_a_result_is_json():
     assert (saved["step"], saved["seconds"], saved["evaluations"]) == (9, 0.1, {"f": 9})
 
 
+def test_numbers_keep_the_digits_of_their_precision():
+    bfloat16 = tf.bfloat16.as_numpy_dtype
+    values = [np.float32(0.1), np.float64(0.1), 0.1, bfloat16(0.5), np.int32(3), True, "x"]
+    assert [plain(value) for value in values] == [0.1, 0.1, 0.1, 0.5, 3, True, "x"]
+    assert [plain(kind(value)) for kind in (bfloat16, np.float32, float) for value in ("nan", "inf")] == [None] * 6
+
+
 def test_a_result_draws_itself(tmp_path):
     made = recorder((4, 8))
     made.add_epoch({"epoch": 1, "step": 4, "loss": 2.0, "val_loss": 3.0})
@@ -127,6 +136,14 @@ def test_a_result_draws_itself(tmp_path):
     np.testing.assert_array_equal(loss.lines[0].get_ydata(), LOSSES)
     assert [line.get_ydata().tolist() for line in loss.lines[1:]] == [[2.0], [3.0]]
     assert figure.axes[-1].get_xlabel() == "step"
+
+
+def test_losses_below_zero_are_drawn_on_a_linear_axis():
+    losses = np.array([0.5, 0.0, -1.0, *LOSSES[3:]])
+    figure = result_of(recorder((4, 8), losses=losses)).plot(title="of $x_$ {$.npz")
+    assert figure.axes[0].get_yscale() == "linear"
+    np.testing.assert_array_equal(figure.axes[0].lines[0].get_ydata(), losses)
+    assert figure.png()
 
 
 def test_a_notebook_shows_a_result_and_its_figure():

@@ -39,7 +39,7 @@ LAYERS = [
     | names("agreement writers tensorboard_file display live_view report results run_directory run_log minimize")
     | names("stopping"),
     # everything
-    names("user_code plugins assembly run_config dry_run testing comparison devices __init__"),
+    names("user_code plugins method_help assembly run_config dry_run testing comparison devices __init__"),
 ]
 LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}
 METHODS = LEVEL["algorithms"]

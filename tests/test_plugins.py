@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from trainloop import Adam, DataSplit, TestGD
+from trainloop import SAM, Adam, DataSplit, TestGD
 from trainloop.plugins import (
     constructor_arguments,
     find_data,
@@ -37,6 +37,11 @@ class Old(GlobalVectorOptimizer):
     def update(self, x, g, state):
         return x, {}
 
+class Fails(Mine):
+    def __init__(self, extra=1, **kwargs):
+        super().__init__(**kwargs)
+        self.extra = {}["missing"] if extra == 2 else extra
+
 class Foreign:
     def _create_slots(self):
         pass
@@ -63,6 +68,18 @@ def test_names_of_the_register(name):
 def test_a_class_in_a_file(mine):
     optimizer = make_optimizer(find_optimizer(f"{mine}:Mine"), {"power": 3, "global_clipnorm": 1.0})
     assert (optimizer.power, optimizer.global_clipnorm) == (3, 1.0)
+
+
+def test_arguments_are_passed_on_to_a_method_that_is_the_base(mine):
+    optimizer = make_optimizer(find_optimizer(f"{mine}:Fails"), {"extra": 3, "power": 4, "name": "it"})
+    assert (optimizer.extra, optimizer.power, optimizer.name) == (3, 4, "it")
+    with pytest.raises(ValueError, match="it takes extra, learning_rate, power, name, global_clipnorm"):
+        make_optimizer(find_optimizer(f"{mine}:Fails"), {"powr": 4})
+
+
+def test_a_constructor_that_fails_is_one_line_with_the_users_place(mine):
+    with pytest.raises(ValueError, match=r"^Fails at .*mine\.py:24 in __init__: KeyError: 'missing'$"):
+        make_optimizer(find_optimizer(f"{mine}:Fails"), {"extra": 2})
 
 
 def test_a_class_in_a_module(mine, monkeypatch):
@@ -133,6 +150,9 @@ def sequences():
 def three():
     return X, X, X
 
+def weighted():
+    return (X, X, X), (X, X, X)
+
 def nan():
     return (X * np.nan, X), (X, X)
 
@@ -200,16 +220,17 @@ def test_losses_by_name_and_of_a_user(parts):
     ("find", "text", "words"),
     [
         (find_data, "parts.py:pair", r"did you mean 'pairs'\?\); its functions: pairs, split"),
-        (find_data, "parts.py:three", r"must return a DataSplit or .* received tuple"),
+        (find_data, "parts.py:three", r"must return a DataSplit or .* received 3 parts; return one of them"),
+        (find_data, "parts.py:weighted", r"two triples; .*TrainLoop\.run\(\(x, y, weights\)\)"),
         (find_data, "parts.py:number", "must return a DataSplit or .* received int"),
         (find_data, "parts.py:nan", "parts.py:nan: x_train: expected finite"),
-        (find_data, "parts.py:fails", r"parts.py:fails at .*parts\.py:27 in fails: IndexError"),
+        (find_data, "parts.py:fails", r"parts.py:fails at .*parts\.py:30 in fails: IndexError"),
         (find_data, "parts.py:build", "parts.py:build: TypeError: .*2 required positional arguments"),
         (find_model, "lenet", "did you mean 'lenet5'.*file.py:function"),
         (find_model, "parts.py:buid", "did you mean 'build'"),
         (find_model, "parts.py:number", r"must be a function \(input_shape, outputs\) -> keras.Model, received 3"),
         (find_model, "parts.py:nothing", "must return a keras.Model, received NoneType"),
-        (find_model, "parts.py:broken", r"at .*parts\.py:36 in broken: AttributeError"),
+        (find_model, "parts.py:broken", r"at .*parts\.py:39 in broken: AttributeError"),
         (find_loss, "huberr", "unknown loss 'huberr' .did you mean 'huber'"),
         (find_loss, "parts.py:number", r"must be a function \(targets, predictions\)"),
         (find_loss, "no_such_module:loss", "importing no_such_module failed"),
@@ -222,8 +243,8 @@ def test_what_is_wrong_with_a_users_parts_is_one_line(parts, find, text, words):
 
 
 def test_option_values_are_python_literals_or_strings():
-    options = parse_options(["a=1", "b=2.5", "c=True", "d=None", "e=dense", "f='x=y'", "g=1e-3", "h=(1, 2)"])
-    expected = {"a": 1, "b": 2.5, "c": True, "d": None, "e": "dense", "f": "x=y", "g": 1e-3, "h": (1, 2)}
+    options = parse_options(["a=1", "b=.5", "c=True", "d=None", "e=dense", "f='x=y'", "g=1e-3", "h=(1, 2)", "i={[]:1}"])
+    expected = {"a": 1, "b": 0.5, "c": True, "d": None, "e": "dense", "f": "x=y", "g": 1e-3, "h": (1, 2), "i": "{[]:1}"}
     assert options == expected
     assert [type(v) for v in options.values()] == [type(v) for v in expected.values()]
 
@@ -279,4 +300,7 @@ def test_options_are_checked_against_the_constructor(options, words):
 
 
 def test_arguments_of_the_base_are_known_too():
-    assert set(constructor_arguments(Adam)) >= {"learning_rate", "beta_1", "name", "global_clipnorm"}
+    known = constructor_arguments(Adam)
+    own = {"learning_rate": 0.001, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7, "weight_decay": 0.0}
+    assert known == {**own, "name": "adam", "global_clipnorm": None}
+    assert list(constructor_arguments(SAM)) == ["inner", "rho", "name", "global_clipnorm"]

@@ -71,6 +71,18 @@ def test_what_a_method_cannot_take_is_a_message():
     assert found["message"].startswith("ValueError: ")
 
 
+def test_a_mistake_in_a_users_method_leaves_the_others_alone_and_is_said(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    update = "    def update(self, x, g, state):\n        return {}['missing']\n"
+    (tmp_path / "mistaken.py").write_text(f"import trainloop as tl\nclass Mine(tl.SimpleGD):\n{update}")
+    mine, record = parse("mistaken.py:Mine"), collection.Record(tmp_path / "a.json", 1e-3, 100)
+    for name in ("shor", "beale"):
+        record.add(mine, name, collection.solve(mine, problems[name], 1e-3, 100))
+    said = problems_page.endings(record, mine.label, ["shor", "beale"], [np.inf, np.inf])
+    assert said.startswith("2 refused (KeyError at ")
+    assert said.endswith("mistaken.py:4 in update: 'missing')")
+
+
 def test_kinds_are_parts_of_the_collection():
     assert collection.of_kind("all") == problems
     assert {*collection.of_kind("smooth"), *collection.of_kind("nonsmooth")} == {*problems}

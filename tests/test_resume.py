@@ -569,6 +569,23 @@ def test_a_folder_of_checkpoints_without_its_configuration_is_not_touched(tmp_pa
     assert (tmp_path / "checkpoints" / "step-00000010").exists()
 
 
+def test_a_complete_run_without_checkpoints_is_not_begun_again(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.keras").write_text("precious")
+    with pytest.raises(ValueError, match="came to its end, and has no checkpoints to go on from"):
+        RunDirectory(tmp_path, resume=True).resume({}, lambda folder: None)
+    assert (tmp_path / "model.keras").exists()
+
+
+def test_a_damaged_configuration_is_named(tmp_path):
+    for content in ("{", "[1]", "3"):
+        (tmp_path / "config.json").write_text(content)
+        directory = RunDirectory(tmp_path, resume=True)
+        with pytest.raises(ValueError, match=r"config\.json is damaged; put it back"):
+            directory.resume({}, lambda folder: None)
+        directory.release()
+
+
 def test_a_refusal_holds_no_lock(tmp_path):
     first = RunDirectory(tmp_path)
     first.begin({})

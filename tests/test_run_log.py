@@ -48,6 +48,16 @@ def test_a_run_that_goes_on_has_no_end_and_a_cut_off_line_is_left_out(tmp_path):
     assert len(log.history["step"]) == 2
 
 
+@pytest.mark.parametrize(
+    "line", ['{"kind": "step", "st{"kind": "end"}', "[1]", "3", '{"step": 1}', '{"kind": "new"}', ""]
+)
+def test_a_damaged_line_is_named(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"kind": "step", "step": 1}\n' + line + "\n")
+    with pytest.raises(ValueError, match=r"metrics\.jsonl is damaged in line 2; put it back"):
+        read_run_log(path)
+
+
 def test_columns_that_came_later_are_nan_before(tmp_path):
     path = tmp_path / "metrics.jsonl"
     records = [{"kind": "step", "step": 1}, {"kind": "step", "step": 2, "radius": 3.0}]

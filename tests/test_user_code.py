@@ -71,6 +71,13 @@ def test_a_file_that_fails_leaves_no_module_behind(tmp_path, monkeypatch):
     assert "half" not in sys.modules
 
 
+def test_a_file_that_ends_the_program_does_not_end_this_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "script.py").write_text("import sys\nsys.exit('no arguments')\n")
+    with pytest.raises(ValueError, match=r"importing script\.py failed at .*script\.py:2: SystemExit: no arguments"):
+        user_code.find("script.py:x", callable, "functions")
+
+
 def test_a_name_that_is_not_there(mine):
     with pytest.raises(ValueError, match=r"no 'divid' \(did you mean 'divide'\?\); its functions: divide, passes_on"):
         user_code.find(f"{mine}:divid", callable, "functions")

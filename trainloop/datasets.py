@@ -144,6 +144,8 @@ def _to_labels(field: str, array: np.ndarray) -> np.ndarray:
     """Integer or whole float labels, [N] or [N, 1], as int32 [N]."""
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
+    if array.ndim > 1:
+        raise error(field, "one label for each sample, [N]", f"shape {array.shape}", "of one-hot rows take np.argmax")
     if array.dtype.kind not in "iuf":
         raise error(field, "integer labels", str(array.dtype), "number the classes from 0")
     if array.dtype.kind == "f":

@@ -6,12 +6,10 @@ import time
 
 from rich.live import Live
 
+from trainloop.history import BOOKKEEPING
 from trainloop.hooks import Hook
 from trainloop.layer_norms import PREFIXES
 from trainloop.live_view import LiveView, epoch_columns, header, number, row
-
-# Bookkeeping that needs no place on a line, and what there is of every layer.
-_UNSEEN = ("step", "epoch", "samples", "status")
 
 # Speed is that of the last seconds: compiling is over then, and methods whose steps become slower show it.
 _SPEED_SECONDS = 10
@@ -121,7 +119,7 @@ def epoch_line(summary):
 
 
 def _is_shown(name):
-    return name not in _UNSEEN and not name.startswith(PREFIXES)
+    return name not in BOOKKEEPING and not name.startswith(PREFIXES)
 
 
 def _newest(progress, validation=None):

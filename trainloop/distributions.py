@@ -40,8 +40,8 @@ def draw(layout, vectors, title):
     for axes, (name, vector), colour in zip(panels, vectors.items(), COLOURS, strict=False):
         parts = [np.abs(vector[span].astype(float)) for span in spans.values()]
         _draw_panel(axes, parts, colour)
-        title, unit = _TITLES[name]
-        axes.set_title(title, fontsize="medium")
+        heading, unit = _TITLES[name]
+        axes.set_title(heading, fontsize="medium")
         axes.set_xlabel(f"size of an entry ({unit})")
     every = -(-len(spans) // _MOST_LABELS)
     panels[0].set_yticks(range(0, len(spans), every), list(spans)[::every], fontsize="small")

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+# Columns that say which step it is and how it ended, not how good: no display and no figure shows them.
+BOOKKEEPING = ("step", "epoch", "samples", "status")
+
+
 @dataclasses.dataclass(frozen=True, repr=False)
 class RunResult:
     """How a run ended and what it saw.

@@ -2,11 +2,22 @@
 
 import io
 
+import numpy as np
 from matplotlib.figure import Figure
 
 # Okabe and Ito (2008), without their yellow, which is too pale for a line on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 BLUE, ORANGE, GREY = COLOURS[0], COLOURS[1], "#999999"
+
+
+def label(text):
+    """A text as it is: Matplotlib reads what is between two $ as mathematics, and hides labels that begin with _."""
+    return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
+
+
+def is_never_negative(curves):
+    """Whether a logarithmic axis has a place for these arrays; zeros leave gaps there."""
+    return not any(np.any(np.less(values, 0)) for values in curves)
 
 
 class Picture(Figure):

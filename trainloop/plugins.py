@@ -28,9 +28,10 @@ from trainloop.data_files import ARRAY_NAMES
 from trainloop.data_split import DataSplit
 from trainloop.datasets import load, make_split
 from trainloop.models import MODELS
-from trainloop.optimizer import GlobalVectorOptimizer
+from trainloop.optimizer import GlobalObjectiveOptimizer
 from trainloop.user_code import users_line
 from trainloop.whole_vector import WholeVectorOptimizer
+from trainloop.wrapper import Wrapper
 
 __all__ = [
     "constructor_arguments",
@@ -42,6 +43,8 @@ __all__ = [
     "parse_options",
     "users_line",
 ]
+
+_BASES = (Wrapper, GlobalObjectiveOptimizer, WholeVectorOptimizer)
 
 
 def find_optimizer(text):
@@ -106,10 +109,18 @@ def find_data(text):
         (x_train, y_train), (x_test, y_test) = data
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"{text} must return a DataSplit or ((x_train, y_train), (x_test, y_test)), received "
-            f"{type(data).__name__}; return one of them"
+            f"{text} must return a DataSplit or ((x_train, y_train), (x_test, y_test)), received {_parts(data)}"
         ) from error
     return make_split(text, dict(zip(ARRAY_NAMES, (x_train, y_train, x_test, y_test), strict=True)))
+
+
+def _parts(data):
+    """What somebody returned in place of two pairs, and what to do."""
+    if not isinstance(data, (tuple, list)):
+        return f"{type(data).__name__}; return one of them"
+    if [len(part) for part in data if isinstance(part, (tuple, list))] == [3, 3]:
+        return "two triples; sample weights are for TrainLoop.run((x, y, weights)), here leave them out"
+    return f"{len(data)} parts; return one of them"
 
 
 def find_loss(text):
@@ -171,7 +182,7 @@ def parse_options(texts):
 def _literal(text):
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, TypeError, SyntaxError):  # TypeError: of {[1]: 2}
         return text
 
 
@@ -179,7 +190,8 @@ def make_optimizer(cls, options):
     """An optimizer with these constructor arguments.
 
     Raises:
-        ValueError: a key the constructor does not have, with the nearest one, or a value it does not take.
+        ValueError: a key the constructor does not have, with the nearest one, a value it does not take, or whatever
+            else goes wrong in it.
     """
     known = constructor_arguments(cls)
     options = _with_inner(options) if "inner" in known else options
@@ -191,6 +203,8 @@ def make_optimizer(cls, options):
         return cls(**options)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{cls.__name__}: {' '.join(str(error).split())}") from error
+    except Exception as error:
+        raise user_code.mistake(cls.__name__, error) from error
 
 
 def _with_inner(options):
@@ -203,13 +217,22 @@ def _with_inner(options):
 
 
 def constructor_arguments(cls):
-    """Names of the constructor's arguments, with those of the base where it passes **kwargs on."""
-    own = inspect.signature(cls).parameters.values()
-    names = [p.name for p in own if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    if any(p.kind is p.VAR_KEYWORD for p in own):
-        base = inspect.signature(GlobalVectorOptimizer).parameters.values()
-        names += [p.name for p in base if p.kind is p.KEYWORD_ONLY and p.name not in names]
-    return names
+    """{name: default} of the constructor's arguments, with those of the bases as far as **kwargs passes them on.
+
+    A default is `inspect.Parameter.empty` where there is none. Of this package's bases only what has to be named is
+    passed on.
+    """
+    arguments, constructors = {}, [base for base in cls.__mro__ if "__init__" in vars(base)]
+    for base in constructors:
+        _, *parameters = inspect.signature(base.__init__).parameters.values()
+        named = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+        if base is constructors[0] or base not in _BASES:
+            named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        for parameter in named:
+            arguments.setdefault(parameter.name, parameter.default)
+        if base is WholeVectorOptimizer or not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return arguments
 
 
 def _named(kind, name, known, advice=""):

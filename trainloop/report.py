@@ -4,8 +4,9 @@ import itertools
 
 import numpy as np
 
+from trainloop.history import BOOKKEEPING
 from trainloop.layer_norms import PREFIXES, by_kind
-from trainloop.picture import BLUE, COLOURS, GREY, ORANGE, Picture
+from trainloop.picture import BLUE, COLOURS, GREY, ORANGE, Picture, is_never_negative, label
 
 # Lines of one panel, each with a look of its own: six colours, full and dashed.
 _LOOKS = [{"color": c, "linestyle": s, "linewidth": 0.9} for s, c in itertools.product(("-", "--"), COLOURS[:6])]
@@ -23,14 +24,14 @@ def draw_curves(result, title=""):
     """
     panels = _panels(result)
     figure = Picture(figsize=(6.4, 2.6 * len(panels) + 0.6), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(label(title))
     rows = np.atleast_1d(figure.subplots(len(panels), 1, sharex=True))
-    for axes, (label, curves, logarithmic) in zip(rows, panels, strict=True):
+    for axes, (heading, curves, logarithmic) in zip(rows, panels, strict=True):
         for name, x, y, style in curves:
-            axes.plot(x, y, label=name, **style)
+            axes.plot(x, _positive(y) if logarithmic else y, label=label(name), **style)
         if logarithmic:
             axes.set_yscale("log")
-        axes.set_ylabel(label)
+        axes.set_ylabel(label(heading))
         axes.grid(alpha=0.3)
         if len(curves) > 3:
             axes.legend(fontsize="xx-small", loc="upper left", bbox_to_anchor=(1, 1.03), borderaxespad=0.3)
@@ -54,13 +55,12 @@ def _panels(result):
             curves.append(("validation", epochs["step"], epochs[f"val_{name}"], validation))
         return curves
 
-    panels = [
-        ("loss", [("each batch", steps, _positive(history.get("loss", steps)), every_step), *by_epoch("loss")], True)
-    ]
+    losses = [("each batch", steps, history.get("loss", steps), every_step), *by_epoch("loss")]
+    panels = [("loss", losses, is_never_negative(values for _, _, values, _ in losses))]
     own = ("epoch", "step", "seconds", "loss")
     metrics = [name for name in epochs if name not in own and not name.startswith("val_")]
     panels += [(name, by_epoch(name), False) for name in metrics]
-    scalars = [name for name in history if name not in ("step", "epoch", "samples", "loss", "status")]
+    scalars = [name for name in history if name not in (*BOOKKEEPING, "loss")]
     thin = {"color": BLUE, "linewidth": 0.8}
     panels += [(name, [(name, steps, history[name], thin)], False) for name in scalars if not name.startswith(PREFIXES)]
     if "angle/step" in history:

@@ -1,4 +1,4 @@
-"""What a run leaves when it is over: its curves, and the model."""
+"""What a run leaves when it is over: the model, and its curves."""
 
 import dataclasses
 
@@ -6,7 +6,7 @@ from trainloop.run_log import read_run_log
 
 
 def write_results(directory, loop, result, title, resumed):
-    """The curves, and the model as it is.
+    """The model as it is, and the curves.
 
     Args:
         directory: a `RunDirectory` whose metrics file is complete.
@@ -18,5 +18,5 @@ def write_results(directory, loop, result, title, resumed):
     if resumed:
         log = read_run_log(directory.metrics)
         result = dataclasses.replace(result, history=log.history, epochs=log.epochs)
+    loop.model.save(directory.model)  # first: a picture that fails must not cost the model
     result.plot(directory.curves, title)
-    loop.model.save(directory.model)

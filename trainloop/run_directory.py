@@ -91,7 +91,8 @@ class RunDirectory:
             The step it continues from, None where it begins.
 
         Raises:
-            ValueError: another configuration, or no checkpoint that is not damaged.
+            ValueError: another configuration, no checkpoint that is not damaged, or a run that has come to its end
+                and has none.
             OSError: see `begin`.
         """
         if not self.config.exists():
@@ -102,13 +103,21 @@ class RunDirectory:
         step = restore(self.checkpoints)
         if step is None:
             self._refuse_checkpoints("has damaged checkpoints only")
+            if self.model.exists():
+                raise ValueError(
+                    f"{self.path} is a run that came to its end, and has no checkpoints to go on from; give another "
+                    "folder, or begin again with --overwrite"
+                )
             return self.begin(config)
         self._write(config)
         return step
 
     def check(self, config):
         """Refuse to continue the run that is there with another configuration, see `resume`."""
-        saved, here = json.loads(self.config.read_text(encoding="utf-8")), json.loads(json.dumps(config))
+        try:
+            saved, here = dict(json.loads(self.config.read_text(encoding="utf-8"))), json.loads(json.dumps(config))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{self.config} is damaged; put it back, or begin again with --overwrite") from error
         differing = [k for k in {**saved, **here} if k not in MAY_CHANGE and saved.get(k) != here.get(k)]
         if differing:
             listing = "; ".join(f"{k} was {saved.get(k)!r}, here it is {here.get(k)!r}" for k in differing)
@@ -162,10 +171,10 @@ class UnwrittenDirectory:
         """Nothing."""
 
 
-def fresh_path(*parts):
+def fresh_path(*parts, root="runs"):
     """`runs/20250131-235959-lenet5-digits-adam`: a folder for a run, named by the time and what it is a run of."""
     named = "-".join("".join(c if c.isalnum() or c in "._" else "_" for c in os.path.basename(part)) for part in parts)
-    return f"runs/{datetime.datetime.now():%Y%m%d-%H%M%S}-{named}"
+    return f"{root}/{datetime.datetime.now():%Y%m%d-%H%M%S}-{named}"
 
 
 def interpreter():
@@ -182,8 +191,19 @@ def command_to_resume(arguments, path):
         path: of the folder.
     """
     given = [argument for argument in arguments if argument not in ("--resume", "--overwrite")]
-    named = any(argument.startswith("--run-dir") for argument in given)
-    return shlex.join([interpreter(), *given, *([] if named else ["--run-dir", str(path)]), "--resume"])
+    return f"{command_in_folder(given, '--run-dir', path)} --resume"
+
+
+def command_in_folder(arguments, option, path):
+    """A command that names its folder by an option, also where it chose that itself.
+
+    Args:
+        arguments: `sys.argv`.
+        option: such as "--out".
+        path: of the folder.
+    """
+    named = any(argument.startswith(option) for argument in arguments)
+    return shlex.join([interpreter(), *arguments, *([] if named else [option, str(path)])])
 
 
 def versions():

@@ -10,7 +10,7 @@ except ImportError:  # Windows has no such locks; there nothing is refused
 
 
 class RunLock:
-    """Held from its making to the end of the process, or to `release`.
+    """Held from its making to the end of the process, to `release`, or to the end of a `with`.
 
     Args:
         path: of a file, which is made if it is not there and stays behind.
@@ -29,6 +29,12 @@ class RunLock:
             os.close(self._descriptor)
             folder = os.path.dirname(path)
             raise ValueError(f"{folder} is in use by a run of another process; wait, or give another folder") from error
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.release()
 
     def release(self):
         """Let others have it."""

@@ -23,13 +23,21 @@ class RunLog:
 
 
 def read_run_log(path):
-    """The `RunLog` of a file. A last line that was cut off is left out, as a process leaves it that was killed."""
+    """The `RunLog` of a file. A last line that was cut off is left out, as a process leaves it that was killed.
+
+    Raises:
+        ValueError: another line is not what `MetricsFile` writes.
+    """
     records = {"step": [], "epoch": [], "end": [], "test": []}
-    with open(path, encoding="utf-8") as file:
-        for line in file:
-            if line.endswith("\n"):
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith("\n"):
+                break
+            try:
                 record = json.loads(line)
                 records[record.pop("kind")].append(record)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise ValueError(f"{path} is damaged in line {number}; put it back, or do the run again") from error
     steps, epochs = (_columns(records[kind]) for kind in ("step", "epoch"))
     return RunLog(steps, epochs, *(records[kind][-1] if records[kind] else None for kind in ("end", "test")))
 

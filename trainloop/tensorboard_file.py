@@ -16,15 +16,12 @@ from typing import TYPE_CHECKING, Any
 import tensorflow as tf
 
 from trainloop import durable
-from trainloop.history import RunResult
+from trainloop.history import BOOKKEEPING, RunResult
 from trainloop.hooks import Hook, Progress
 from trainloop.typing import Path
 
 if TYPE_CHECKING:
     from trainloop.loop import TrainLoop
-
-# Columns that are no curves.
-_LEFT_OUT = ("step", "epoch", "samples", "status")
 
 
 class TensorBoardFile(Hook):
@@ -101,7 +98,7 @@ class TensorBoardFile(Hook):
 
     def _write(self, group, steps, columns):
         """One event for each step, with a number of every column. They reach the system together."""
-        columns = {name: column for name, column in columns.items() if name not in _LEFT_OUT}
+        columns = {name: column for name, column in columns.items() if name not in BOOKKEEPING}
         summary = tf.compat.v1.Summary(value=[{"tag": f"{group}/{name}"} for name in columns])
         event = tf.compat.v1.Event(wall_time=time.time(), summary=summary)
         entries = list(event.summary.value)

@@ -69,8 +69,17 @@ def call(text, function, *arguments):
     try:
         return function(*arguments)
     except Exception as error:
-        where = users_line(error)
-        raise ValueError(f"{text}{where}: {type(error).__name__}: {' '.join(str(error).split())}") from error
+        raise mistake(text, error) from error
+
+
+def mistake(text, error):
+    """An exception in a user's code as a ValueError of one line that points at the user's line.
+
+    Args:
+        text: what the user typed to name what failed.
+        error: the exception.
+    """
+    return ValueError(f"{text}{users_line(error)}: {type(error).__name__}: {' '.join(str(error).split())}")
 
 
 def users_line(error):
@@ -132,7 +141,7 @@ def _run_import(source, run):
     """Import a user's code; whatever it raises is told in one line that points at their file."""
     try:
         return run()
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script without `if __name__ == "__main__"` may want to end here
         where = _innermost_line(error)
         raise ValueError(f"importing {source} failed{where}: {type(error).__name__}: {error}") from error
 

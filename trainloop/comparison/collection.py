@@ -7,7 +7,6 @@ import json
 import pathlib
 
 import numpy as np
-import tensorflow as tf
 
 from trainloop import durable, user_code
 from trainloop.comparison import profiles
@@ -46,7 +45,8 @@ def solve(entrant, problem, tolerance, budget):
 
     Returns:
         {"evaluations": [k], "best": [k], "status": in a word, "message": how it ended}: the evaluations at which f
-        became smaller than ever, and f there, beginning with x0; both empty where the method cannot take the problem.
+        became smaller than ever, and f there, beginning with x0; both empty where the method cannot take the problem,
+        or fails while it is traced.
     """
     fun = LeastSquares(problem.residuals) if problem.residuals else problem.fun
     f0 = float(problem.fun(problem.x0))
@@ -58,8 +58,8 @@ def solve(entrant, problem, tolerance, budget):
         result = minimize(
             fun, problem.x0, optimizer, max_steps=budget, gtol=gtol, f_target=target, max_evaluations=budget
         )
-    except (ValueError, ArithmeticError, tf.errors.OpError) as error:
-        message = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    except Exception as error:  # whatever a user's method raises
+        message = f"{type(error).__name__}{user_code.users_line(error)}: {' '.join(str(error).split())}"
         return {"evaluations": [], "best": [], "status": "refused", "message": message}
     f = np.append(result.history["f"], result.f)  # before every step, and after the last
     spent = np.append(1, sum(result.history[f"evaluations/{kind}"] for kind in ("f", "Hv", "Gv")))
@@ -89,11 +89,14 @@ class Record:
         self._path, self._facts = pathlib.Path(path), {"tolerance": tolerance, "budget": budget}
         self.solved, self._code = {}, {}
         if self._path.exists():
-            content = json.loads(self._path.read_text(encoding="utf-8"))
-            found = {name: content.get(name) for name in self._facts}
+            try:
+                content = json.loads(self._path.read_text(encoding="utf-8"))
+                found = {name: content[name] for name in self._facts}
+                self.solved, self._code = content["solved"], content["code"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(f"{path} is damaged ({error!r}); begin again in another folder") from error
             if found != self._facts:
                 raise ValueError(f"{path} was made with {found}, here it is {self._facts}; use another folder")
-            self.solved, self._code = content["solved"], content["code"]
 
     def add(self, entrant, problem, found):
         """Keep a result, on the disk too."""

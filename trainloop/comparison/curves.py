@@ -5,7 +5,7 @@ import textwrap
 import numpy as np
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from trainloop.picture import COLOURS, Picture
+from trainloop.picture import COLOURS, Picture, is_never_negative, label
 
 _DASHES = ("-", "--", ":", "-.")
 
@@ -42,7 +42,7 @@ def draw(outcomes, axis):
     groups = _by_method(outcomes)
     if not groups:
         return None
-    title, label, where = AXES[axis]
+    title, unit, where = AXES[axis]
     panels = _panels(groups)
     figure = Picture(figsize=(4.8, 2.2 * len(panels) + 0.4 + 0.2 * len(groups)), layout="constrained")
     figure.suptitle(title)
@@ -50,24 +50,29 @@ def draw(outcomes, axis):
     for axes, (name, heading) in zip(rows, panels, strict=True):
         for i, (method, group) in enumerate(groups.items()):
             _curve(axes, method, [(where(o), _shown(o, name)) for o in group if name in o.log.epochs], style(i))
-        axes.set_ylabel(heading)
+        axes.set_ylabel(label(heading))
         axes.grid(alpha=0.3)
-        if "loss" in name or "accuracy" in name:
+        shown = [_shown(o, name) for group in groups.values() for o in group if name in o.log.epochs]
+        if ("loss" in name or "accuracy" in name) and is_never_negative(shown):
             axes.set_yscale("log")
-        if "loss" in name:
-            _cut_off(axes, [outcome.log.epochs[name] for group in groups.values() for outcome in group])
-    rows[-1].set_xlabel(label)
+            if "loss" in name:
+                _cut_off(axes, shown)
+    rows[-1].set_xlabel(unit)
     ends = [where(outcome)[-1] for group in groups.values() for outcome in group]
-    if axis != "epochs" and max(ends) > _LONG * min(ends):
-        rows[-1].set_xscale("log")
-        rows[-1].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        rows[-1].xaxis.set_major_formatter("{x:g}")
-        rows[-1].xaxis.set_minor_formatter("")
-    else:
-        rows[-1].xaxis.set_major_locator(MaxNLocator(6, integer=axis == "epochs"))
+    _set_ticks(rows[-1], axis == "epochs", logarithmic=axis != "epochs" and max(ends) > _LONG * min(ends))
     handles, labels = rows[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower left", fontsize="small", frameon=False)
     return figure
+
+
+def _set_ticks(axes, integer, logarithmic):
+    if logarithmic:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("")
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=integer))
 
 
 def style(i):
@@ -96,7 +101,7 @@ def draw_layers(outcome, limits=(None, None)):
     if not names:
         return None
     figure = Picture(figsize=(4.8, 1.3 + 0.21 * len(names)), layout="constrained")
-    figure.suptitle(textwrap.fill(outcome.run.name, 48, break_on_hyphens=False), fontsize="medium")
+    figure.suptitle(label(textwrap.fill(outcome.run.name, 48, break_on_hyphens=False)), fontsize="medium")
     axes = figure.subplots()
     steps = outcome.log.history["step"]
     image = axes.imshow(
@@ -108,7 +113,7 @@ def draw_layers(outcome, limits=(None, None)):
         vmax=limits[1],
         extent=(steps[0] - 0.5, steps[-1] + 0.5, len(names), 0),
     )
-    axes.set_yticks(np.arange(len(names)) + 0.5, names, fontsize="small")
+    axes.set_yticks(np.arange(len(names)) + 0.5, list(map(label, names)), fontsize="small")
     axes.set_xlabel("step")
     figure.colorbar(image, ax=axes, label="log10 of the gradient's norm")
     return figure
@@ -118,8 +123,9 @@ def _layer_logs(outcome):
     """Names of variables, and [variables, stretches of steps]: the logarithms of their gradients' norms."""
     history, prefix = outcome.log.history, "norm/g/"
     columns = [name for name in history if name.startswith(prefix)]
+    norms = np.array([history[name] for name in columns], float).reshape(len(columns), len(history["step"]))
     with np.errstate(divide="ignore"):
-        logs = np.log10(np.array([history[name] for name in columns]).reshape(len(columns), -1))
+        logs = np.log10(norms)
     logs[~np.isfinite(logs)] = np.nan
     return [name.removeprefix(prefix) for name in columns], _binned(logs)
 
@@ -167,9 +173,10 @@ def _shown(outcome, name):
 
 def _cut_off(axes, losses):
     """A run that diverged must not press all others together at the bottom."""
-    limit, values = _MOST * np.median([values[0] for values in losses]), np.concatenate(losses)
+    first, values = [values[0] for values in losses if np.isfinite(values[0])], np.concatenate(losses)
+    limit = _MOST * np.median(first) if first else np.inf
     shown = values[(values > 0) & (values <= limit)]
-    if shown.size < np.sum(values > 0):
+    if 0 < shown.size < np.sum(values > 0):
         axes.set_ylim(shown.min() / 1.5, limit)
 
 
@@ -180,4 +187,4 @@ def _curve(axes, method, runs, style):
     shortest = min((len(x) for x, _ in runs), default=0)
     if shortest:
         x, y = np.mean([(x[:shortest], y[:shortest]) for x, y in runs], axis=0)
-        axes.plot(x, y, linewidth=2, label=method, marker="o" if shortest == 1 else None, **style)
+        axes.plot(x, y, linewidth=2, label=label(method), marker="o" if shortest == 1 else None, **style)

@@ -18,7 +18,7 @@ _FIRST = re.compile(rf":(?={_SETTING})")
 
 # What all entrants have in common, or what the comparison itself decides.
 _NOT_ITS_OWN = {"--dataset", "--model", "--loss", "--seed", "--run-dir", "--resume", "--overwrite", "--optimizer"}
-_NOT_ITS_OWN |= {"--option", "--config", "--dry-run", "--list", "--quiet"}
+_NOT_ITS_OWN |= {"--option", "--config", "--dry-run", "--list", "--quiet", "--help", "--keep", "--keep-best"}
 
 
 @dataclasses.dataclass(frozen=True)

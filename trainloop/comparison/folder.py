@@ -1,7 +1,7 @@
 """The files of one comparison, under one roof.
 
 comparison.json                 what is compared on what
-runs/<method>/seed-<k>/         the files of one run of train.py
+runs/<method>/seed-<k>/         the files of one run of train.py, once it is complete without its checkpoints
 runs/<method>/seed-<k>.log      what it printed
 runs/<method>/seed-<k>.exit.json how its process ended
 summary.json, report.html       what came out
@@ -15,7 +15,8 @@ import pathlib
 import shutil
 
 from trainloop import durable
-from trainloop.comparison.entrant import Entrant, parse_all
+from trainloop.comparison.entrant import Entrant, parse, parse_all
+from trainloop.run_lock import RunLock
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,16 +40,20 @@ class Run:
         """What it printed."""
         return self.folder.with_suffix(".log")
 
+    @property
+    def exit(self):
+        """How its process ended, written by who waited for it."""
+        return self.folder.with_suffix(".exit.json")
+
     def remove(self):
         """Remove all of it."""
         shutil.rmtree(self.folder, ignore_errors=True)
         for path in (self.output, self.exit):
             path.unlink(missing_ok=True)
 
-    @property
-    def exit(self):
-        """How its process ended, written by who waited for it."""
-        return self.folder.with_suffix(".exit.json")
+    def remove_checkpoints(self):
+        """Remove what only a run needs that goes on; with a matrix in it that may be most of a disk."""
+        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +93,23 @@ class Comparison:
         return [*common, *run.entrant.arguments, f"--seed={run.seed}", f"--run-dir={run.folder}", "--resume"]
 
 
+def lock(path):
+    """Keep a folder, which is made where it is not there, for this process.
+
+    Returns:
+        `RunLock`.
+
+    Raises:
+        ValueError: it is a file, or another process works there.
+        OSError: it cannot be made or written.
+    """
+    path = pathlib.Path(path)
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{path} is a file; give a folder for the comparison")
+    path.mkdir(parents=True, exist_ok=True)
+    return RunLock(path / "lock")
+
+
 def begin(path, common, labels, seeds):
     """Write down a new comparison, or add methods and seeds to the one that is there.
 
@@ -96,8 +118,6 @@ def begin(path, common, labels, seeds):
         OSError: the folder cannot be written.
     """
     path = pathlib.Path(path)
-    if path.exists() and not path.is_dir():
-        raise ValueError(f"{path} is a file; give a folder for the comparison")
     entrants = parse_all(labels)  # what is misspelt among them is refused before anything else
     before = read(path) if (path / "comparison.json").exists() else None
     if before is not None:
@@ -129,4 +149,5 @@ def read(path):
         raise ValueError(f"{path} has no comparison.json; give the folder of a comparison") from error
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path / 'comparison.json'} is damaged ({error!r}); begin again in another folder") from error
-    return Comparison(path, tuple(common), tuple(parse_all(labels)), tuple(seeds))
+    # Not made: a report is written also where a method has gone since.
+    return Comparison(path, tuple(common), tuple(map(parse, labels)), tuple(seeds))

@@ -79,7 +79,7 @@ def _unsolved(found, problem):
 
 
 def endings(record, method, names, costs):
-    """`20 budget, 5 stalled`: how the runs of a method ended that did not solve their problem.
+    """`20 budget, 5 refused (ValueError: ...)`: how the runs of a method ended that did not solve their problem.
 
     Args:
         record: a `collection.Record`.
@@ -87,5 +87,9 @@ def endings(record, method, names, costs):
         names: of problems.
         costs: [problems], infinite where it was not solved.
     """
-    words = [record.solved[method][name]["status"] for name, cost in zip(names, costs, strict=True) if np.isinf(cost)]
-    return ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
+    unsolved = [record.solved[method][name] for name, cost in zip(names, costs, strict=True) if np.isinf(cost)]
+    words, reasons = [one["status"] for one in unsolved], {}
+    for one in unsolved:
+        if one["status"] == "refused":
+            reasons.setdefault("refused", f" ({one['message']})")  # of the first
+    return ", ".join(f"{words.count(word)} {word}{reasons.get(word, '')}" for word in dict.fromkeys(words))

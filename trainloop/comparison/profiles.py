@@ -17,7 +17,7 @@ same, (2.2)).
 import numpy as np
 
 from trainloop.comparison import curves
-from trainloop.picture import Picture
+from trainloop.picture import Picture, label
 
 
 def cost_to_solve(evaluations, best, f_low, tolerance):
@@ -75,7 +75,7 @@ def draw(costs, methods, tolerance):
     figure = Picture(figsize=(5.4, 5.6 + 0.2 * len(methods)), layout="constrained")
     figure.suptitle(f"tolerance {tolerance:g}, {len(costs)} problems")
     above, below = figure.subplots(2, 1)
-    for axes, values, label in (
+    for axes, values, unit in (
         (above, ratios(costs), "evaluations over those of the cheapest method"),
         (below, costs, "evaluations of f, its gradient or a curvature product"),
     ):
@@ -84,11 +84,11 @@ def draw(costs, methods, tolerance):
         for i in range(len(methods)):
             x, share = shares(values[:, i])
             x, share = np.concatenate([[1], x, [end]]), np.concatenate([[0], share, share[-1:] if share.size else [0]])
-            axes.step(x, share, where="post", label=methods[i], linewidth=2, **curves.style(i))
+            axes.step(x, share, where="post", label=label(methods[i]), linewidth=2, **curves.style(i))
         axes.set_xscale("log")
         axes.set_xlim(1, end)
         axes.set_ylim(-0.02, 1.02)
-        axes.set_xlabel(label)
+        axes.set_xlabel(unit)
         axes.set_ylabel("share of the problems solved")
         axes.grid(alpha=0.3)
     handles, labels = above.get_legend_handles_labels()

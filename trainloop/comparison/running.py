@@ -88,6 +88,8 @@ class Runner:
         del self._active[run]
         reason = "" if code == 0 else _reason(run, code)
         durable.replace_text(run.exit, json.dumps({"code": code, "reason": reason}) + "\n")
+        if code == 0:
+            run.remove_checkpoints()
         self._watcher.end(run, code, reason)
 
     def _send(self, number):

@@ -46,29 +46,28 @@ def parse_target(text):
     Raises:
         ValueError: not of this form, or which way is better is not in the name.
     """
-    name, equals, value = text.partition("=")
+    name, _, value = text.partition("=")
     try:
-        target = Target(name, float(value))
-    except ValueError:
-        equals = ""
-    if not equals:
-        raise ValueError(f"a target looks like val_accuracy=0.95 or loss=0.1, received {text!r}")
-    Monitor(name)
-    return target
+        Monitor(name)
+        return Target(name, float(value))
+    except ValueError as error:
+        raise ValueError(
+            f"a target looks like val_accuracy=0.95 or loss=0.1: a name that says which way is better, and a number; "
+            f"received {text!r}"
+        ) from error
 
 
 def common_target(outcomes):
-    """The smallest training loss that every complete run reached, None without a complete run."""
-    best = [
-        np.nanmin(o.log.epochs["loss"]) for o in outcomes if o.state == COMPLETE and len(o.log.epochs.get("loss", ()))
-    ]
-    return Target("loss", float(np.max(best))) if best else None
+    """The smallest training loss that every complete run with a finite one reached, None without such a run."""
+    complete = [numbers(outcome, None) for outcome in outcomes if outcome.state == COMPLETE]
+    best = [found["best_loss"] for found in complete if "best_loss" in found]
+    return Target("loss", max(best)) if best else None
 
 
 def numbers(outcome, target):
-    """{column: number} of a run, without those it has not got to."""
+    """{column: number} of a run, without those it has not got to and those that are not finite."""
     epochs, found = outcome.log.epochs, {}
-    if len(epochs.get("loss", ())):
+    if np.isfinite(epochs.get("loss", ())).any():
         found = {"best_loss": np.nanmin(epochs["loss"]), "final_loss": epochs["loss"][-1]}
     found |= {f"test_{name}": value for name, value in (outcome.log.test or {}).items()}
     end = outcome.log.end or {}
@@ -79,7 +78,7 @@ def numbers(outcome, target):
     if reached is not None:
         found["target_seconds"] = epochs["seconds"][reached]
         found["target_passes"] = outcome.at_epochs(outcome.passes)[reached]
-    return {name: float(value) for name, value in found.items() if value is not None}
+    return {name: float(value) for name, value in found.items() if value is not None and np.isfinite(value)}
 
 
 def rows(outcomes, target):

@@ -2,6 +2,7 @@
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from trainloop.comparison import score
 from trainloop.comparison.outcome import INTERRUPTED
@@ -11,7 +12,7 @@ from trainloop.comparison.running import Watcher, newest
 def outcome_line(run, code, reason):
     """`adam, seed 0: complete  test loss 0.1`, or why it is not."""
     if code == 0:
-        return f"{run.name}: complete{newest_numbers(run)}"
+        return f"{run.name}: complete{numbers(newest(run))}"
     if code in INTERRUPTED:
         return f"{run.name}: interrupted"
     return f"{run.name}: failed: {reason}"
@@ -47,13 +48,8 @@ class LiveWatcher(Watcher):
 
     def __init__(self, console, total, done, epochs):
         self._epochs = epochs
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[numbers]}"),
-            console=console,
-        )
+        columns = (BarColumn(bar_width=20), TimeRemainingColumn(compact=True), TextColumn("{task.fields[numbers]}"))
+        self._bar = Progress(TextColumn("{task.description}", markup=False), *columns, console=console)
         self._all = self._bar.add_task("runs", total=total, completed=done, numbers=f"{done} of {total}")
         self._total, self._lines = total, {}
 
@@ -68,9 +64,9 @@ class LiveWatcher(Watcher):
         self._lines[run] = self._bar.add_task(run.name, total=self._epochs(run), numbers="starting")
 
     def look(self, run):
-        done = newest(run).get("epoch", 1) - 1
-        numbers = newest_numbers(run).removeprefix("  ") or "starting"
-        self._bar.update(self._lines[run], completed=done, numbers=numbers)
+        record = newest(run)
+        done = record["epoch"] - 1 if "epoch" in record else None  # as it was
+        self._bar.update(self._lines[run], completed=done, numbers=numbers(record).strip() or "starting")
 
     def end(self, run, code, reason):
         self._bar.remove_task(self._lines.pop(run))
@@ -80,11 +76,10 @@ class LiveWatcher(Watcher):
         self._bar.update(self._all, numbers=f"{done} of {self._total}")
 
 
-def newest_numbers(run):
-    """`  epoch 3  step 69  loss 0.31` or `  test loss 0.4  test accuracy 0.9`: the newest line of a run's log."""
-    record = dict(newest(run))
-    if record.pop("kind", None) == "test":
-        shown = {f"test {name}": value for name, value in record.items()}
+def numbers(record):
+    """`  epoch 3  step 69  loss 0.31` or `  test loss 0.4  test accuracy 0.9`: a line of a run's log."""
+    if record.get("kind") == "test":
+        shown = {f"test {name}": value for name, value in record.items() if name != "kind"}
     else:
         shown = {name: record.get(name) for name in ("epoch", "step", "loss")}
     return "".join(f"  {name} {value:.4g}" for name, value in shown.items() if value is not None)
@@ -101,13 +96,14 @@ def print_table(console, rows):
         console: a `rich.console.Console`.
         rows: what `score.rows` returned.
     """
-    at_once = max(1, (console.width - _HEADINGS) // (_CELL + 3))
+    fitting = (console.width - _HEADINGS) // (_CELL + 3)
+    least, at_once = (_CELL, fitting) if fitting > 0 else (None, 1)
     columns = score.columns(rows)
     for first in range(0, len(rows), at_once):
         shown = rows[first : first + at_once]
-        table = Table("", *(row["method"] for row in shown))
-        for column in table.columns[1:]:
-            column.justify, column.overflow, column.min_width, column.max_width = "right", "fold", _CELL, _CELL
+        table = Table("")
+        for row in shown:
+            table.add_column(Text(row["method"]), justify="right", overflow="fold", min_width=least, max_width=_CELL)
         table.add_row("runs complete", *(f"{row['complete']} of {row['runs']}" for row in shown))
         for name, (heading, _) in columns.items():
             table.add_row(heading, *(score.in_words(row, name) for row in shown))
@@ -124,12 +120,11 @@ def track(console, items, name):
     """
     if not console.is_terminal:
         for i, item in enumerate(items, 1):
-            console.print(f"[{i}/{len(items)}] {name(item)}", markup=False, highlight=False)
+            console.print(f"[{i}/{len(items)}] {name(item)}", markup=False, highlight=False, soft_wrap=True)
             yield item
         return
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(20), TimeRemainingColumn(compact=True), console=console
-    ) as bar:
+    described = TextColumn("{task.description}", markup=False)
+    with Progress(described, BarColumn(20), TimeRemainingColumn(compact=True), console=console) as bar:
         task = bar.add_task("", total=len(items))
         for item in items:
             bar.update(task, description=name(item))
