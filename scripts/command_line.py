@@ -105,7 +105,7 @@ def _without_stderr():
 @contextlib.contextmanager
 def blaming_user_code():
     """What goes wrong inside of a run ends with one line, which names the line of the user's code if it was there."""
-    from trainloop import plugins
+    from trainloop.user_code import users_line
     from trainloop.workers import WorkersError
 
     try:
@@ -113,7 +113,7 @@ def blaming_user_code():
     except (click.ClickException, click.exceptions.Exit):
         raise
     except Exception as error:
-        where = plugins.users_line(error)
+        where = users_line(error)
         if not isinstance(error, (OSError, WorkersError)):  # a full disk needs no traceback
             traceback.print_exc()
         raise click.ClickException(f"{type(error).__name__}{where}: {in_one_line(error)}") from error

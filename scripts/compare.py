@@ -42,12 +42,10 @@ def compare():
 @compare.command()
 @click.argument("methods", nargs=-1, required=True, metavar="METHOD[:KEY=VALUE,...] ...")
 @click.option("--dataset", default="digits", show_default=True, help="As for train.py.")
-@click.option("--model", default="lenet5", show_default=True, help="As for train.py.")
+@click.option("--model", help="As for train.py.")
 @click.option("--loss", help="As for train.py.")
 @click.option("--epochs", type=click.IntRange(min=1), default=10, show_default=True, metavar="N", help="Of every run.")
-@click.option(
-    "--batch-size", type=BatchSize(), metavar="N|full", default=64, show_default=True, help="Samples per step."
-)
+@click.option("--batch-size", type=BatchSize(), metavar="N|full", help="As for train.py.")
 @click.option(
     "--max-seconds", type=click.FloatRange(min=0, min_open=True), metavar="X", help="End runs after X seconds."
 )
@@ -60,16 +58,18 @@ def networks(methods, seeds, target, jobs, out, **common):
     """Train one network with several methods, each with several seeds."""
     import_tensorflow()
     import trainloop as tl
+    from trainloop.assembly import DEFAULT_MODELS
     from trainloop.comparison import folder, score
     from trainloop.run_directory import command_in_folder, fresh_path
 
-    out = out or fresh_path(common["model"], common["dataset"], root="comparisons")
-    # In one order, whatever that on the command line was: they are compared when a comparison goes on.
-    words = [f"--{name.replace('_', '-')}={value}" for name, value in sorted(common.items()) if value is not None]
     with refusing():
         target = target and score.parse_target(target)
+        parts = tl.assemble(common["dataset"], common["model"], common["loss"])
+        common["model"] = common["model"] or DEFAULT_MODELS[parts.data.kind]
+        # In one order, whatever that on the command line was: they are compared when a comparison goes on.
+        words = [f"--{name.replace('_', '-')}={value}" for name, value in sorted(common.items()) if value is not None]
         check(methods, words)
-        tl.assemble(common["dataset"], common["model"], common["loss"])
+        out = out or fresh_path(common["model"], common["dataset"], root="comparisons")
         lock = folder.lock(out)
     with lock:
         with refusing():

@@ -21,7 +21,7 @@ from command_line import BatchSize, as_help, blaming_user_code, import_tensorflo
 
 # What runs when nothing is said. The first step has length 3000 / (n + 1) = 0.07 on LeNet-5, which ends above 95 %.
 DEFAULT_OPTIMIZER, DEFAULT_OPTIONS = "testgd", ("rad=3000",)
-DEFAULT_EPOCHS = 50
+DEFAULT_EPOCHS, DEFAULT_BATCH_SIZE = 50, 64
 
 
 def read_config(ctx, param, path):
@@ -59,7 +59,10 @@ def recorded(ctx, path):
 )
 @click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Steps; with --epochs, whichever comes first.")
 @click.option(
-    "--batch-size", type=BatchSize(), metavar="N|full", default=64, show_default=True, help="Samples per step."
+    "--batch-size",
+    type=BatchSize(),
+    metavar="N|full",
+    help=f"Samples per step.  [default: {DEFAULT_BATCH_SIZE}, or all of a smaller data set]",
 )
 @click.option(
     "--seed", type=click.IntRange(min=0, max=2**32 - 1), default=0, show_default=True, help="Weights and order."
@@ -122,14 +125,21 @@ def recorded(ctx, path):
 @click.option("--tensorboard", is_flag=True, help="Also write curves for TensorBoard.")
 @click.option("--quiet", is_flag=True, help="Print the last line only, and errors.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done and what memory it takes, and exit.")
-@click.option("--list", "show_list", is_flag=True, help="Show data sets, models and optimizers, and exit.")
+@click.option(
+    "--list",
+    "show_list",
+    is_flag=False,
+    flag_value="all",
+    metavar="[METHOD]",
+    help="Show data sets, models and optimizers, or what one of these takes, and exit.",
+)
 @click.pass_context
 def train(ctx, show_list, **settings):
     import_tensorflow()
-    if show_list:
-        list_everything()
-        return
     try:
+        if show_list is not None:
+            list_words(show_list)
+            return
         run = prepare(*chosen(ctx, settings))
     except (ValueError, OSError, RuntimeError) as error:
         raise click.UsageError(in_one_line(error)) from error
@@ -137,9 +147,14 @@ def train(ctx, show_list, **settings):
         run()
 
 
-def list_everything():
+def list_words(name):
+    """What there is, or what one method takes."""
     import trainloop as tl
+    from trainloop.method_help import describe
 
+    if name != "all":
+        click.echo(describe(name))
+        return
     documented = {name: _first_line(thing) for name, thing in {**tl.MODELS, **tl.ALGORITHMS, **tl.WRAPPERS}.items()}
     for title, lines in (
         ("data sets (or an .npz file, a folder of IDX files, module:function or file.py:function)", tl.DATASETS),
@@ -215,7 +230,7 @@ def prepare(settings, check_facts):
     optimizer = plugins.make_optimizer(cls, plugins.parse_options(settings["options"]))
     with workers.watched(), strategy.scope():
         parts = tl.assemble(settings["dataset"], settings["model"], settings["loss"], settings["seed"])
-    settings = with_names(settings, parts.data)
+    settings = with_defaults_for(parts.data, settings)
     directory = choose_directory(settings, workers)
     batch_size = None if settings["batch_size"] == "full" else settings["batch_size"]
     batches = tl.ArrayData(*parts.train, batch_size, settings["seed"])
@@ -311,14 +326,15 @@ def with_defaults(settings):
     return settings
 
 
-def with_names(settings, data):
-    """The settings with the model that fits the data where none is given, and a folder named by all of them."""
+def with_defaults_for(data, settings):
+    """The settings with model and batches that fit the data, and a folder named by all of them."""
     from trainloop.assembly import DEFAULT_MODELS
     from trainloop.run_directory import fresh_path
 
     model = settings["model"] or DEFAULT_MODELS[data.kind]
+    batch_size = settings["batch_size"] or min(DEFAULT_BATCH_SIZE, len(data.x_train))
     folder = settings["run_dir"] or fresh_path(model, settings["dataset"], settings["optimizer"])
-    return {**settings, "model": model, "run_dir": folder}
+    return {**settings, "model": model, "batch_size": batch_size, "run_dir": folder}
 
 
 def do_run(settings, directory, loop, batches, test, resumed_at):

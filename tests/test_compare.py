@@ -123,7 +123,7 @@ def test_a_target_that_no_run_has_is_said(tmp_path, compare):
         ("adam:--batch-size=none", "adam:--batch-size=none: Invalid value for '--batch-size'"),
         ("adam:--bach-size=3", "No such option '--bach-size'"),
         ("adam --model lenet", "did you mean 'lenet5'"),
-        ("adam --dataset wine", "lenet5"),
+        ("adam --dataset wine --model lenet5", "lenet5"),
         ("adam --target fast", "a target looks like val_accuracy=0.95"),
         ("adam --seeds 0", "seeds"),
         ("adam --out file", "file is a file"),

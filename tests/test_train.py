@@ -230,6 +230,22 @@ def test_list_names_everything(train_here):
     assert max(map(len, printed)) <= 140
 
 
+def test_what_one_method_takes_is_listed_too(train_here):
+    code, printed, _ = train_here("--list", "momentum")
+    assert code == 0
+    assert printed[0].startswith("momentum: ")
+    assert any(line.startswith("  -o momentum=0.9") for line in printed)
+    code, _, complaints = train_here("--list", "momentun")
+    assert (code, len(complaints)) == (2, 1)
+    assert "did you mean 'momentum'" in complaints[0]
+
+
+def test_what_is_not_said_fits_the_data(tmp_path, train_here):
+    assert train_here("--dataset", "linnerud", "--optimizer", "adam", "--steps", "2", "--run-dir", "a")[0] == 0
+    config = json.loads((tmp_path / "a" / "config.json").read_text())
+    assert (config["model"], config["batch_size"], config["training_samples"]) == ("mlp", 16, 16)
+
+
 def test_a_users_method_with_xla_and_full_batches(tmp_path, train_here):
     (tmp_path / "mine.py").write_text(
         "from trainloop import GlobalVectorOptimizer\n"

@@ -29,20 +29,8 @@ from trainloop.data_split import DataSplit
 from trainloop.datasets import load, make_split
 from trainloop.models import MODELS
 from trainloop.optimizer import GlobalObjectiveOptimizer
-from trainloop.user_code import users_line
 from trainloop.whole_vector import WholeVectorOptimizer
 from trainloop.wrapper import Wrapper
-
-__all__ = [
-    "constructor_arguments",
-    "find_data",
-    "find_loss",
-    "find_model",
-    "find_optimizer",
-    "make_optimizer",
-    "parse_options",
-    "users_line",
-]
 
 _BASES = (Wrapper, GlobalObjectiveOptimizer, WholeVectorOptimizer)
 
