@@ -211,20 +211,12 @@ def prepare(settings, check_facts):
     Returns:
         A function without arguments that does the run.
     """
-    import tensorflow as tf
-
     import trainloop as tl
     from trainloop import dry_run, plugins, run_config
-    from trainloop.devices import choose_strategy
-    from trainloop.workers import Workers
 
     if settings["resume"] and (settings["overwrite"] or settings["run_dir"] is None):
         raise ValueError("--resume needs --run-dir, the folder of the run, and no --overwrite")
-    strategy = choose_strategy(settings["devices"]) or tf.distribute.get_strategy()
-    workers = Workers(strategy)
-    workers.compare("settings", settings)
-    if settings["deterministic"]:
-        tf.config.experimental.enable_op_determinism()
+    strategy, workers = choose_devices(settings)
     settings = with_defaults(settings)
     cls = plugins.find_optimizer(settings["optimizer"])
     optimizer = plugins.make_optimizer(cls, plugins.parse_options(settings["options"]))
@@ -243,11 +235,8 @@ def prepare(settings, check_facts):
         text = dry_run.describe(parts.data, batches, parts.model, optimizer, settings, directory, facts)
         return lambda: click.echo(text)
     loop = make_loop(settings, parts, optimizer, hooks)
-    step = None
-    if settings["resume"]:
-        step = directory.resume({**settings, **facts}, loop.restore)
-    else:
-        directory.begin({**settings, **facts})
+    config = {**settings, **facts}
+    step = directory.resume(config, loop.restore) if settings["resume"] else directory.begin(config)
 
     def run():
         try:
@@ -256,6 +245,21 @@ def prepare(settings, check_facts):
             directory.release()
 
     return run
+
+
+def choose_devices(settings):
+    """(strategy, `Workers`), after a look whether all workers were told the same."""
+    import tensorflow as tf
+
+    from trainloop.devices import choose_strategy
+    from trainloop.workers import Workers
+
+    strategy = choose_strategy(settings["devices"]) or tf.distribute.get_strategy()
+    workers = Workers(strategy)
+    workers.compare("settings", settings)
+    if settings["deterministic"]:
+        tf.config.experimental.enable_op_determinism()
+    return strategy, workers
 
 
 def choose_directory(settings, workers):
