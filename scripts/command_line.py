@@ -25,7 +25,7 @@ class BatchSize(click.ParamType):
             return value
         try:
             size = int(value)
-        except ValueError:
+        except (ValueError, TypeError):  # a config.json may hold anything
             size = 0
         if size < 1:
             self.fail(f"{value!r} is neither a positive number nor 'full'", param, ctx)
