@@ -118,13 +118,16 @@ def _sum_of_squares(v):
 
 
 def _scaled_norm(v):
-    tiny = tf.constant(v.dtype.as_numpy_dtype(np.finfo(v.dtype.as_numpy_dtype).tiny))
-    m = _power_of_two(tf.maximum(tf.reduce_max(tf.abs(v)), tiny))  # of an empty v the maximum is -inf
+    m = power_of_two(tf.reduce_max(tf.abs(v)))
     return m * tf.sqrt(_sum_of_squares(v / m))
 
 
-def _power_of_two(number):
-    """The greatest one up to a positive number: its exponent alone. Infinite for NaN and infinity."""
+def power_of_two(number):
+    """The greatest one up to a number [], and no less than the smallest normal one. Infinite for NaN and infinity.
+
+    To divide by it changes no digit: it is the number's exponent alone.
+    """
+    number = tf.maximum(number, tf.constant(number.dtype.as_numpy_dtype(np.finfo(number.dtype.as_numpy_dtype).tiny)))
     integer = tf.int64 if number.dtype == tf.float64 else tf.int32
     exponent = np.array(np.inf, number.dtype.as_numpy_dtype).view(integer.as_numpy_dtype)
     return tf.bitcast(tf.bitwise.bitwise_and(tf.bitcast(number, integer), exponent), number.dtype)

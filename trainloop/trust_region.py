@@ -41,13 +41,15 @@ def steihaug(product, g, radius, max_products, accuracy=0.5):
         `TrustRegionStep`.
     """
     length = linalg.norm(g)
-    enough = tf.minimum(tf.sqrt(length), accuracy) * length
+    # g / unit and B / unit have the same p, to the bit; squares of g may leave the range of the dtype.
+    unit = linalg.power_of_two(length)
+    g, enough = g / unit, tf.minimum(tf.sqrt(length), accuracy) * length / unit
 
     def wanted(k, _p, _r, _d, rr, _promised, at_edge):
         return (k < max_products) & (tf.sqrt(rr) > enough) & ~at_edge
 
     def iteration(k, p, r, d, rr, promised, _):
-        Bd = product(d)
+        Bd = product(d) / unit
         curvature = tf.tensordot(d, Bd, 1)
         inside = rr / tf.where(curvature > 0, curvature, tf.ones_like(curvature))
         edge = tf.constant(np.inf, g.dtype) if radius is None else _to_edge(p, d, radius)
@@ -60,9 +62,9 @@ def steihaug(product, g, radius, max_products, accuracy=0.5):
         return k + 1, p + a * d, r_new, (rr_new / rr) * d - r_new, rr_new, promised, at_edge
 
     zero = tf.zeros_like(length)
-    start = tf.constant(0), tf.zeros_like(g), g, -g, tf.square(length), zero, tf.constant(False)
+    start = tf.constant(0), tf.zeros_like(g), g, -g, tf.square(length / unit), zero, tf.constant(False)
     k, p, _, _, _, promised, at_edge = tf.while_loop(wanted, iteration, start, parallel_iterations=1)
-    return TrustRegionStep(p, promised, at_edge, k)
+    return TrustRegionStep(p, promised * unit, at_edge, k)
 
 
 class TrustedTrial(typing.NamedTuple):
@@ -97,6 +99,8 @@ def trial(objective, x, f, g, product, radius, max_radius, max_products):
         rho > 3/4 and |p| = radius          radius <- min(2 radius, max_radius)
         rho > 1e-4                          x <- x + p               Nocedal and Wright (2006), algorithm 4.1
 
+    They have radius / 4 in the first line. A zero gradient, which a mini-batch may have, says nothing about the region.
+
     Args:
         objective: has `value_and_grad`, called once.
         x, f, g: [n], [], [n].
@@ -121,9 +125,9 @@ def trial(objective, x, f, g, product, radius, max_radius, max_products):
         p,
         g_trial - g,
         rho,
-        tf.where(rho < 0.25, length / 4, grown),
+        tf.where((rho < 0.25) & (length > 0), length / 4, grown),
         products,
-        ~taken & (length <= smallest) & tf.reduce_any(tf.not_equal(g, 0)),
+        ~taken & linalg.fails(length > smallest) & tf.reduce_any(tf.not_equal(g, 0)),
     )
 
 
