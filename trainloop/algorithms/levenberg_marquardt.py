@@ -39,7 +39,8 @@ class LevenbergMarquardt(GlobalObjectiveOptimizer):
 
     For objectives with Gauss-Newton products: `LeastSquares`, and models with a loss of their outputs. A step costs one
     evaluation of f and g, and n products with G (factorised) or up to `max_products`. A trial that is no improvement
-    leaves x where it is. The run ends with `Status.STALLED` when h is too short to move x.
+    leaves x where it is; a zero gradient, which a mini-batch may have, changes nothing. The run ends with
+    `Status.STALLED` when h is too short to move x.
 
     Args:
         tau: damping at the start relative to the curvature, positive. Small for a good starting point.
@@ -85,14 +86,15 @@ class LevenbergMarquardt(GlobalObjectiveOptimizer):
         f_trial, g_trial = objective.value_and_grad(x_trial)
         rho = agreement(tf.tensordot(h, mu * h - g, 1) / 2, (f, g), (f_trial, g_trial))
         taken = rho > 0
+        slopes = tf.reduce_any(tf.not_equal(g, 0))
         shrink = tf.maximum(1 - tf.pow(2 * tf.minimum(rho, 1) - 1, 3), 1 / 3)
         growth = state["growth"]
-        stalled = tf.reduce_all(tf.equal(x_trial, x)) & tf.reduce_any(tf.not_equal(g, 0))
+        stalled = slopes & tf.reduce_all(tf.equal(x_trial, x))
         return (
             tf.where(taken, x_trial, x),
             {
-                "damping": tf.where(taken, mu * shrink, mu * growth),
-                "growth": tf.where(taken, tf.constant(2.0, x.dtype), 2 * growth),
+                "damping": tf.where(slopes, mu * tf.where(taken, shrink, growth), state["damping"]),
+                "growth": tf.where(taken, tf.constant(2.0, x.dtype), tf.where(slopes, 2 * growth, growth)),
                 "rho": rho,
                 "status": tf.where(stalled, tf.constant(Status.STALLED, tf.int32), Status.RUNNING),
             },

@@ -9,7 +9,12 @@
 beta is formed at the end of a step, of two gradients of the same objective: on mini-batches, of the same batch. Where
 -g + beta d is no direction of descent, the step goes along -g.
 
-The line search starts from the step that would decrease f, to first order, as much as the step before did.
+The line search starts where a parabola with this slope would be as far below f as the last step came,
+
+    t = min(1, 1.01 * 2 (f_old - f) / -g'd)                 Nocedal and Wright (2006), equation 3.60 and below it
+
+and from |t d| <= 1 where that is not known: after a restart, or where f is of a batch so much larger that it would not
+change by that.
 """
 
 from typing import Any
@@ -81,7 +86,7 @@ class NonlinearCG(GlobalObjectiveOptimizer):
             f,
             g,
             d,
-            _first_trial(slope, linalg.norm(d), state["decrease"]),
+            _first_trial(f, slope, linalg.norm(d), state["decrease"]),
             curvature=_CURVATURE[self.line_search],
             max_evaluations=self.max_evaluations,
         )
@@ -121,8 +126,8 @@ class NonlinearCG(GlobalObjectiveOptimizer):
         return {**super().get_config(), **own}
 
 
-def _first_trial(slope, length, decrease):
-    """Where phi(t) = f + slope t + c t^2 has its minimum if that is `decrease` below f; after a restart |t d| <= 1."""
+def _first_trial(f, slope, length, decrease):
+    """Where phi(t) = f + slope t + c t^2 has its minimum if that is `decrease` below f, and a little further."""
     expected = 2.02 * decrease / tf.where(slope < 0, -slope, tf.ones_like(slope))
-    known = expected > 0
+    known = (expected > 0) & (f - decrease < f)
     return tf.where(known, tf.minimum(expected, 1), 1 / tf.maximum(length, 1))
