@@ -118,7 +118,7 @@ def trial(objective, x, f, g, product, radius, max_radius, max_products):
     taken = rho > _LEAST_AGREEMENT
     length = linalg.norm(p)
     grown = tf.where(at_edge & (rho > 0.75), tf.minimum(2 * radius, max_radius), radius)
-    smallest = float(np.finfo(x.dtype.as_numpy_dtype).eps) * tf.maximum(linalg.norm(x), 1)
+    smallest = linalg.eps(x.dtype) * tf.maximum(linalg.norm(x), 1)
     return TrustedTrial(
         *(tf.where(taken, new, old) for new, old in ((x_trial, x), (f_trial, f), (g_trial, g))),
         taken,
@@ -150,8 +150,7 @@ def agreement(predicted, here, there):
     """
     (f, g), (f_trial, g_trial) = here, there
     finite = tf.math.is_finite(f_trial) & tf.math.is_finite(linalg.norm(g_trial))
-    eps = float(np.finfo(f.dtype.as_numpy_dtype).eps)
-    resolution = 10 * eps * tf.maximum(tf.abs(f), float(np.finfo(f.dtype.as_numpy_dtype).tiny))
+    resolution = 10 * linalg.eps(f.dtype) * tf.maximum(tf.abs(f), linalg.tiny(f.dtype))
     rho = (f - f_trial) / tf.maximum(predicted, resolution)
     blind = (predicted <= resolution) & (tf.abs(f - f_trial) <= resolution)
     by_gradient = tf.where(linalg.norm(g_trial) < linalg.norm(g), tf.ones_like(f), tf.zeros_like(f))

@@ -13,14 +13,13 @@ with H. Before the first update H is multiplied by s'y / y'y (equation 6.20), th
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from trainloop import checks, linalg, linesearch
 from trainloop.objective import Objective
 from trainloop.optimizer import GlobalObjectiveOptimizer
 from trainloop.shared_matrix import SharedMatrix
-from trainloop.status import Status
+from trainloop.status import Status, first_failure
 from trainloop.storage_choice import check_storage
 from trainloop.typing import ObjectiveUpdate, State
 
@@ -38,7 +37,7 @@ class BFGS(GlobalObjectiveOptimizer):
     Args:
         line_search: "strong_wolfe", "hager_zhang" or "armijo", see `linesearch`.
         max_evaluations: of f in one line search, at least 2.
-        storage: of H: "dense", "factored" or "auto", see `SharedMatrix.identity`.
+        storage: of H, see `storage_choice`.
         name, kwargs: see `GlobalObjectiveOptimizer`.
 
     Example:
@@ -82,7 +81,7 @@ class BFGS(GlobalObjectiveOptimizer):
                 "H": H,
                 "updates": tf.where(failed, 0, state["updates"] + tf.cast(useful, tf.int32)),
                 "step_length": found.t,
-                "status": tf.where(fresh & failed, tf.constant(Status.STALLED, tf.int32), Status.RUNNING),
+                "status": first_failure((fresh & failed, Status.STALLED)),
             },
             (found.f, found.g),
         )
@@ -95,8 +94,7 @@ class BFGS(GlobalObjectiveOptimizer):
 def _updated(H, s, y, fresh):
     """(H after the pair (s, y), or as it was; whether the pair was used)."""
     ss, yy, sy = tf.tensordot(s, s, 1), tf.tensordot(y, y, 1), tf.tensordot(s, y, 1)
-    eps = float(np.finfo(s.dtype.as_numpy_dtype).eps)
-    useful = sy > eps * tf.sqrt(ss) * tf.sqrt(yy)
+    useful = sy > linalg.eps(s.dtype) * tf.sqrt(ss) * tf.sqrt(yy)
     zero, one = tf.zeros_like(sy), tf.ones_like(sy)
     scaled = H.scale(tf.where(fresh & useful, sy / tf.where(useful, yy, one), one))
     u = scaled @ y

@@ -38,12 +38,11 @@ import math
 import typing
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from trainloop import checks, linalg
 from trainloop.cmaes_strategy import Strategy
-from trainloop.objective import Objective, symmetric
+from trainloop.objective import Objective
 from trainloop.optimizer import GlobalObjectiveOptimizer
 from trainloop.shared_matrix import SharedMatrix
 from trainloop.status import Status, first_failure
@@ -228,15 +227,15 @@ class _Full:
     @staticmethod
     def limit(dtype):
         """1e14 in float64; an eigenvalue that is smaller by more than that has no digits. The same in float32."""
-        return 0.022 / np.finfo(dtype.as_numpy_dtype).eps
+        return 0.022 / linalg.eps(dtype)
 
     @staticmethod
     def axes(C):
         """`_Axes` of (C + shift I) / unit^2, with shift and unit."""
-        squares, B = tf.linalg.eigh(symmetric(C.to_dense()))
+        squares, B = tf.linalg.eigh(linalg.symmetric(C.to_dense()))
         shift, unit = _bounds(squares[0], squares[-1], _Full.limit(C.dtype))
         D = tf.sqrt(squares + shift) / unit
-        root = symmetric(tf.linalg.matmul(B * D, B, transpose_b=True))
+        root = linalg.symmetric(tf.linalg.matmul(B * D, B, transpose_b=True))
         return _Axes(root, D[0] * B[:, 0], D[-1] / D[0]), shift, unit
 
     @staticmethod

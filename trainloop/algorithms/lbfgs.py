@@ -24,13 +24,12 @@ noise.
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from trainloop import checks, linalg, linesearch
 from trainloop.objective import Objective
 from trainloop.optimizer import GlobalObjectiveOptimizer
-from trainloop.status import Status
+from trainloop.status import Status, first_failure
 from trainloop.typing import ObjectiveUpdate, State
 from trainloop.vector_ring import STORAGES, VectorRing, combine
 
@@ -99,7 +98,7 @@ class LBFGS(GlobalObjectiveOptimizer):
         failed = ~(found.t > 0) & (length > 0)
         new = self._remembered(found.x - x, found.g - g, failed, state)
         new["step_length"] = found.t
-        new["status"] = tf.where(fresh & failed, tf.constant(Status.STALLED, tf.int32), Status.RUNNING)
+        new["status"] = first_failure((fresh & failed, Status.STALLED))
         return found.x, new, (found.f, found.g)
 
     def _direction(self, g, state):
@@ -141,8 +140,7 @@ class LBFGS(GlobalObjectiveOptimizer):
         slot = state["next_slot"]
         here = tf.equal(tf.range(self.m), slot)
         ss, yy, sy = tf.tensordot(s, s, 1), tf.tensordot(y, y, 1), tf.tensordot(s, y, 1)
-        eps = float(np.finfo(s.dtype.as_numpy_dtype).eps)
-        useful = sy > eps * tf.sqrt(ss) * tf.sqrt(yy)
+        useful = sy > linalg.eps(s.dtype) * tf.sqrt(ss) * tf.sqrt(yy)
         products_s, products_y = self._products(state, y)
         column_sy, column_yy = tf.where(here, sy, products_s), tf.where(here, yy, products_y)
         # Rows of S Y' belong to s. The new s was last, so its products with older y are below the diagonal: not needed.

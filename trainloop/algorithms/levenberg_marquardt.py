@@ -17,13 +17,12 @@ with G; there the diagonal is not known, and mu starts at tau times the curvatur
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from trainloop import checks, linalg
 from trainloop.objective import Objective
 from trainloop.optimizer import GlobalObjectiveOptimizer
-from trainloop.status import Status
+from trainloop.status import Status, first_failure
 from trainloop.trust_region import agreement, steihaug
 from trainloop.typing import ObjectiveUpdate, State
 
@@ -96,7 +95,7 @@ class LevenbergMarquardt(GlobalObjectiveOptimizer):
                 "damping": tf.where(slopes, mu * tf.where(taken, shrink, growth), state["damping"]),
                 "growth": tf.where(taken, tf.constant(2.0, x.dtype), tf.where(slopes, 2 * growth, growth)),
                 "rho": rho,
-                "status": tf.where(stalled, tf.constant(Status.STALLED, tf.int32), Status.RUNNING),
+                "status": first_failure((stalled, Status.STALLED)),
             },
             (tf.where(taken, f_trial, f), tf.where(taken, g_trial, g)),
         )
@@ -116,7 +115,7 @@ class LevenbergMarquardt(GlobalObjectiveOptimizer):
         return -tf.linalg.cholesky_solve(factor, g[:, None])[:, 0], mu
 
     def _by_cg(self, x, g, damping, objective):
-        unit = g / tf.maximum(linalg.norm(g), float(np.finfo(g.dtype.as_numpy_dtype).tiny))
+        unit = g / tf.maximum(linalg.norm(g), linalg.tiny(g.dtype))
         unknown = tf.equal(damping, 0)
         size = tf.cond(unknown, lambda: tf.tensordot(unit, objective.ggnvp(x, unit), 1), lambda: damping)
         mu = self._bounded(tf.where(unknown, self.tau * size, damping), size)
@@ -125,9 +124,9 @@ class LevenbergMarquardt(GlobalObjectiveOptimizer):
 
     def _bounded(self, mu, size):
         """mu, but at least `min_damping`, and so large that rounding errors of this size leave G + mu I definite."""
-        info = np.finfo(mu.dtype.as_numpy_dtype)
-        least = max(float(info.tiny) / float(info.eps), self.min_damping)
-        return tf.maximum(mu, tf.maximum(float(info.eps) * size, least))
+        eps = linalg.eps(mu.dtype)
+        least = max(linalg.tiny(mu.dtype) / eps, self.min_damping)
+        return tf.maximum(mu, tf.maximum(eps * size, least))
 
     def get_config(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in ("tau", "solver", "max_products", "min_damping")}

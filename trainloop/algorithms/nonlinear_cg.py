@@ -25,7 +25,7 @@ import tensorflow as tf
 from trainloop import checks, linalg, linesearch
 from trainloop.objective import Objective
 from trainloop.optimizer import GlobalObjectiveOptimizer
-from trainloop.status import Status
+from trainloop.status import Status, first_failure
 from trainloop.typing import ObjectiveUpdate, State
 
 BETAS = ("polak_ribiere", "hager_zhang")
@@ -99,7 +99,7 @@ class NonlinearCG(GlobalObjectiveOptimizer):
                 "beta": tf.where(found.t > 0, self._next_beta(g, found.g, d), zero),
                 "decrease": tf.where(found.t > 0, f - found.f, zero),
                 "step_length": found.t,
-                "status": tf.where(stalled, tf.constant(Status.STALLED, tf.int32), Status.RUNNING),
+                "status": first_failure((stalled, Status.STALLED)),
             },
             (found.f, found.g),
         )
