@@ -123,7 +123,7 @@ class ShorR(GlobalObjectiveOptimizer):
     def update(self, x: tf.Tensor, f: tf.Tensor, g: tf.Tensor, state: State, objective: Objective) -> ObjectiveUpdate:
         B, cycle = state["B"], state["cycle"]
         same = tf.reduce_all(tf.equal(g, state["g"]))
-        noisy = ~same & tf.reduce_any(tf.not_equal(state["g"], 0))  # f is of another mini-batch than in the last step
+        noisy = ~same & tf.math.is_finite(state["best_f"])  # f is of another mini-batch than in the last step
         image = tf.cond(same, lambda: state["image"], lambda: B.T @ g)
         length = linalg.norm(image)
         slopes = length > 0
