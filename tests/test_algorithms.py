@@ -26,7 +26,9 @@ from trainloop import (
     TestGD,
     TrainLoop,
     lenet5,
+    minimize,
 )
+from trainloop.testing import problems
 
 # --- The classics against Keras -------------------------------------------------------------------------
 
@@ -294,6 +296,19 @@ def test_a_step_length_is_not_taken_from_a_batch_that_is_nothing_beside_this_one
         result = step_on(objective, optimizer, v)
     assert int(result.status) == Status.RUNNING
     assert float(objective.value(v.read_value())) < 0.9 * float(result.logs["loss"])
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_conjugate_gradients_do_not_depend_on_the_unit_of_f(scale):
+    """But for the first step, whose length they guess."""
+    valley = problems["chained_rosenbrock"]
+    counts = [
+        minimize(
+            lambda x, unit=unit: unit * valley.fun(x), valley.x0, NonlinearCG(), gtol=0, f_target=unit * 1e-6
+        ).evaluations["f"]
+        for unit in (scale, 1.0)
+    ]
+    assert counts[0] < 1.3 * counts[1]
 
 
 # --- Constructors ---------------------------------------------------------------------------------------

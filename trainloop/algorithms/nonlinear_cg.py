@@ -11,10 +11,10 @@ beta is formed at the end of a step, of two gradients of the same objective: on 
 
 The line search starts where a parabola with this slope would be as far below f as the last step came,
 
-    t = min(1, 1.01 * 2 (f_old - f) / -g'd)                 Nocedal and Wright (2006), equation 3.60 and below it
+    t = 1.01 * 2 (f_old - f) / -g'd                         Nocedal and Wright (2006), equation 3.60 and below it
 
-and from |t d| <= 1 where that is not known: after a restart, or where f is of a batch so much larger that it would not
-change by that.
+but without their bound of 1, which is for Newton's directions and would make the unit of f count. Where the last step
+tells nothing, after a restart or because this batch's f is too large to change by so little, |t d| <= 1.
 """
 
 from typing import Any
@@ -130,4 +130,4 @@ def _first_trial(f, slope, length, decrease):
     """Where phi(t) = f + slope t + c t^2 has its minimum if that is `decrease` below f, and a little further."""
     expected = 2.02 * decrease / tf.where(slope < 0, -slope, tf.ones_like(slope))
     known = (expected > 0) & (f - decrease < f)
-    return tf.where(known, tf.minimum(expected, 1), 1 / tf.maximum(length, 1))
+    return tf.where(known, expected, 1 / tf.maximum(length, 1))
