@@ -36,7 +36,7 @@ LAYERS = [
     {"batch_loss", "objective", "function_objective", "model_objective", "evaluations"}
     | {"replicas", "replicated_objective"},
     {"line", "interpolation", "backtracking", "more_thuente", "secant2", "linesearch", "trust_region"}
-    | {"cmaes_strategy"},
+    | {"cmaes_strategy", "cmaes_covariance"},
     {
         "state",
         "refusals",
