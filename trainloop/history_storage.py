@@ -133,7 +133,10 @@ class HistoryStorage(MatrixStorage):
             return otherwise()
         if self.when_full != "dense":
             return multiply(self.panels)
-        return tf.cond(self._has_matrix(), lambda: multiply(self.panels), otherwise)
+        result = tf.cond(self._has_matrix(), lambda: multiply(self.panels), otherwise)
+        return tf.ensure_shape(
+            result, [self.n, None]
+        )  # the rows of M come later, so TensorFlow does not know their number
 
     def _has_matrix(self):
         """bool []. Not read off the shape of M: TensorFlow orders that by no other use of the variable."""
