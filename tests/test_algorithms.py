@@ -7,7 +7,28 @@ import tensorflow as tf
 from conftest import set_precision
 from networks import blobs, crossentropy, dense_net, weights
 
-from trainloop import ALGORITHMS, Adam, ArrayData, Momentum, SimpleGD, Status, TestGD, TrainLoop, lenet5
+from trainloop import (
+    ALGORITHMS,
+    BFGS,
+    LBFGS,
+    SR1,
+    Adam,
+    ArrayData,
+    FullMatrixAdaGrad,
+    LeastSquares,
+    LevenbergMarquardt,
+    Momentum,
+    NewtonCG,
+    NonlinearCG,
+    SimpleGD,
+    Status,
+    StochasticShorR,
+    TestGD,
+    TrainLoop,
+    lenet5,
+    minimize,
+)
+from trainloop.testing import problems
 
 # --- The classics against Keras -------------------------------------------------------------------------
 
@@ -230,6 +251,64 @@ def test_dense_and_factored_train_a_network_alike(float32):
         TrainLoop(model, TestGD(rad=10.0, storage=storage), crossentropy()).run(ArrayData(x, y, 16), epochs=10)
         runs.append(weights(model))
     np.testing.assert_allclose(runs[0], runs[1], rtol=0, atol=2e-5)
+
+
+# --- All that remember ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        TestGD,
+        StochasticShorR,
+        FullMatrixAdaGrad,
+        LBFGS,
+        BFGS,
+        SR1,
+        NewtonCG,
+        LevenbergMarquardt,
+        lambda: LevenbergMarquardt(solver="cg"),
+    ],
+)
+def test_batches_without_gradient_leave_no_trace(make):
+    """As if they had not been there: samples of weight zero among others."""
+    batches = {weight: LeastSquares(lambda x, weight=weight: weight * (tf.exp(x) - [1.0, 2, 3])) for weight in (0, 1)}
+    ends = []
+    for weights_of_batches in ([1, 1, 0, 0, 0, 0, 1, 1], [1, 1, 1, 1]):
+        v, optimizer = tf.Variable([1.0, -1.0, 3.0], dtype=tf.float64), make()
+        optimizer.build([v])
+        for weight in weights_of_batches:
+            assert int(step_on(batches[weight], optimizer, v).status) == Status.RUNNING
+        ends.append(v.numpy())
+    np.testing.assert_allclose(ends[0], ends[1], rtol=1e-12)
+    assert np.all(ends[0] != [1.0, -1.0, 3.0])
+
+
+def step_on(objective, optimizer, v):
+    return optimizer.step(objective, objective.value_and_grad(v.read_value()))
+
+
+def test_a_step_length_is_not_taken_from_a_batch_that_is_nothing_beside_this_one():
+    v, optimizer = tf.Variable([1.0, -1.0, 3.0], dtype=tf.float64), NonlinearCG()
+    optimizer.build([v])
+    for weight in (1.0, 1e-25, 1.0):
+        objective = LeastSquares(lambda x, weight=weight: weight**0.5 * (tf.exp(x) - [1.0, 2, 3]))
+        result = step_on(objective, optimizer, v)
+    assert int(result.status) == Status.RUNNING
+    assert float(objective.value(v.read_value())) < 0.9 * float(result.logs["loss"])
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_conjugate_gradients_do_not_depend_on_the_unit_of_f(scale):
+    """But for the first step, whose length they guess."""
+    valley = problems["chained_rosenbrock"]
+    counts = [
+        minimize(
+            lambda x, unit=unit: unit * valley.fun(x), valley.x0, NonlinearCG(), gtol=0, f_target=unit * 1e-6
+        ).evaluations["f"]
+        for unit in (scale, 1.0)
+    ]
+    assert counts[0] < 1.3 * counts[1]
 
 
 # --- Constructors ---------------------------------------------------------------------------------------

@@ -90,6 +90,19 @@ def test_restart_is_the_identity_instead_of_the_change_that_did_not_fit(updates,
         matrix.M = np.eye(N)
 
 
+@every_kind
+def test_the_shape_of_a_product_is_known_before_the_matrix_comes_into_being(updates):
+    B, _ = with_variables(SharedMatrix.identity(1, storage="factored:4:dense", updates=updates))
+    shapes = []
+
+    @tf.function(autograph=False)
+    def trace(v):
+        shapes.extend([(B @ v).shape, (B.T @ v).shape, (B.scale(2.0) @ v[:, None]).shape])
+
+    trace(tf.ones([1]))
+    assert shapes == [[1], [1], [1, 1]]
+
+
 @sums
 @compiled_or_not
 def test_subspace_keeps_the_best_approximation_of_half_the_rank(updates, jit_compile):

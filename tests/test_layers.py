@@ -28,7 +28,8 @@ LAYERS = [
     # objectives
     names("objective function_objective model_objective batch_loss evaluations replicas replicated_objective"),
     # parts of methods
-    names("linesearch line interpolation backtracking more_thuente secant2 trust_region cmaes_strategy"),
+    names("linesearch line interpolation backtracking more_thuente secant2 trust_region cmaes_strategy")
+    | names("cmaes_covariance"),
     # the contract
     names("optimizer whole_vector state refusals fusion saved_variables proposed_step wrapper memory memory_plan")
     | names("metrics reconstruction"),

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from test_rank_one_sum import best
 
 import trainloop as tl
 from trainloop.shared_matrix import SharedMatrix
@@ -102,6 +103,18 @@ def test_a_history_that_is_too_short_says_what_is_needed():
     (one, _), (other, _) = built("factored", "symmetric", steps=5), built("factored:4:restart", "symmetric")
     with pytest.raises(ValueError, match=r"rank 5 .* a capacity of 4; ask for more"):
         other.load_own_variables(saved(one))
+
+
+@pytest.mark.parametrize("before", ["factored", "factored:4:restart"])
+def test_a_history_that_is_full_makes_room_in_a_subspace_before_it_takes_a_change(before):
+    (one, M), (other, _) = built(before, "symmetric", steps=4), built("factored:4:subspace", "symmetric")
+    other.load_own_variables(saved(one))
+    np.testing.assert_allclose(other.state["B"].to_dense(), M, atol=1e-13)
+    other.apply([tf.constant(np.eye(N)[0])], other.given)
+    assert {name: int(value) for name, value in other.state["B"].scalars().items()} == {"rank": 3, "times_full": 1}
+    expected = 1.1 * (1.1**4 * np.eye(N) + best(M - 1.1**4 * np.eye(N), 2))
+    expected[0, 0] -= 0.3
+    np.testing.assert_allclose(other.state["B"].to_dense(), expected, atol=1e-12)
 
 
 def test_a_matrix_of_another_model_is_refused():

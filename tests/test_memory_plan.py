@@ -6,8 +6,9 @@ import resource
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from trainloop import BFGS, LBFGS, SharedMatrix, SimpleGD, TestGD, memory_plan, panels, shared_matrix
+from trainloop import BFGS, LBFGS, SharedMatrix, SimpleGD, TestGD, VectorRing, memory_plan, panels, shared_matrix
 
 N = 47
 KIB, MIB = 2**10, 2**20
@@ -130,6 +131,19 @@ def test_what_does_not_fit_is_refused_with_the_alternatives_and_their_sizes(monk
     assert not optimizer.built
 
 
+def test_alternatives_are_those_of_the_matrix_that_takes_most():
+    """Of two that take nothing besides themselves when they change."""
+    n = 3000
+    leaves = {
+        "history": VectorRing.empty(2, n=n),
+        "B": SharedMatrix.identity(n, storage="dense"),
+        "C": SharedMatrix.identity(n, storage="factored:100:restart"),
+    }
+    found = memory_plan.plan(leaves, n, tf.float32)
+    assert found.alternatives == tuple(leaves["B"].alternatives())
+    assert found.alternatives
+
+
 def test_a_method_without_alternatives_says_so(monkeypatch):
     monkeypatch.setattr(memory_plan, "free_memory", lambda: 999)
     with pytest.raises(ValueError, match=r"LBFGS needs .* 999 B are free; use a smaller model, or a method or"):
@@ -153,6 +167,7 @@ def test_a_system_that_does_not_tell_refuses_nothing(monkeypatch):
     assert built(TestGD()).built
 
 
+STAT = "anon 1000\ninactive_file 700\nworkingset_refault_file 5\n"
 MEMINFO = "MemTotal:       16000 kB\nMemFree:         1000 kB\nMemAvailable:    8000 kB\n"
 
 
@@ -164,6 +179,7 @@ MEMINFO = "MemTotal:       16000 kB\nMemFree:         1000 kB\nMemAvailable:    
         ({"meminfo": MEMINFO, "memory.max": "5000000\n", "memory.current": "3000000\n"}, 2_000_000),
         ({"meminfo": MEMINFO, "memory.max": "50000000\n", "memory.current": "3000000\n"}, 8000 * KIB),
         ({"memory.max": "5000\n", "memory.current": "3000\n"}, 2000),
+        ({"memory.max": "5000\n", "memory.current": "3000\n", "memory.stat": STAT}, 2700),
         ({"memory.max": "5000\n"}, None),
         ({}, None),
     ],

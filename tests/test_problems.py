@@ -590,5 +590,5 @@ def test_extended_rosenbrock_is_a_sum_over_pairs():
 
 @pytest.mark.parametrize(("make", "n"), [(extended_rosenbrock, 3), (extended_rosenbrock, 0), (chained_rosenbrock, 1)])
 def test_impossible_sizes_are_refused(make, n):
-    with pytest.raises(ValueError, match=f"got {n}"):
+    with pytest.raises(ValueError, match=f"received {n}"):
         make(n)

@@ -442,6 +442,22 @@ def test_on_mini_batches_both_gradients_of_a_difference_belong_to_one_batch(stor
     assert {(True, True), (False, True), (False, False)} <= kinds
 
 
+def test_on_mini_batches_there_is_one_trial_after_a_zero_gradient_too():
+    weight, calls = tf.Variable(1.0, dtype=tf.float64), tf.Variable(0)
+
+    def fun(x):
+        calls.assign_add(1)
+        return weight * tf.reduce_sum(tf.abs(x))
+
+    here = Stepper(ShorR(step_length=1e-3), fun, [3.0, 4.0])
+    for w, evaluations in ((1.0, None), (0.0, 1), (2.0, 2)):
+        weight.assign(w)
+        calls.assign(0)
+        here.step()
+        assert evaluations in (None, int(calls))
+    assert np.all(np.isfinite(here.x))
+
+
 def test_on_mini_batches_a_step_too_short_to_change_x_ends_the_run():
     here, batch, _ = on_batches(ShorR(step_length=1e-18))
     batch.assign(1)

@@ -154,6 +154,18 @@ def test_steps_in_float32_stay_in_float32():
     assert predicted == pytest.approx(-model(B, g, p), rel=1e-4)
 
 
+@pytest.mark.parametrize("exponent", [-100, -70, 70, 100])
+def test_the_unit_of_f_makes_no_difference_where_squares_leave_the_range_of_the_dtype(exponent):
+    rng = np.random.default_rng(3)
+    B, g, unit = matrix(rng, negative=1), rng.normal(size=N), 2.0**exponent
+    for radius in (0.1, 10.0):
+        # High accuracy, because sqrt|g| is no number without a unit.
+        expected, predicted, *_ = compiled(accuracy=1e-3, dtype="float64")(B, g, radius)
+        p, scaled, *_ = compiled(accuracy=1e-3, dtype="float32")(unit * B, unit * g, radius)
+        np.testing.assert_allclose(p, expected, rtol=0, atol=1e-3 * radius)
+        assert scaled == pytest.approx(predicted * unit, rel=1e-3)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_products_that_are_not_finite_end_the_iteration(bad):
     *_, products, calls = compiled()(np.full((N, N), bad), np.ones(N), 1.0)
@@ -270,7 +282,15 @@ def test_a_refused_step_of_the_size_of_rounding_stalls(scale, parts, stalled):
     assert not tried(9.0, radius=parts * np.finfo(float).eps, x=x)[0].stalled  # it is taken
 
 
-def test_where_the_gradient_is_zero_nothing_stalls():
+def test_where_the_gradient_is_zero_nothing_stalls_and_the_region_stays():
     found, _ = tried(10.0, g=(0.0, 0.0, 0.0))
     assert not found.stalled
     assert not found.taken
+    assert float(found.radius) == 1
+
+
+def test_a_step_that_is_not_finite_stalls_and_leaves_the_region():
+    found, _ = tried(np.nan, curvature=np.nan, g=(1e300, 1e300, 0.0), radius=np.inf)
+    assert not found.taken
+    assert found.stalled
+    assert float(found.radius) == np.inf

@@ -13,7 +13,6 @@ with BatchNormalization in training, LayerNormalization and GroupNormalization. 
 functions by their graph; for them the differences are the ones to take.
 """
 
-import numpy as np
 import tensorflow as tf
 
 from trainloop import linalg
@@ -134,7 +133,7 @@ def difference_of_gradients(gradient, x, v):
     """
     length = linalg.norm(v)
     unit = v / tf.where(length > 0, length, tf.ones_like(length))
-    reach = float(np.finfo(x.dtype.as_numpy_dtype).eps) ** (1 / 3) * tf.maximum(linalg.largest(x), 1)
+    reach = linalg.eps(x.dtype) ** (1 / 3) * tf.maximum(linalg.largest(x), 1)
     # One call of the gradient in a loop of two, so that a network is traced once.
     ahead, behind = tf.unstack(
         linalg.map_rows(lambda sign: gradient(x + sign * reach * unit), tf.constant([1, -1], x.dtype))

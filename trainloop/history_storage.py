@@ -89,15 +89,16 @@ class HistoryStorage(MatrixStorage):
                 f"an update changes the matrix {r} times, but its storage has a capacity of {capacity}; "
                 f"ask for at least {least}"
             )
-        if self.when_full == "subspace":  # after the change, which was made for the matrix as it is
-            self._append(changes)
-        room = self.history.has_room_for(r)
         if self.when_full in ("restart", "error"):  # instead of the change
-            tf.cond(room, lambda: self._append(changes), lambda: self._make_room(r))
-        else:
-            tf.cond(room, lambda: tf.no_op(), lambda: self._make_room(r))
-        if self.when_full in ("fold", "grow", "dense"):
-            self._append(changes)
+            tf.cond(self.history.has_room_for(r), lambda: self._append(changes), lambda: self._make_room(r))
+            return
+        self._see_to_room(r)
+        self._append(changes)
+        if self.when_full == "subspace":  # after the change, which was made for the matrix as it is
+            self._see_to_room(r)
+
+    def _see_to_room(self, r):
+        tf.cond(self.history.has_room_for(r), tf.no_op, lambda: self._make_room(r))
 
     def _reset(self, change):
         """B <- I where a change begins with that."""
@@ -132,7 +133,10 @@ class HistoryStorage(MatrixStorage):
             return otherwise()
         if self.when_full != "dense":
             return multiply(self.panels)
-        return tf.cond(self._has_matrix(), lambda: multiply(self.panels), otherwise)
+        result = tf.cond(self._has_matrix(), lambda: multiply(self.panels), otherwise)
+        return tf.ensure_shape(
+            result, [self.n, None]
+        )  # the rows of M come later, so TensorFlow does not know their number
 
     def _has_matrix(self):
         """bool []. Not read off the shape of M: TensorFlow orders that by no other use of the variable."""

@@ -75,6 +75,16 @@ def fails(comparison):
     return tf.where(comparison, False, True)
 
 
+def eps(dtype):
+    """The distance from 1 to the next number of a floating dtype."""
+    return float(np.finfo(dtype.as_numpy_dtype).eps)
+
+
+def tiny(dtype):
+    """The smallest normal number of a floating dtype."""
+    return float(np.finfo(dtype.as_numpy_dtype).tiny)
+
+
 def lower(best: tuple[tf.Tensor, tf.Tensor], candidate: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
     """The one of two points (x [n], f []) with the smaller f; the first where f of the second is NaN."""
     return tuple(choose(candidate[1] < best[1], new, old) for new, old in zip(candidate, best, strict=True))
@@ -106,9 +116,8 @@ def norm(v):
     if not _is_long(v):
         return _scaled_norm(v)
     squares = _sum_of_squares(v)
-    info = np.finfo(v.dtype.as_numpy_dtype)
     # Below tiny / eps some squares may have left the normal range.
-    safe = (squares > float(info.tiny) / float(info.eps)) & tf.math.is_finite(squares)
+    safe = (squares > tiny(v.dtype) / eps(v.dtype)) & tf.math.is_finite(squares)
     return tf.cond(safe, lambda: tf.sqrt(squares), lambda: _scaled_norm(v))
 
 
@@ -118,13 +127,16 @@ def _sum_of_squares(v):
 
 
 def _scaled_norm(v):
-    tiny = tf.constant(v.dtype.as_numpy_dtype(np.finfo(v.dtype.as_numpy_dtype).tiny))
-    m = _power_of_two(tf.maximum(tf.reduce_max(tf.abs(v)), tiny))  # of an empty v the maximum is -inf
+    m = power_of_two(tf.reduce_max(tf.abs(v)))
     return m * tf.sqrt(_sum_of_squares(v / m))
 
 
-def _power_of_two(number):
-    """The greatest one up to a positive number: its exponent alone. Infinite for NaN and infinity."""
+def power_of_two(number):
+    """The greatest one up to a number [], and no less than the smallest normal one. Infinite for NaN and infinity.
+
+    To divide by it changes no digit: it is the number's exponent alone.
+    """
+    number = tf.maximum(number, tiny(number.dtype))
     integer = tf.int64 if number.dtype == tf.float64 else tf.int32
     exponent = np.array(np.inf, number.dtype.as_numpy_dtype).view(integer.as_numpy_dtype)
     return tf.bitcast(tf.bitwise.bitwise_and(tf.bitcast(number, integer), exponent), number.dtype)
@@ -166,6 +178,11 @@ def map_rows(function, rows, parallel_iterations=10):
     start = tf.constant(0), tf.TensorArray(rows.dtype, count)
     _, results = tf.while_loop(lambda i, _: i < count, one, start, parallel_iterations=parallel_iterations)
     return tf.ensure_shape(results.stack(), rows.shape[:1].concatenate(shape))
+
+
+def symmetric(matrix):
+    """(A + A') / 2, symmetric to the bit as factorisations want it, for a matrix that is symmetric but for rounding."""
+    return (matrix + tf.transpose(matrix)) / 2
 
 
 def angle(u, v):

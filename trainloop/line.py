@@ -6,7 +6,6 @@ vectors stay with the caller, `linesearch`.
 
 from typing import NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
 from trainloop import linalg
@@ -59,8 +58,7 @@ def line_through(x, f, g, d):
     Returns:
         a `Line`.
     """
-    limits = np.finfo(x.dtype.as_numpy_dtype)
-    largest, eps = tf.constant(limits.max, x.dtype), tf.constant(limits.eps, x.dtype)
+    largest, eps = float(x.dtype.max), linalg.eps(x.dtype)
     longest = tf.minimum(0.25 * largest / linalg.largest(d), largest)
     origin = Point(tf.zeros_like(f), f, tf.tensordot(g, d, 1))
     return Line(origin, longest, 0.5 * eps * _least_ratio(x, d), _ULPS * eps * tf.abs(f))

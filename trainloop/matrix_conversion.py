@@ -9,6 +9,7 @@ another one: not every matrix is one.
 import numpy as np
 import tensorflow as tf
 
+from trainloop import linalg
 from trainloop.dilation_product import GROUP, DilationProduct
 from trainloop.matrix_storage import Dense
 from trainloop.panels import Panels
@@ -158,7 +159,7 @@ def _decomposed(source, symmetric):
 
 
 def _rounding(source):
-    return source.n * np.finfo(source.dtype.as_numpy_dtype).eps
+    return source.n * linalg.eps(source.dtype)
 
 
 def _padded(rows, more):

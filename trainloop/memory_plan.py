@@ -98,7 +98,7 @@ def plan(leaves, n, dtype):
         n: number of parameters.
         dtype: of x.
     """
-    entries, notes, matrices = [], [], []
+    entries, notes, matrices = [], [], []  # matrices with their bytes
 
     def record(path, value, grows):
         shape = tf.TensorShape(value.shape)
@@ -112,12 +112,13 @@ def plan(leaves, n, dtype):
         if not isinstance(leaf, StoredValue):
             record(path, leaf, False)
             continue
+        others = len(entries)
         leaf.as_variables(lambda name, value, grows, path=path: record(f"{path}/{name}", value, grows))
         notes += [f"{path}: {note}" for note in leaf.notes()]
-        matrices.append(leaf)
+        matrices.append((sum(entry.nbytes for entry in entries[others:]), leaf))
     nbytes = sum(entry.nbytes for entry in entries)
-    peak = nbytes + _VECTORS * n * tf.as_dtype(dtype).size + max((leaf.workspace for leaf in matrices), default=0)
-    largest = max(matrices, key=lambda leaf: leaf.workspace, default=None)
+    peak = nbytes + _VECTORS * n * tf.as_dtype(dtype).size + max((leaf.workspace for _, leaf in matrices), default=0)
+    _, largest = max(matrices, key=lambda matrix: matrix[0], default=(0, None))
     alternatives = () if largest is None else tuple(largest.alternatives())
     return MemoryPlan(n, tuple(entries), nbytes, peak, tuple(notes), alternatives)
 
@@ -135,9 +136,12 @@ def _of_machine():
 
 
 def _of_container():
-    limit, used = _read("/sys/fs/cgroup/memory.max"), _read("/sys/fs/cgroup/memory.current")
-    known = limit and used and limit.strip().isdecimal()
-    return int(limit) - int(used) if known else None
+    limit, used, details = (_read(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current", "stat"))
+    if not (limit and used and limit.strip().isdecimal()):
+        return None
+    # Files that were read count as used, and go when memory is asked for.
+    cached = re.search(r"^inactive_file (\d+)$", details or "", re.MULTILINE)
+    return int(limit) - int(used) + (int(cached[1]) if cached else 0)
 
 
 def _read(path):

@@ -27,7 +27,7 @@ import tensorflow as tf
 
 from trainloop import batch_loss, checks, derivatives, linalg
 from trainloop.layout import VariableVector, pack_gradients
-from trainloop.objective import Objective, symmetric
+from trainloop.objective import Objective
 from trainloop.typing import Evaluated, Loss, LossFn
 
 _INDEPENDENT = "the loss does not depend on the model's trainable variables"
@@ -172,7 +172,7 @@ class ModelObjective(Objective):
         unit_vectors = tf.eye(x.shape[0], dtype=x.dtype)
         shapes = [unit_vectors.shape]
         columns = self._sum_stateless(lambda run: (linalg.map_rows(self._curvature(run, x), unit_vectors),), shapes)[0]
-        return symmetric(columns)
+        return linalg.symmetric(columns)
 
     def _curvature(self, run, x):
         """v -> G v of one part, with everything that does not depend on v computed once."""

@@ -59,9 +59,4 @@ class Objective(abc.ABC):
 
     def ggn(self, x: tf.Tensor) -> tf.Tensor:
         """G(x) [n, n], for small n: n products."""
-        return symmetric(linalg.map_rows(lambda v: self.ggnvp(x, v), tf.eye(x.shape[0], dtype=x.dtype)))
-
-
-def symmetric(matrix):
-    """(A + A') / 2, symmetric to the bit as factorisations want it, for a matrix that is symmetric but for rounding."""
-    return (matrix + tf.transpose(matrix)) / 2
+        return linalg.symmetric(linalg.map_rows(lambda v: self.ggnvp(x, v), tf.eye(x.shape[0], dtype=x.dtype)))

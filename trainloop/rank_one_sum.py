@@ -6,9 +6,9 @@ all rows, because a slice would be a copy. Where the number of rows is open, the
 
 import dataclasses
 
-import numpy as np
 import tensorflow as tf
 
+from trainloop import linalg
 from trainloop.shards import ALONE
 from trainloop.spread_rows import SpreadRows
 
@@ -139,7 +139,7 @@ class RankOneSum:
         root_v, basis_v = (root_u, basis_u) if self.right is self.left else _orthonormal(self.right.gram())
         middle = tf.linalg.matmul(root_u * tf.cast(c, tf.float64), root_v, transpose_b=True)
         if self.right is self.left:
-            values, vectors = tf.linalg.eigh((middle + tf.transpose(middle)) / 2)
+            values, vectors = tf.linalg.eigh(linalg.symmetric(middle))
             largest = tf.argsort(-tf.abs(values))[:r]
             values, turn_u = tf.gather(values, largest), tf.gather(vectors, largest, axis=1)
         else:
@@ -176,7 +176,7 @@ def _orthonormal(gram):
     From the eigenvalues of gram = rows rows'. Directions below the rounding of the largest are left out.
     """
     values, vectors = tf.linalg.eigh(tf.cast(gram, tf.float64))
-    rounding = gram.shape[0] * float(np.finfo(gram.dtype.as_numpy_dtype).eps)
+    rounding = gram.shape[0] * linalg.eps(gram.dtype)
     usable = values > rounding * tf.reduce_max(values)
     roots, directions = tf.sqrt(tf.where(usable, values, 1))[:, None], tf.transpose(vectors)
     return tf.where(usable[:, None], roots * directions, 0), tf.where(usable[:, None], directions / roots, 0)

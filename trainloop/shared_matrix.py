@@ -79,9 +79,9 @@ class SharedMatrix(StoredValue):
             storage: "dense", "factored", "sharded": as dense, but spread over the devices or workers of
                 `trainloop.shards`, or "auto": dense while n x n numbers take at most 64 MiB, else factored, and never
                 sharded. See `storage_choice` for capacities.
-            updates: which operations will change B. "symmetric": only `add_symmetric`, `scale` and `shift`, so that
-                B' = B and half of the numbers suffice. "dilations": only `dilate` and `scale`; then no digits are lost
-                where B becomes small. "any": all of them.
+            updates: which operations will change B. "symmetric": only `add_symmetric`, `scale`, `shift` and `reset`, so
+                that B' = B and half of the numbers suffice. "dilations": only `dilate`, `scale` and `reset`; then no
+                digits are lost where B becomes small. "any": all of them.
 
         Raises:
             ValueError: n < 1, an unknown storage, or unknown updates.

@@ -41,13 +41,15 @@ def steihaug(product, g, radius, max_products, accuracy=0.5):
         `TrustRegionStep`.
     """
     length = linalg.norm(g)
-    enough = tf.minimum(tf.sqrt(length), accuracy) * length
+    # g / unit and B / unit have the same p, to the bit; squares of g may leave the range of the dtype.
+    unit = linalg.power_of_two(length)
+    g, enough = g / unit, tf.minimum(tf.sqrt(length), accuracy) * length / unit
 
     def wanted(k, _p, _r, _d, rr, _promised, at_edge):
         return (k < max_products) & (tf.sqrt(rr) > enough) & ~at_edge
 
     def iteration(k, p, r, d, rr, promised, _):
-        Bd = product(d)
+        Bd = product(d) / unit
         curvature = tf.tensordot(d, Bd, 1)
         inside = rr / tf.where(curvature > 0, curvature, tf.ones_like(curvature))
         edge = tf.constant(np.inf, g.dtype) if radius is None else _to_edge(p, d, radius)
@@ -60,9 +62,9 @@ def steihaug(product, g, radius, max_products, accuracy=0.5):
         return k + 1, p + a * d, r_new, (rr_new / rr) * d - r_new, rr_new, promised, at_edge
 
     zero = tf.zeros_like(length)
-    start = tf.constant(0), tf.zeros_like(g), g, -g, tf.square(length), zero, tf.constant(False)
+    start = tf.constant(0), tf.zeros_like(g), g, -g, tf.square(length / unit), zero, tf.constant(False)
     k, p, _, _, _, promised, at_edge = tf.while_loop(wanted, iteration, start, parallel_iterations=1)
-    return TrustRegionStep(p, promised, at_edge, k)
+    return TrustRegionStep(p, promised * unit, at_edge, k)
 
 
 class TrustedTrial(typing.NamedTuple):
@@ -97,6 +99,8 @@ def trial(objective, x, f, g, product, radius, max_radius, max_products):
         rho > 3/4 and |p| = radius          radius <- min(2 radius, max_radius)
         rho > 1e-4                          x <- x + p               Nocedal and Wright (2006), algorithm 4.1
 
+    They have radius / 4 in the first line. A zero gradient, which a mini-batch may have, says nothing about the region.
+
     Args:
         objective: has `value_and_grad`, called once.
         x, f, g: [n], [], [n].
@@ -114,16 +118,16 @@ def trial(objective, x, f, g, product, radius, max_radius, max_products):
     taken = rho > _LEAST_AGREEMENT
     length = linalg.norm(p)
     grown = tf.where(at_edge & (rho > 0.75), tf.minimum(2 * radius, max_radius), radius)
-    smallest = float(np.finfo(x.dtype.as_numpy_dtype).eps) * tf.maximum(linalg.norm(x), 1)
+    smallest = linalg.eps(x.dtype) * tf.maximum(linalg.norm(x), 1)
     return TrustedTrial(
         *(tf.where(taken, new, old) for new, old in ((x_trial, x), (f_trial, f), (g_trial, g))),
         taken,
         p,
         g_trial - g,
         rho,
-        tf.where(rho < 0.25, length / 4, grown),
+        tf.where((rho < 0.25) & (length > 0), length / 4, grown),
         products,
-        ~taken & (length <= smallest) & tf.reduce_any(tf.not_equal(g, 0)),
+        ~taken & linalg.fails(length > smallest) & tf.reduce_any(tf.not_equal(g, 0)),
     )
 
 
@@ -146,8 +150,7 @@ def agreement(predicted, here, there):
     """
     (f, g), (f_trial, g_trial) = here, there
     finite = tf.math.is_finite(f_trial) & tf.math.is_finite(linalg.norm(g_trial))
-    eps = float(np.finfo(f.dtype.as_numpy_dtype).eps)
-    resolution = 10 * eps * tf.maximum(tf.abs(f), float(np.finfo(f.dtype.as_numpy_dtype).tiny))
+    resolution = 10 * linalg.eps(f.dtype) * tf.maximum(tf.abs(f), linalg.tiny(f.dtype))
     rho = (f - f_trial) / tf.maximum(predicted, resolution)
     blind = (predicted <= resolution) & (tf.abs(f - f_trial) <= resolution)
     by_gradient = tf.where(linalg.norm(g_trial) < linalg.norm(g), tf.ones_like(f), tf.zeros_like(f))

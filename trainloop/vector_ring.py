@@ -28,7 +28,7 @@ class VectorRing(StoredValue):
     """m rows of n numbers, zero until they are written. `VectorRing.empty` builds one.
 
     Args:
-        rows: [m, n], a tensor or a variable.
+        rows: `SpreadRows` [m, n].
         pending: (row int32 [], v [n], when bool []) for each vector that waits to be written.
 
     Example:
@@ -38,8 +38,7 @@ class VectorRing(StoredValue):
     """
 
     def __init__(self, rows: Any, pending: tuple = ()) -> None:
-        self._rows = rows  # `SpreadRows` [m, n]
-        self._pending = pending  # tuple of (row int32 [], v [n], when bool [])
+        self._rows, self._pending = rows, pending
 
     @classmethod
     def empty(cls, m: int, *, n: int, dtype: tf.DType | str = "float32", storage: str = "dense") -> "VectorRing":

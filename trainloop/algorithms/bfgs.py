@@ -13,14 +13,13 @@ with H. Before the first update H is multiplied by s'y / y'y (equation 6.20), th
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from trainloop import checks, linalg, linesearch
 from trainloop.objective import Objective
 from trainloop.optimizer import GlobalObjectiveOptimizer
 from trainloop.shared_matrix import SharedMatrix
-from trainloop.status import Status
+from trainloop.status import Status, first_failure
 from trainloop.storage_choice import check_storage
 from trainloop.typing import ObjectiveUpdate, State
 
@@ -33,12 +32,12 @@ class BFGS(GlobalObjectiveOptimizer):
     only if its curvature is clear of rounding, s'y > eps |s| |y|.
 
     When a line search finds nothing better, H becomes the identity again and the next step goes along -g; when that
-    fails too the run ends with `Status.STALLED`.
+    fails too the run ends with `Status.STALLED`. A zero gradient, which a mini-batch may have, changes nothing.
 
     Args:
         line_search: "strong_wolfe", "hager_zhang" or "armijo", see `linesearch`.
         max_evaluations: of f in one line search, at least 2.
-        storage: of H: "dense", "factored" or "auto", see `SharedMatrix.identity`.
+        storage: of H, see `storage_choice`.
         name, kwargs: see `GlobalObjectiveOptimizer`.
 
     Example:
@@ -74,15 +73,15 @@ class BFGS(GlobalObjectiveOptimizer):
         first = 1 / tf.maximum(linalg.norm(g), 1)
         search = linesearch.SEARCHES[self.line_search]
         found = search(objective, x, f, g, d, tf.where(fresh, first, 1), max_evaluations=self.max_evaluations)
-        H, useful = _updated(H, found.x - x, found.g - g, fresh, found.t > 0)
-        stalled = fresh & ~(found.t > 0) & tf.reduce_any(tf.not_equal(g, 0))
+        failed = ~(found.t > 0) & tf.reduce_any(tf.not_equal(g, 0))
+        H, useful = _updated(H.reset(failed), found.x - x, found.g - g, fresh)
         return (
             found.x,
             {
                 "H": H,
-                "updates": tf.where(found.t > 0, state["updates"] + tf.cast(useful, tf.int32), 0),
+                "updates": tf.where(failed, 0, state["updates"] + tf.cast(useful, tf.int32)),
                 "step_length": found.t,
-                "status": tf.where(stalled, tf.constant(Status.STALLED, tf.int32), Status.RUNNING),
+                "status": first_failure((fresh & failed, Status.STALLED)),
             },
             (found.f, found.g),
         )
@@ -92,13 +91,12 @@ class BFGS(GlobalObjectiveOptimizer):
         return {**super().get_config(), **own}
 
 
-def _updated(H, s, y, fresh, success):
-    """(H after the pair (s, y), or as it was, or the identity after a failure; whether the pair was used)."""
+def _updated(H, s, y, fresh):
+    """(H after the pair (s, y), or as it was; whether the pair was used)."""
     ss, yy, sy = tf.tensordot(s, s, 1), tf.tensordot(y, y, 1), tf.tensordot(s, y, 1)
-    eps = float(np.finfo(s.dtype.as_numpy_dtype).eps)
-    useful = success & (sy > eps * tf.sqrt(ss) * tf.sqrt(yy))
+    useful = sy > linalg.eps(s.dtype) * tf.sqrt(ss) * tf.sqrt(yy)
     zero, one = tf.zeros_like(sy), tf.ones_like(sy)
-    scaled = H.reset(~success).scale(tf.where(fresh & useful, sy / tf.where(useful, yy, one), one))
+    scaled = H.scale(tf.where(fresh & useful, sy / tf.where(useful, yy, one), one))
     u = scaled @ y
     rho = 1 / tf.where(useful, sy, one)
     stretch = 1 + rho * tf.tensordot(y, u, 1)

@@ -35,17 +35,16 @@ What the equations leave open, and what is done here:
 """
 
 import math
-import typing
+from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from trainloop import checks, linalg
+from trainloop.cmaes_covariance import Axes, Full, Separable
 from trainloop.cmaes_strategy import Strategy
-from trainloop.objective import Objective, symmetric
+from trainloop.objective import Objective
 from trainloop.optimizer import GlobalObjectiveOptimizer
-from trainloop.shared_matrix import SharedMatrix
 from trainloop.status import Status, first_failure
 from trainloop.storage_choice import refuse_storage
 from trainloop.typing import ObjectiveUpdate, State
@@ -93,7 +92,7 @@ class CMAES(GlobalObjectiveOptimizer):
         covariance: str = "auto",
         seed: int = 0,
         name: str = "cmaes",
-        **kwargs: typing.Any,
+        **kwargs: Any,
     ) -> None:
         refuse_storage("CMAES", kwargs)
         super().__init__(None, name=name, **kwargs)
@@ -155,16 +154,16 @@ class CMAES(GlobalObjectiveOptimizer):
 
     def _form(self, n):
         full = n <= _FULL_UP_TO if self.covariance == "auto" else self.covariance == "full"
-        return _Full if full else _Separable
+        return Full if full else Separable
 
-    def get_config(self) -> dict[str, typing.Any]:
+    def get_config(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in ("sigma", "population", "covariance", "seed")}
         return {**super().get_config(), **own}
 
 
 def _renewed(form, state, period):
     """What `form.axes` makes of C: anew in every so many generations."""
-    kept = _Axes(*(state[name] for name in _Axes._fields))
+    kept = Axes(*(state[name] for name in Axes._fields))
     return tf.cond(
         tf.equal(state["generation"] % period, 0),
         lambda: form.axes(state["C"]),
@@ -197,107 +196,3 @@ def _no_effect(x, sigma, shortest, deviations):
     """Whether the distribution is too narrow for the dtype, along its shortest axis or along a coordinate."""
     along_axis = tf.reduce_all(tf.equal(x + 0.1 * sigma * shortest, x))
     return along_axis | tf.reduce_any(tf.equal(x + 0.2 * sigma * deviations, x))
-
-
-# --- Forms of the covariance -----------------------------------------------------------------------------
-
-
-class _Axes(typing.NamedTuple):
-    """The axes of the distribution, as part of the state."""
-
-    root: tf.Tensor  # C^(1/2), [n, n] or its diagonal [n]
-    shortest: tf.Tensor  # [n], the shortest axis with its length
-    axis_ratio: tf.Tensor  # [], longest over shortest
-
-
-class _Full:
-    """C is a `SharedMatrix`, its root [n, n]."""
-
-    @staticmethod
-    def speed(n):
-        return 1.0
-
-    @staticmethod
-    def identity(x):
-        return SharedMatrix.identity(x.shape[0], dtype=x.dtype, storage="dense:0", updates="symmetric")
-
-    @staticmethod
-    def first_root(x):
-        return tf.eye(x.shape[0], dtype=x.dtype)
-
-    @staticmethod
-    def limit(dtype):
-        """1e14 in float64; an eigenvalue that is smaller by more than that has no digits. The same in float32."""
-        return 0.022 / np.finfo(dtype.as_numpy_dtype).eps
-
-    @staticmethod
-    def axes(C):
-        """`_Axes` of (C + shift I) / unit^2, with shift and unit."""
-        squares, B = tf.linalg.eigh(symmetric(C.to_dense()))
-        shift, unit = _bounds(squares[0], squares[-1], _Full.limit(C.dtype))
-        D = tf.sqrt(squares + shift) / unit
-        root = symmetric(tf.linalg.matmul(B * D, B, transpose_b=True))
-        return _Axes(root, D[0] * B[:, 0], D[-1] / D[0]), shift, unit
-
-    @staticmethod
-    def stretched(root, z):
-        return tf.linalg.matmul(z, root)
-
-    @staticmethod
-    def deviations(root):
-        return tf.sqrt(tf.reduce_sum(tf.square(root), 1))
-
-    @staticmethod
-    def changed(C, shift, decay, rows, coefficients):
-        C = C.shift(shift).scale(decay)
-        for row, coefficient in zip(tf.unstack(rows), tf.unstack(coefficients), strict=True):
-            C = C.add_symmetric(row, coefficient)
-        return C
-
-
-class _Separable:
-    """C and its root are diagonals [n]."""
-
-    @staticmethod
-    def speed(n):
-        return (n + 2) / 3
-
-    @staticmethod
-    def identity(x):
-        return tf.ones_like(x)
-
-    @staticmethod
-    def first_root(x):
-        return tf.ones_like(x)
-
-    @staticmethod
-    def limit(dtype):
-        """1e14 in every dtype: a single variance keeps its digits."""
-        return 1e14
-
-    @staticmethod
-    def axes(C):
-        """`_Axes` of (C + shift I) / unit^2, with shift and unit."""
-        shift, unit = _bounds(tf.reduce_min(C), tf.reduce_max(C), _Separable.limit(C.dtype))
-        D = tf.sqrt(C + shift) / unit
-        shortest = tf.one_hot(tf.argmin(D), C.shape[0], dtype=C.dtype) * D
-        return _Axes(D, shortest, tf.reduce_max(D) / tf.reduce_min(D)), shift, unit
-
-    @staticmethod
-    def stretched(root, z):
-        return z * root
-
-    @staticmethod
-    def deviations(root):
-        return root
-
-    @staticmethod
-    def changed(C, shift, decay, rows, coefficients):
-        return decay * (C + shift) + tf.linalg.matvec(tf.square(rows), coefficients, transpose_a=True)
-
-
-def _bounds(smallest, largest, limit):
-    """(shift, unit) that bring eigenvalues between these two into the limit and the range."""
-    shift = tf.maximum(largest / limit - smallest, 0)
-    inside = (largest >= 1e-6) & (largest <= 1e6)
-    return shift, tf.where(inside, tf.ones_like(largest), tf.sqrt(largest))

@@ -25,7 +25,6 @@ x <- x - r (1 + a) / 2 sign(g), r <- r (1 - a) / 2.
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from trainloop import checks, linalg
@@ -62,7 +61,7 @@ class Ellipsoid(GlobalObjectiveOptimizer):
         rad: radius r of a ball around the starting point that holds a minimiser, positive. None chooses (n + 1) 0.05,
             so that the first step has length 0.05.
         gap: the run ends at best_f - lower_bound <= gap max(1, |best_f|); at least 0. None for 1000 eps of the dtype.
-        storage: of B: "dense", "factored" or "auto", see `storage_choice`.
+        storage: of B, see `storage_choice`.
         name, kwargs: see `GlobalObjectiveOptimizer`.
 
     Example:
@@ -98,7 +97,7 @@ class Ellipsoid(GlobalObjectiveOptimizer):
         }
 
     def update(self, x: tf.Tensor, f: tf.Tensor, g: tf.Tensor, state: State, objective: Objective) -> ObjectiveUpdate:
-        radius, noise = state["radius"], _ULPS * _eps(x.dtype) * tf.abs(f)
+        radius, noise = state["radius"], _ULPS * linalg.eps(x.dtype) * tf.abs(f)
         image = state["B"].T @ g
         length = linalg.norm(image)
         width = radius * length
@@ -122,7 +121,7 @@ class Ellipsoid(GlobalObjectiveOptimizer):
         return x_new, new
 
     def _status(self, gap, best_f, noise, x, x_new):
-        wanted = 1000 * _eps(x.dtype) if self.gap is None else self.gap
+        wanted = 1000 * linalg.eps(x.dtype) if self.gap is None else self.gap
         return first_failure(
             (gap < -noise, Status.CONTRADICTION),
             (gap <= wanted * tf.maximum(tf.abs(best_f), 1), Status.CERTIFIED),
@@ -144,7 +143,3 @@ def _smallest_around(n, a):
         return tau, tf.ones_like(a), (1 - a) / 2
     beta = tf.sqrt((n - 1) * (1 - a) / ((n + 1) * (1 + a)))  # sqrt(1 - sigma) without a difference of equals
     return tau, beta, n * tf.sqrt((1 - a) * (1 + a) / (n * n - 1)) * beta ** (1 / n)
-
-
-def _eps(dtype):
-    return float(np.finfo(dtype.as_numpy_dtype).eps)

@@ -24,13 +24,12 @@ noise.
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from trainloop import checks, linalg, linesearch
 from trainloop.objective import Objective
 from trainloop.optimizer import GlobalObjectiveOptimizer
-from trainloop.status import Status
+from trainloop.status import Status, first_failure
 from trainloop.typing import ObjectiveUpdate, State
 from trainloop.vector_ring import STORAGES, VectorRing, combine
 
@@ -42,7 +41,7 @@ class LBFGS(GlobalObjectiveOptimizer):
     Memory: 2 m n numbers. A step costs one evaluation of f and g in most cases, and reads the history three times.
 
     When a line search finds nothing better, the history is dropped and the next step goes along -g; when that fails
-    too the run ends with `Status.STALLED`.
+    too the run ends with `Status.STALLED`. A zero gradient, which a mini-batch may have, changes nothing.
 
     Args:
         m: number of pairs kept, at least 1.
@@ -96,11 +95,10 @@ class LBFGS(GlobalObjectiveOptimizer):
         first = self.first_step / tf.maximum(length, 1)
         search = linesearch.SEARCHES[self.line_search]
         found = search(objective, x, f, g, d, tf.where(fresh, first, 1), max_evaluations=self.max_evaluations)
-        s, y = found.x - x, found.g - g
-        new = self._remembered(s, y, found.t > 0, state)
-        stalled = fresh & ~(found.t > 0) & (length > 0)
+        failed = ~(found.t > 0) & (length > 0)
+        new = self._remembered(found.x - x, found.g - g, failed, state)
         new["step_length"] = found.t
-        new["status"] = tf.where(stalled, tf.constant(Status.STALLED, tf.int32), Status.RUNNING)
+        new["status"] = first_failure((fresh & failed, Status.STALLED))
         return found.x, new, (found.f, found.g)
 
     def _direction(self, g, state):
@@ -137,13 +135,12 @@ class LBFGS(GlobalObjectiveOptimizer):
         position = tf.range(self.m)
         return (state["next_slot"] + position) % self.m, position >= self.m - state["pairs"]
 
-    def _remembered(self, s, y, success, state):
-        """The state with a new pair in the place of the oldest, without it, or empty after a failure."""
+    def _remembered(self, s, y, failed, state):
+        """The state with a new pair in the place of the oldest, without it, or empty after a failure, where s = 0."""
         slot = state["next_slot"]
         here = tf.equal(tf.range(self.m), slot)
         ss, yy, sy = tf.tensordot(s, s, 1), tf.tensordot(y, y, 1), tf.tensordot(s, y, 1)
-        eps = float(np.finfo(s.dtype.as_numpy_dtype).eps)
-        useful = success & (sy > eps * tf.sqrt(ss) * tf.sqrt(yy))
+        useful = sy > linalg.eps(s.dtype) * tf.sqrt(ss) * tf.sqrt(yy)
         products_s, products_y = self._products(state, y)
         column_sy, column_yy = tf.where(here, sy, products_s), tf.where(here, yy, products_y)
         # Rows of S Y' belong to s. The new s was last, so its products with older y are below the diagonal: not needed.
@@ -154,7 +151,7 @@ class LBFGS(GlobalObjectiveOptimizer):
             "history": state["history"].put(slot, s, useful).put(self.m + slot, y, useful),
             "SY": tf.where(useful, SY, state["SY"]),
             "YY": tf.where(useful, YY, state["YY"]),
-            "pairs": tf.where(success, pairs, 0),
+            "pairs": tf.where(failed, 0, pairs),
             "next_slot": tf.where(useful, (slot + 1) % self.m, slot),
         }
 

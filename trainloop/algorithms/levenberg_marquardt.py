@@ -17,13 +17,12 @@ with G; there the diagonal is not known, and mu starts at tau times the curvatur
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from trainloop import checks, linalg
 from trainloop.objective import Objective
 from trainloop.optimizer import GlobalObjectiveOptimizer
-from trainloop.status import Status
+from trainloop.status import Status, first_failure
 from trainloop.trust_region import agreement, steihaug
 from trainloop.typing import ObjectiveUpdate, State
 
@@ -39,7 +38,8 @@ class LevenbergMarquardt(GlobalObjectiveOptimizer):
 
     For objectives with Gauss-Newton products: `LeastSquares`, and models with a loss of their outputs. A step costs one
     evaluation of f and g, and n products with G (factorised) or up to `max_products`. A trial that is no improvement
-    leaves x where it is. The run ends with `Status.STALLED` when h is too short to move x.
+    leaves x where it is; a zero gradient, which a mini-batch may have, changes nothing. The run ends with
+    `Status.STALLED` when h is too short to move x.
 
     Args:
         tau: damping at the start relative to the curvature, positive. Small for a good starting point.
@@ -85,16 +85,17 @@ class LevenbergMarquardt(GlobalObjectiveOptimizer):
         f_trial, g_trial = objective.value_and_grad(x_trial)
         rho = agreement(tf.tensordot(h, mu * h - g, 1) / 2, (f, g), (f_trial, g_trial))
         taken = rho > 0
+        slopes = tf.reduce_any(tf.not_equal(g, 0))
         shrink = tf.maximum(1 - tf.pow(2 * tf.minimum(rho, 1) - 1, 3), 1 / 3)
         growth = state["growth"]
-        stalled = tf.reduce_all(tf.equal(x_trial, x)) & tf.reduce_any(tf.not_equal(g, 0))
+        stalled = slopes & tf.reduce_all(tf.equal(x_trial, x))
         return (
             tf.where(taken, x_trial, x),
             {
-                "damping": tf.where(taken, mu * shrink, mu * growth),
-                "growth": tf.where(taken, tf.constant(2.0, x.dtype), 2 * growth),
+                "damping": tf.where(slopes, mu * tf.where(taken, shrink, growth), state["damping"]),
+                "growth": tf.where(taken, tf.constant(2.0, x.dtype), tf.where(slopes, 2 * growth, growth)),
                 "rho": rho,
-                "status": tf.where(stalled, tf.constant(Status.STALLED, tf.int32), Status.RUNNING),
+                "status": first_failure((stalled, Status.STALLED)),
             },
             (tf.where(taken, f_trial, f), tf.where(taken, g_trial, g)),
         )
@@ -114,7 +115,7 @@ class LevenbergMarquardt(GlobalObjectiveOptimizer):
         return -tf.linalg.cholesky_solve(factor, g[:, None])[:, 0], mu
 
     def _by_cg(self, x, g, damping, objective):
-        unit = g / tf.maximum(linalg.norm(g), float(np.finfo(g.dtype.as_numpy_dtype).tiny))
+        unit = g / tf.maximum(linalg.norm(g), linalg.tiny(g.dtype))
         unknown = tf.equal(damping, 0)
         size = tf.cond(unknown, lambda: tf.tensordot(unit, objective.ggnvp(x, unit), 1), lambda: damping)
         mu = self._bounded(tf.where(unknown, self.tau * size, damping), size)
@@ -123,9 +124,9 @@ class LevenbergMarquardt(GlobalObjectiveOptimizer):
 
     def _bounded(self, mu, size):
         """mu, but at least `min_damping`, and so large that rounding errors of this size leave G + mu I definite."""
-        info = np.finfo(mu.dtype.as_numpy_dtype)
-        least = max(float(info.tiny) / float(info.eps), self.min_damping)
-        return tf.maximum(mu, tf.maximum(float(info.eps) * size, least))
+        eps = linalg.eps(mu.dtype)
+        least = max(linalg.tiny(mu.dtype) / eps, self.min_damping)
+        return tf.maximum(mu, tf.maximum(eps * size, least))
 
     def get_config(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in ("tau", "solver", "max_products", "min_damping")}

@@ -9,7 +9,12 @@
 beta is formed at the end of a step, of two gradients of the same objective: on mini-batches, of the same batch. Where
 -g + beta d is no direction of descent, the step goes along -g.
 
-The line search starts from the step that would decrease f, to first order, as much as the step before did.
+The line search starts where a parabola with this slope would be as far below f as the last step came,
+
+    t = 1.01 * 2 (f_old - f) / -g'd                         Nocedal and Wright (2006), equation 3.60 and below it
+
+but without their bound of 1, which is for Newton's directions and would make the unit of f count. Where the last step
+tells nothing, after a restart or because this batch's f is too large to change by so little, |t d| <= 1.
 """
 
 from typing import Any
@@ -20,7 +25,7 @@ import tensorflow as tf
 from trainloop import checks, linalg, linesearch
 from trainloop.objective import Objective
 from trainloop.optimizer import GlobalObjectiveOptimizer
-from trainloop.status import Status
+from trainloop.status import Status, first_failure
 from trainloop.typing import ObjectiveUpdate, State
 
 BETAS = ("polak_ribiere", "hager_zhang")
@@ -81,7 +86,7 @@ class NonlinearCG(GlobalObjectiveOptimizer):
             f,
             g,
             d,
-            _first_trial(slope, linalg.norm(d), state["decrease"]),
+            _first_trial(f, slope, linalg.norm(d), state["decrease"]),
             curvature=_CURVATURE[self.line_search],
             max_evaluations=self.max_evaluations,
         )
@@ -94,7 +99,7 @@ class NonlinearCG(GlobalObjectiveOptimizer):
                 "beta": tf.where(found.t > 0, self._next_beta(g, found.g, d), zero),
                 "decrease": tf.where(found.t > 0, f - found.f, zero),
                 "step_length": found.t,
-                "status": tf.where(stalled, tf.constant(Status.STALLED, tf.int32), Status.RUNNING),
+                "status": first_failure((stalled, Status.STALLED)),
             },
             (found.f, found.g),
         )
@@ -121,8 +126,8 @@ class NonlinearCG(GlobalObjectiveOptimizer):
         return {**super().get_config(), **own}
 
 
-def _first_trial(slope, length, decrease):
-    """Where phi(t) = f + slope t + c t^2 has its minimum if that is `decrease` below f; after a restart |t d| <= 1."""
+def _first_trial(f, slope, length, decrease):
+    """Where phi(t) = f + slope t + c t^2 has its minimum if that is `decrease` below f, and a little further."""
     expected = 2.02 * decrease / tf.where(slope < 0, -slope, tf.ones_like(slope))
-    known = expected > 0
-    return tf.where(known, tf.minimum(expected, 1), 1 / tf.maximum(length, 1))
+    known = (expected > 0) & (f - decrease < f)
+    return tf.where(known, expected, 1 / tf.maximum(length, 1))

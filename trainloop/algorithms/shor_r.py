@@ -59,9 +59,9 @@ class ShorR(GlobalObjectiveOptimizer):
     batch.
 
     A step evaluates f and g two to three times as a rule, on mini-batches twice. A trial at which f or g is not finite
-    halves h. The run ends with `Status.CONVERGED`
-    when a cycle has not made f smaller; on mini-batches, when h d is too short to change x. Where rounding has ruined
-    B, so that d is no direction of descent any more, B becomes the identity again; "restarts" counts that.
+    halves h and ends the search. The run ends with `Status.CONVERGED` when a cycle has not made f smaller; on
+    mini-batches, when h d is too short to change x. Where rounding has ruined B, so that d is no direction of descent
+    any more, B becomes the identity again; "restarts" counts that.
 
     Args:
         alpha: dilation of space, above 1; 2 to 3.
@@ -70,7 +70,7 @@ class ShorR(GlobalObjectiveOptimizer):
         q2: at least 1.
         nh: at least 1.
         max_evaluations: of f and g in one step, at least 1.
-        storage: of B: "dense", "factored" or "auto", see `storage_choice`.
+        storage: of B, see `storage_choice`.
         name, kwargs: see `GlobalObjectiveOptimizer`.
 
     Example:
@@ -123,7 +123,7 @@ class ShorR(GlobalObjectiveOptimizer):
     def update(self, x: tf.Tensor, f: tf.Tensor, g: tf.Tensor, state: State, objective: Objective) -> ObjectiveUpdate:
         B, cycle = state["B"], state["cycle"]
         same = tf.reduce_all(tf.equal(g, state["g"]))
-        noisy = ~same & tf.reduce_any(tf.not_equal(state["g"], 0))  # f is of another mini-batch than in the last step
+        noisy = ~same & tf.math.is_finite(state["best_f"])  # f is of another mini-batch than in the last step
         image = tf.cond(same, lambda: state["image"], lambda: B.T @ g)
         length = linalg.norm(image)
         slopes = length > 0
@@ -153,7 +153,7 @@ class ShorR(GlobalObjectiveOptimizer):
             x_t = linalg.along(s.x, s.h, d)
             f_t, g_t = objective.value_and_grad(x_t)
             finite = tf.math.is_finite(f_t) & tf.math.is_finite(linalg.norm(g_t))
-            stuck = s.h * linalg.norm(d) <= _eps(x_t.dtype) * linalg.norm(s.x)
+            stuck = s.h * linalg.norm(d) <= linalg.eps(x_t.dtype) * linalg.norm(s.x)
             grown = tf.where(tf.equal((s.trials + 1) % self.nh, 0) & ~noisy, s.h * self.q2, s.h)
             return _Search(
                 *(linalg.choose(finite, new, old) for new, old in ((x_t, s.x), (f_t, s.f), (g_t, s.g))),
@@ -183,7 +183,7 @@ class ShorR(GlobalObjectiveOptimizer):
         image_new = B.T @ g_new
         difference = image_new - image
         size = linalg.norm(difference)
-        dilates = (size > _eps(image.dtype) * linalg.norm(image_new)) & ~ruined  # else the difference is rounding
+        dilates = (size > linalg.eps(image.dtype) * linalg.norm(image_new)) & ~ruined  # else the difference is rounding
         xi = tf.where(dilates, difference / tf.where(dilates, size, 1), tf.zeros_like(difference))
         beta = tf.where(dilates, tf.constant(1 / self.alpha, image.dtype), 1)
         dilated = image_new + (beta - 1) * tf.tensordot(xi, image_new, 1) * xi
@@ -242,7 +242,7 @@ def _next_cycle(cycle, best_f, found, ruined, step_length):
         ruined: bool [].
         step_length: of the first step with an identity, where there is no way to take it from.
     """
-    n, eps = found.x.shape[0], _eps(found.x.dtype)
+    n, eps = found.x.shape[0], linalg.eps(found.x.dtype)
 
     def below(old):
         return tf.math.is_inf(old) | (found.best_f < old - eps * tf.abs(old))
@@ -257,7 +257,3 @@ def _next_cycle(cycle, best_f, found, ruined, step_length):
     on = cycle | {"reach": tf.where(ruined, tf.constant(step_length, travel.dtype), 0), "idle": idle}
     status = first_failure((over & ~useful, Status.CONVERGED))
     return {name: linalg.choose(renewed, again[name], on[name]) for name in cycle}, status
-
-
-def _eps(dtype):
-    return float(np.finfo(dtype.as_numpy_dtype).eps)

@@ -44,8 +44,8 @@ class SR1(GlobalObjectiveOptimizer):
         radius: of the first region, positive, in units of x.
         max_radius: at least `radius`.
         max_products: with B per step, at least 1.
-        storage: of B: "dense", "factored" or "auto", see `storage_choice`. "factored:40:restart" is the limited-memory
-            form: 40 vectors, and a new beginning when they are used up.
+        storage: of B, see `storage_choice`. "factored:40:restart" is the limited-memory form: 40 vectors, and a new
+            beginning when they are used up.
         name, kwargs: see `GlobalObjectiveOptimizer`.
 
     Example:

@@ -10,7 +10,8 @@ shrunk along the difference of successive gradients (`shor_r` has the algorithm 
 g and g_new belong to different batches, so that their difference has the curvature along the step and the noise of
 both: B shrinks where either is large. With noise alone, B B' hovers around the inverse of the covariance of the
 gradients, up to a factor, the closer the smaller alpha is. The power of alpha keeps volumes as they are, so that t
-keeps its meaning."""
+keeps its meaning.
+"""
 
 from typing import Any
 
@@ -36,7 +37,7 @@ class StochasticShorR(GlobalVectorOptimizer):
         learning_rate: t, length of a step in the transformed space.
         alpha: dilation of space, above 1. Where n is much larger than the number of steps, each direction is met once
             or twice; there 2 is not too much.
-        storage: of B: "dense", "factored" or "auto", see `storage_choice`.
+        storage: of B, see `storage_choice`.
         name, kwargs: see `GlobalVectorOptimizer`.
 
     Example:

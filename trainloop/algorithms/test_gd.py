@@ -1,21 +1,20 @@
 """The ellipsoid method with central cuts on the whole vector, one matrix B over all n parameters.
 
-B is the *ellipsoid matrix divided by r^2*, symmetric and positive definite with determinant 1: after every
-step the minimiser of a convex f lies in
+B is the *ellipsoid matrix divided by r^2*, symmetric and positive definite with determinant 1: after every step the
+minimiser of a convex f lies in
 
     E = { z : (z - x)' B^-1 (z - x) <= r^2 }
 
-because it lies in the half of the old E where g'(z - x) <= 0, and the new E is the smallest ellipsoid around
-that half:
+because it lies in the half of the old E where g'(z - x) <= 0, and the new E is the smallest ellipsoid around that half:
 
     d <- B g / sqrt(g' B g)
     x <- x - r / (n + 1) d
-    B <- gamma (B - 2 / (n + 1) d d')             gamma = ((n + 1) / (n - 1))^(1/n)
+    B <- gamma (B - 2 / (n + 1) d d')             gamma = beta^(-1/n)
     r <- r n / sqrt(n^2 - 1) beta^(1/(2n))        beta  = (n - 1) / (n + 1)
 
-beta is the factor by which B contracts along d. gamma only takes out the determinant of that contraction, so
-that r is the radius of the ball with the volume of E: B and r then neither overflow nor underflow against each other,
-and r shrinks with the volume, by the textbook factor
+beta is the factor by which B contracts along d. gamma only takes out the determinant of that contraction, so that r is
+the radius of the ball with the volume of E: B and r then neither overflow nor underflow against each other, and r
+shrinks with the volume, by the textbook factor
 
     vol(E_new) / vol(E) = (r_new / r)^n = (n / sqrt(n^2 - 1))^n sqrt((n - 1) / (n + 1)) < exp(-1 / (2 (n + 1))).
 
@@ -43,19 +42,16 @@ class TestGD(GlobalVectorOptimizer):
 
     Their equations 2.5 and 2.6 in the notation above; first by Yudin and Nemirovski (1976) and Shor (1977).
 
-    On a network neither convexity nor an enclosing ball is given, and n is large: E hardly changes in the
-    life of a run, and the steps are normalised, of length close to rad / (n + 1), turned away from the
-    gradients seen before.
+    On a network neither convexity nor an enclosing ball is given, and n is large: E hardly changes in the life of a
+    run, and the steps are normalised, of length close to rad / (n + 1), turned away from the gradients seen before.
 
-    A zero gradient, which a mini-batch may well have, changes nothing. The run ends by itself when the step
-    has become too short to change x.
+    A zero gradient, which a mini-batch may well have, changes nothing. The run ends by itself when the step has become
+    too short to change x.
 
     Args:
-        rad: radius r of the first ball around the starting point, positive. None chooses (n + 1) 0.05, so
-            that the first step has length 0.05. A small rad does not move: the first step has length rad / (n
-            + 1).
-        storage: of B: "dense", "factored" or "auto", see `SharedMatrix.identity`. The iterates agree to
-            rounding.
+        rad: radius r of the first ball around the starting point, positive. None chooses (n + 1) 0.05, so that the
+            first step has length 0.05. A small rad does not move: the first step has length rad / (n + 1).
+        storage: of B, see `storage_choice`. The iterates agree to rounding.
         name, kwargs: see `GlobalVectorOptimizer`. There is no learning rate.
 
     Example:

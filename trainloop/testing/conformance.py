@@ -2,8 +2,8 @@
 
     check_optimizer(lambda: MyMethod(rad=2.0))
 
-goes through the list below in float32 and float64 on a small least-squares problem of two variables, and raises
-`ConformanceError` with the name of the first promise that is broken.
+goes through the list below in float32 and float64 on a small least-squares problem of five unknowns in two variables,
+and raises `ConformanceError` with the name of the first promise that is broken.
 
     config        get_config holds JSON values, and makes the same method again
     purity        update called twice gives the same bits and writes nothing

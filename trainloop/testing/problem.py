@@ -4,8 +4,6 @@ The function is plain TensorFlow on one vector, so the same problem serves an ea
 loop and a SciPy solver. It takes any floating dtype and computes in it. Nothing is counted or cached here.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from typing import Any

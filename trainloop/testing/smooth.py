@@ -34,7 +34,7 @@ def extended_rosenbrock(n: int) -> Problem:
         array([-1.2,  1. , -1.2,  1. ])
     """
     if n < 2 or n % 2:
-        raise ValueError(f"n must be even and positive, got {n}: every valley needs two variables")
+        raise ValueError(f"n must be even and positive, received {n}: every valley needs two variables")
 
     def residuals(x):
         odd, even = x[0::2], x[1::2]
@@ -63,7 +63,7 @@ def chained_rosenbrock(n: int) -> Problem:
         (0.0, 0.0)
     """
     if n < 2:
-        raise ValueError(f"n must be at least 2, got {n}: the chain has n - 1 links")
+        raise ValueError(f"n must be at least 2, received {n}: the chain has n - 1 links")
 
     def residuals(x):
         return tf.concat([10 * (x[1:] - tf.square(x[:-1])), 1 - x[:-1]], 0)
