@@ -1,6 +1,8 @@
 """Tests of the benchmarks: their reports, and that what they measure works; nothing here is timed."""
 
 import json
+import os
+import subprocess
 import sys
 
 import numpy as np
@@ -68,3 +70,14 @@ def test_both_sides_of_flatten_step(float32):
     assert steps > 10
     for job in jobs.values():
         assert int(job()[0]) == steps
+
+
+@pytest.mark.thorough
+def test_minimize_has_little_in_memory_besides_the_history():
+    """It was 1.2 times the history of LBFGS; a second copy of anything as large makes it 2 and more."""
+    words = [sys.executable, "scripts/benchmark_minimize.py", "trainloop", "2000000", "float64", "12"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    measured = json.loads(done.stdout.splitlines()[-1])
+    assert measured["iterations"] == 12
+    assert measured["extra"] < 1.6 * measured["history"]

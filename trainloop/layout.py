@@ -201,10 +201,12 @@ class FlatLayout:
         x = tf.convert_to_tensor(x)
         if x.shape.rank != 1 or not x.shape.is_compatible_with([self.size]):
             raise ValueError(f"the layout unpacks a vector of shape [{self.size}], received shape {x.shape}")
-        if self.size >= _LONG_PIECE * len(self.names):
+        if len(self.names) < 2:
+            pieces = [x] * len(self.names)  # not a slice, which would hold on to x: `minimize` has room for one
+        elif self.size >= _LONG_PIECE * len(self.names):
             pieces = self._slices(x)
         else:
-            pieces = tf.split(x, self.sizes) if self.names else []
+            pieces = tf.split(x, self.sizes)
         return [tf.reshape(piece, shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
 
     def _slices(self, x):
