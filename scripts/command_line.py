@@ -44,7 +44,8 @@ def import_tensorflow():
     The messages go past Python straight to file descriptor 2; they are shown after all when the import fails.
     """
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Of several workers each says in one line what happened; TensorFlow tells the same in many.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if os.environ.get("TF_CONFIG") else "2")
     with _saying("loading TensorFlow ..."), _leaving_at_once(), _without_stderr():
         import keras  # noqa: F401  # the other half of the seconds
         import tensorflow as tf
@@ -113,7 +114,7 @@ def blaming_user_code():
     except (click.ClickException, click.exceptions.Exit):
         raise
     except Exception as error:
-        where = users_line(error)
+        where = users_line(error, __file__)
         if not isinstance(error, (OSError, WorkersError)):  # a full disk needs no traceback
             traceback.print_exc()
         raise click.ClickException(f"{type(error).__name__}{where}: {in_one_line(error)}") from error

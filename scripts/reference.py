@@ -13,6 +13,7 @@ import sys
 import warnings
 
 import click
+from command_line import as_help, import_tensorflow, run_main
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the package beside this file, wherever another copy of it is installed
@@ -43,11 +44,15 @@ def add_equations(method):
     method.__doc__ = f"{first}\n\n{equations}\n\n{rest}"
 
 
-@click.command(help=__doc__.partition("\n")[0])
+@click.command(help=as_help(__doc__))
 @click.option("--output", default="build/reference", show_default=True, help="Folder for the pages.")
 def main(output):
+    import_tensorflow()
+    try:
+        import pdoc
+    except ImportError as error:
+        raise click.ClickException("pdoc is not installed; pip install '.[dev]' brings it") from error
     import keras
-    import pdoc
     import tensorflow as tf
 
     import trainloop as tl
@@ -63,4 +68,4 @@ def main(output):
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -86,7 +86,7 @@ def test_metrics_file_has_every_step_and_every_epoch(run):
 def test_config_repeats_the_run(run):
     config = json.loads((run[0] / "config.json").read_text())
     assert config["optimizer"] == "testgd"
-    assert config["optimizer_config"]["rad"] == 3000.0
+    assert config["optimizer_config"]["rad"] is None
     assert config["seed"] == 0
     assert config["parameters"] == 44_426
     assert {"tensorflow", "keras", "numpy", "python", "trainloop"} <= set(config["versions"])
