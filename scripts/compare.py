@@ -155,8 +155,10 @@ def show(comparison, target):
     if target and known and target.name not in known:
         click.echo(f"no run has the target {target.name!r}; their epochs have {', '.join(known)}", err=True)
     path = page.write(comparison, outcomes, target)
-    found = score.rows(outcomes, target or score.common_target(outcomes))
-    watching.print_table(Console(), found)
+    target = target or score.common_target(outcomes)
+    watching.print_table(Console(), score.rows(outcomes, target))
+    if target is not None:
+        click.echo(f"target: {target}")
     for one in outcomes:
         if one.reason:
             click.echo(f"{one.run.name} failed: {one.reason}")

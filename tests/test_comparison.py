@@ -527,6 +527,20 @@ def test_a_method_is_called_what_the_user_called_it(finished, capsys):
     assert "m:w=[bold]x" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("method", "lines"),
+    [
+        ("adam", ["adam"]),
+        ("testgd:rad=3000", ["testgd:rad=3000"]),
+        ("adam:learning_rate=0.003", ["adam:", "learning_rate=", "0.003"]),
+        ("lbfgs:m=20,--batch-size=full", ["lbfgs:m=20,", "--batch-size=", "full"]),
+        ("a_name_that_is_long.py:Mine", ["a_name_that_is_long.py:", "Mine"]),
+    ],
+)
+def test_methods_are_broken_where_they_can_be_read(method, lines):
+    assert watching.in_lines(method).split("\n") == lines
+
+
 def test_a_live_view_has_a_line_for_all_and_one_for_each_that_goes_on(finished):
     written = io.StringIO()
     console = Console(file=written, force_terminal=True, width=90, _environ={})

@@ -1,5 +1,7 @@
 """What a person sees of a comparison while it goes on."""
 
+import re
+
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -103,11 +105,22 @@ def print_table(console, rows):
         shown = rows[first : first + at_once]
         table = Table("")
         for row in shown:
-            table.add_column(Text(row["method"]), justify="right", overflow="fold", min_width=least, max_width=_CELL)
+            name = Text(in_lines(row["method"]))
+            table.add_column(name, justify="right", overflow="fold", min_width=least, max_width=_CELL)
         table.add_row("runs complete", *(f"{row['complete']} of {row['runs']}" for row in shown))
         for name, (heading, _) in columns.items():
             table.add_row(heading, *(score.in_words(row, name) for row in shown))
         console.print(table)
+
+
+def in_lines(method):
+    """A method in lines that fit a column, broken behind `:`, `,` and `=` where that is enough."""
+    lines = [""]
+    for part in re.findall("[^:,=]+[:,=]*|[:,=]+", method):
+        if lines[-1] and len(lines[-1] + part) > _CELL:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
 
 
 def track(console, items, name):
