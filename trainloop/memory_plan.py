@@ -6,6 +6,7 @@ system, without a word; a table that costs nothing comes first.
 
 import dataclasses
 import itertools
+import logging
 import pathlib
 import re
 
@@ -14,6 +15,8 @@ import tensorflow as tf
 from trainloop.shards import Shards
 from trainloop.storage_choice import StorageChoice
 from trainloop.stored import StoredValue
+
+_LOG = logging.getLogger("trainloop")
 
 # Vectors that are alive during a step: x, g, x_new and two of the method's own.
 _VECTORS = 5
@@ -73,7 +76,7 @@ class MemoryPlan:
             has_storage: whether its matrix can be stored in other ways.
 
         Raises:
-            ValueError: a step would take more; the message has the alternatives with their sizes.
+            ValueError: a step would take more; the message has the alternatives with their sizes, and the log the plan.
         """
         free = free_memory()
         if free is None or self.peak <= free:
@@ -84,9 +87,10 @@ class MemoryPlan:
             if has_storage
         ]
         advice = "; ".join(ways) or "use a smaller model, or a method or a setting that remembers less"
+        _LOG.warning("%s", self)
         raise ValueError(
             f"{method} needs {in_words(self.peak)} during a step for n = {self.n:,} parameters, "
-            f"and {in_words(free)} are free; {advice}\n{self}"
+            f"and {in_words(free)} are free; {advice}"
         )
 
 
