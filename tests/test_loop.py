@@ -348,6 +348,29 @@ def test_bad_input_is_one_clear_error(make, words):
         make()
 
 
+@pytest.mark.parametrize("look", [lambda loop: loop.run(data(), steps=1), lambda loop: loop.inspect(data())])
+def test_a_layer_frozen_since_the_loop_was_made_is_not_trained_on(look):
+    model = dense_net()
+    loop = loop_over(model)
+    loop.run(data(), steps=1)
+    model.layers[0].trainable = False
+    before = weights(model)
+    with pytest.raises(ValueError, match="a new loop around it"):
+        look(loop)
+    np.testing.assert_array_equal(weights(model), before)
+    model.layers[0].trainable = True
+    look(loop)
+
+
+def test_a_run_inside_of_a_run_is_refused():
+    hook = Recording(act=lambda self, progress: self.loop.run(data(), steps=1))
+    loop = loop_over(hooks=[hook])
+    with pytest.raises(RuntimeError, match="runs already"):
+        loop.run(data(), epochs=1)
+    loop.hooks = ()
+    assert loop.run(data(), steps=1).status == Status.FINISHED
+
+
 def test_a_frozen_model_has_nothing_to_train():
     model = dense_net()
     model.trainable = False

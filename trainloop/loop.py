@@ -190,11 +190,16 @@ class TrainLoop:
             `RunResult`.
 
         Raises:
-            ValueError: neither epochs nor steps, or not positive; data of an unknown kind.
+            ValueError: neither epochs nor steps, or not positive; data of an unknown kind; a layer was frozen or
+                unfrozen since the loop was made.
+            RuntimeError: this loop runs already.
             TrainingError: a step failed. Everything before it is kept, in the weights and in the error's
                 `result`.
             WorkersError: several workers train together, and one is lost or does something else.
         """
+        if self._run is not None:
+            raise RuntimeError("this loop runs already; a hook that wants another run needs a loop of its own")
+        self.optimizer.build(self.model.trainable_variables)  # which refuses others than those of the first time
         counted = self._steps.evaluations and self._steps.evaluations.as_dict()
         self._current = self._with_feed(data)
         if self._inspected.feed is self._current.feed:
@@ -207,8 +212,8 @@ class TrainLoop:
             self._position.continue_in(run)
         self._run, self._position, self._where = run, None, None
         started = []
-        self._agreement.before(run, self._identity, self.hooks)
         try:
+            self._agreement.before(run, self._identity, self.hooks)
             for hook in self._called:
                 started.append(hook)
                 hook.on_start(self)
@@ -324,6 +329,7 @@ class TrainLoop:
         Raises:
             ValueError: there are no data yet, or a dataset has no batch left in its epoch.
         """
+        self.optimizer.build(self.model.trainable_variables)  # as in `run`
         if data is not None:
             self._inspected = self._with_feed(data)
         elif self._current is NO_DATA or self._position is not None:
