@@ -47,6 +47,11 @@ def test_cutting_a_run_changes_no_bit(net, calls, steps_per_call):
     np.testing.assert_array_equal(weights(cut), after_seven_steps(net))
 
 
+def test_any_number_of_steps_per_call_is_possible():
+    result = loop_over(steps_per_call=2**40).run(dataset(known=False), epochs=2)
+    assert (result.step, len(result.epochs["loss"])) == (10, 2)
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_arrays_and_datasets_are_the_same_batches(known):
     first, second = stateful_net(), stateful_net()
@@ -326,6 +331,9 @@ def test_a_counter_moved_by_someone_else_is_noticed():
         (lambda: loop_over(loss=3), "loss must be"),
         (lambda: loop_over(metrics="accuracy"), "must be a list"),
         (lambda: loop_over(metrics=[3]), "metric"),
+        (lambda: loop_over(hooks=Hook()), "hooks must be a list, received a Hook"),
+        (lambda: loop_over(hooks=[Hook]), "a hook must be an instance"),
+        (lambda: loop_over(hooks=[keras.callbacks.CSVLogger("log")]), "a hook must be an instance"),
         (lambda: loop_over(steps_per_call=0), "steps_per_call"),
         (lambda: loop_over(jit_compile=1), "jit_compile"),
         (lambda: loop_over(optimizer=TestGD(storage="factored"), jit_compile=True), "storage='dense'"),

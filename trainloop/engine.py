@@ -28,6 +28,9 @@ _LOG = logging.getLogger("trainloop")
 # XLA needs to know how many rows the log of a block has room for.
 _JIT_ROWS = 4096
 
+# Otherwise room is made for as many as are asked for, which may be all that somebody can think of.
+_MOST_ROWS = 2**16
+
 
 class Block(typing.NamedTuple):
     """What one compiled call brought back.
@@ -58,7 +61,7 @@ class Engine:
         self._one_step, self._columns, self._results = one_step, columns, results
         self._jit_compile, self._eager = jit_compile, eager
         self._compiled, self._seen = {}, {}
-        self.most_steps = _JIT_ROWS if jit_compile else None
+        self.most_steps = _JIT_ROWS if jit_compile else _MOST_ROWS
         self.traces = 0
 
     def __call__(self, feed, k):

@@ -75,6 +75,7 @@ class Hook:
     """
 
     chief_only = False
+    every_steps: int | None = None  # also for subclasses whose constructor does not call this one
 
     def __init__(self, every_steps: int | None = None) -> None:
         self.every_steps = (

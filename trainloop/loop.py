@@ -109,7 +109,7 @@ class TrainLoop:
         eager: bool = False,
     ) -> None:
         loop_arguments.check_kinds(model, optimizer)
-        self.model, self.optimizer, self.hooks = model, optimizer, tuple(hooks)
+        self.model, self.optimizer, self.hooks = model, optimizer, loop_arguments.check_hooks(hooks)
         batch_loss = loop_arguments.choose_loss(loss, loss_fn, metrics)
         microbatch_size = loop_arguments.check_microbatches(microbatch_size, jit_compile)
         self.replicas = replicas.of(model)

@@ -1,6 +1,7 @@
 """What `TrainLoop` is given, checked before anything is built."""
 
 from trainloop import batch_loss, checks, refusals
+from trainloop.hooks import Hook
 from trainloop.whole_vector import WholeVectorOptimizer
 
 
@@ -22,6 +23,21 @@ def check_kinds(model, optimizer):
             "the model is not built, so it has no weights yet; give it an Input, or call it once on a batch"
         )
     refusals.half_precision(model)
+
+
+def check_hooks(hooks):
+    """The hooks as a tuple.
+
+    Raises:
+        ValueError: not a list of instances of `Hook`.
+    """
+    if isinstance(hooks, Hook):
+        raise ValueError(f"hooks must be a list, received a {type(hooks).__name__}; write hooks=[...]")
+    hooks = tuple(hooks)
+    for hook in hooks:
+        if not isinstance(hook, Hook):
+            raise ValueError(f"a hook must be an instance of a subclass of trainloop.Hook, received {hook!r}")
+    return hooks
 
 
 def choose_loss(loss, loss_fn, metrics):
