@@ -48,7 +48,7 @@ from trainloop.replicas import without_strategy
 from trainloop.shards import spread_over
 from trainloop.status import Status, TrainingError
 from trainloop.steps import Steps
-from trainloop.typing import Data, Loss, LossFn, Path
+from trainloop.typing import Data, Loss, LossFn, Metric, Path
 from trainloop.whole_vector import WholeVectorOptimizer
 from trainloop.workers import Workers
 
@@ -66,7 +66,8 @@ class TrainLoop:
             function (targets, predictions).
         loss_fn: for any other batches: function (model, batch) -> scalar, see `CustomLoss`. Exactly one
             of `loss` and `loss_fn`.
-        metrics: Keras metrics or names; "accuracy" is chosen to fit the targets. Only with `loss`.
+        metrics: Keras metrics, names, or functions (targets, predictions) -> one value per sample; "accuracy" is
+            chosen to fit the targets. Only with `loss`.
         hooks: `Hook`s, called in this order.
         jit_compile: compile whole blocks with XLA. Needs data in memory. Faster for dense networks, slower
             for convolutions on CPUs.
@@ -100,7 +101,7 @@ class TrainLoop:
         loss: Loss | None = None,
         *,
         loss_fn: LossFn | None = None,
-        metrics: Sequence[keras.metrics.Metric | str] = (),
+        metrics: Sequence[Metric] = (),
         hooks: Iterable[Hook] = (),
         jit_compile: bool = False,
         steps_per_call: int | None = None,
