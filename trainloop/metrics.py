@@ -6,7 +6,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-
 # Beside the metrics, an epoch's summary has these.
 _TAKEN = ("epoch", "step", "seconds", "loss")
 
