@@ -333,6 +333,8 @@ class TrainLoop:
         self.optimizer.build(self.model.trainable_variables)  # as in `run`
         if data is not None:
             self._inspected = self._with_feed(data)
+            if self._position is not None and self._position.is_of(self._inspected.feed):
+                self._position.find_in(self._inspected.feed)
         elif self._current is NO_DATA or self._position is not None:
             raise ValueError("inspect needs data here: no run has begun since the loop was made or restored")
         return self._inspector((self._current if data is None else self._inspected).feed)
