@@ -343,6 +343,8 @@ def test_a_counter_moved_by_someone_else_is_noticed():
         (lambda: loop_over().run(data(), steps=2.5), "steps"),
         (lambda: loop_over().run([1, 2], epochs=1), "received list"),
         (lambda: loop_over().run(data(), steps=1, validation_data=[1, 2]), "received list"),
+        (lambda: loop_over().run(([[1.0, 2.0]], [0]), epochs=1), "lists of numbers with np.asarray"),
+        (lambda: loop_over().evaluate(([], [])), "an empty structure"),
         (lambda: loop_over().run(dataset().take(0), epochs=1), "no batches"),
         (lambda: loop_over(jit_compile=True).run(dataset(), epochs=1), "ArrayData"),
         (lambda: loop_over().run(ArrayData(blobs()[0]), epochs=1), "1 parts"),
