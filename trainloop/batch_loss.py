@@ -21,10 +21,11 @@ _TARGETS = ("targets", "target", "labels", "y_true")
 class BatchLoss(abc.ABC):
     """f of a model and a batch.
 
-    `composite` says whether f has the seam, that is `forward` and `compare`.
+    `composite` says whether f has the seam, that is `forward` and `compare`; `dtype` is that in which Keras computes
+    the first of the two terms, None where nobody but the function knows.
     """
 
-    composite = False
+    composite, dtype = False, None
 
     def __call__(self, model, batch, training):
         """(f [], predictions or None)."""
@@ -66,6 +67,7 @@ class SupervisedLoss(BatchLoss):
 
     def __init__(self, loss):
         self._loss = _as_loss(loss)
+        self.dtype = self._loss.dtype
 
     def terms(self, model, batch, training):
         predictions = self.forward(model, batch, training)

@@ -123,6 +123,7 @@ class TrainLoop:
         self._test_metrics = without_strategy(self._metrics.fresh_copy)
         with spread_over(self.replicas.strategy) if self.replicas else contextlib.nullcontext():
             without_strategy(optimizer.build, model.trainable_variables)
+        loop_arguments.check_precision(batch_loss, optimizer.layout.dtype)
         loop_arguments.check_growth(optimizer, optimizer.grows, self._jit_compile)
         self._steps = Steps(
             model,

@@ -1,5 +1,9 @@
 """What `TrainLoop` is given, checked before anything is built."""
 
+import warnings
+
+import tensorflow as tf
+
 from trainloop import batch_loss, checks, refusals
 from trainloop.hooks import Hook
 from trainloop.whole_vector import WholeVectorOptimizer
@@ -50,6 +54,21 @@ def choose_loss(loss, loss_fn, metrics):
     if loss_fn is not None and metrics:
         raise ValueError("metrics need loss, whose predictions they compare; with loss_fn compute them in a hook")
     return chosen
+
+
+def check_precision(loss, dtype):
+    """Warn where a loss has fewer digits than the weights: f would be noisy, and line searches end there.
+
+    Args:
+        loss: a `BatchLoss`.
+        dtype: of x.
+    """
+    if loss.dtype is not None and tf.as_dtype(loss.dtype).size < tf.as_dtype(dtype).size:
+        warnings.warn(
+            f"the weights are {dtype}, but Keras computes the loss in {loss.dtype}, and so f and g have no more digits "
+            f"than that; make it with dtype='{dtype}', or call keras.config.set_floatx('{dtype}') first",
+            stacklevel=3,
+        )
 
 
 def check_engine(jit_compile, eager, replicas=None):
