@@ -159,6 +159,12 @@ def inner_net():
     return keras.Sequential([keras.layers.Input((6,)), inner, keras.layers.Dense(3)], name="outer")
 
 
+def activation_net():
+    """A layer without weights is never built and has no path."""
+    logarithm = keras.layers.Activation(lambda x: tf.math.log(-tf.abs(x)), name="logarithm")
+    return keras.Sequential([keras.layers.Input((6,)), logarithm, keras.layers.Dense(3)])
+
+
 def penalised_net():
     return keras.Sequential([keras.layers.Input((6,)), keras.layers.Dense(3, kernel_regularizer="l2")])
 
@@ -168,6 +174,7 @@ def penalised_net():
     [
         (inner_net, None, {}, r"the first layer whose output is not finite is inner/sum \(Dense\)"),
         (inner_net, None, {"microbatch_size": 7}, r"the first layer whose output is not finite is inner/sum \(Dense\)"),
+        (activation_net, None, {}, r"the first layer whose output is not finite is logarithm \(Activation\)"),
         (dense_net, overflowing, {}, "the outputs of all layers are finite, so it arises in the loss function"),
         (penalised_net, overflowing, {}, "the outputs of all layers are finite, so it arises in the loss function"),
         (dense_net, rooted, {}, "the first gradient that is not finite is that of .*dense_?[0-9]*/bias"),
