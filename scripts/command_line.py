@@ -113,6 +113,7 @@ def blaming_user_code():
     except (click.ClickException, click.exceptions.Exit):
         raise
     except Exception as error:
+        error.__traceback__ = error.__traceback__.tb_next  # without this function, which is no user's
         where = users_line(error)
         if not isinstance(error, (OSError, WorkersError)):  # a full disk needs no traceback
             traceback.print_exc()
