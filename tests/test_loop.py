@@ -47,6 +47,17 @@ def test_cutting_a_run_changes_no_bit(net, calls, steps_per_call):
     np.testing.assert_array_equal(weights(cut), after_seven_steps(net))
 
 
+def test_a_run_that_is_refused_leaves_the_position_in_the_data():
+    model, batches = dense_net(), data()
+    loop = loop_over(model)
+    loop.run(batches, steps=3)
+    for arguments in ({}, {"steps": 1, "validation_data": 3}):
+        with pytest.raises(ValueError, match="received"):
+            loop.run(data(), **arguments)
+    loop.run(batches, steps=4)
+    np.testing.assert_array_equal(weights(model), after_seven_steps(dense_net))
+
+
 def test_any_number_of_steps_per_call_is_possible():
     result = loop_over(steps_per_call=2**40).run(dataset(known=False), epochs=2)
     assert (result.step, len(result.epochs["loss"])) == (10, 2)

@@ -203,15 +203,16 @@ class TrainLoop:
             raise RuntimeError("this loop runs already; a hook that wants another run needs a loop of its own")
         self.optimizer.build(self.model.trainable_variables)  # which refuses others than those of the first time
         counted = self._steps.evaluations and self._steps.evaluations.as_dict()
-        self._current = self._with_feed(data)
-        if self._inspected.feed is self._current.feed:
-            self._inspected = NO_DATA
-        run = Bookkeeping(self._current.feed, epochs, steps, int(self.optimizer.iterations.numpy()), counted)
+        current = self._with_feed(data)
+        run = Bookkeeping(current.feed, epochs, steps, int(self.optimizer.iterations.numpy()), counted)
         if validation_data is not None:
             as_feed(validation_data)  # what is wrong with it should not show only after the first epoch
         continued = self._position is not None
         if continued:
             self._position.continue_in(run)
+        if self._inspected.feed is current.feed:
+            self._inspected = NO_DATA
+        self._current = current
         self._run, self._position, self._where = run, None, None
         started = []
         try:
