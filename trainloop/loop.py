@@ -182,7 +182,7 @@ class TrainLoop:
 
         Args:
             data: an `ArrayData`, a `tf.data.Dataset` of batches, or a tuple (x, y[, sample_weight]) of
-                arrays.
+                arrays, which are copied: what is changed in them later is not seen.
             epochs: passes over the data to do; a pass that an earlier call began counts when it is finished.
             steps: steps to do. With both, whichever is reached first ends the run.
             validation_data: as `data`; evaluated after every epoch. Where it is a shuffled dataset, its order begins
