@@ -114,7 +114,8 @@ def blaming_user_code():
     except (click.ClickException, click.exceptions.Exit):
         raise
     except Exception as error:
-        where = users_line(error, __file__)
+        error.__traceback__ = error.__traceback__.tb_next  # without this function, which is no user's
+        where = users_line(error)
         if not isinstance(error, (OSError, WorkersError)):  # a full disk needs no traceback
             traceback.print_exc()
         raise click.ClickException(f"{type(error).__name__}{where}: {in_one_line(error)}") from error

@@ -162,6 +162,17 @@ def test_made_and_run_inside_of_the_scope(strategy):
     assert result.epochs["val_own"][-1] > 0
 
 
+@pytest.mark.parametrize("options", [{}, {"eager": True}, {"jit_compile": True}])
+def test_a_strategy_with_one_device_is_no_strategy(options):
+    expected = trained(tl.LBFGS(), net(), data(40), 3, **options)[0]
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        loop, batches = tl.TrainLoop(net(), tl.LBFGS(), crossentropy(), **options), data(40)
+        seen = loop.inspect(batches)
+        result = loop.run(batches, steps=3, validation_data=batches)
+    assert seen.f == result.history["loss"][0]
+    np.testing.assert_array_equal(loop.optimizer._vector.read(), expected)
+
+
 def test_a_step_looked_at_is_the_one_that_is_taken(strategy):
     model = on_two(strategy, stateful_net)
     loop = tl.TrainLoop(model, tl.SimpleGD(0.1), crossentropy())

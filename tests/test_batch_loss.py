@@ -55,6 +55,20 @@ def test_a_loss_is_what_compare_makes_of_what_forward_gives_and_the_own_losses()
     assert float(loss(model, batch, training=False)[0]) == pytest.approx(float(compared + own), rel=1e-15)
 
 
+@pytest.mark.parametrize("loss", ["mse", "binary_crossentropy", lambda t, p: tf.reduce_mean(tf.square(t - p), -1)])
+@pytest.mark.parametrize(
+    ("targets", "predictions"), [((8,), (8, 1)), ((8, 1), (8,)), ((8, 3), (8, 3, 1)), ((8, 3, 1), (8, 3))]
+)
+def test_an_axis_of_length_one_is_no_difference_as_in_fit(loss, targets, predictions):
+    x = np.random.default_rng(0).uniform(0.1, 0.9, (8, *predictions[1:]))
+    y = np.random.default_rng(1).integers(0, 2, targets).astype(float)
+    inputs = keras.Input(predictions[1:])
+    model = keras.Model(inputs, keras.layers.Activation("linear")(inputs))
+    model.compile(loss=loss)
+    f, _ = SupervisedLoss(loss)(model, (tf.constant(x), tf.constant(y)), training=False)
+    assert float(f) == pytest.approx(model.evaluate(x, y, batch_size=8, verbose=0), rel=1e-6)
+
+
 def test_forward_trains_and_infers_as_it_is_told():
     model = keras.Sequential([keras.layers.Input((6,)), keras.layers.Dropout(0.5, seed=1)])
     x = np.ones((12, 6))

@@ -198,6 +198,22 @@ def test_bad_arguments(make, words):
         make()
 
 
+@pytest.mark.parametrize(
+    "make", [lambda name: EarlyStopping(name, patience=2), lambda name: RestoreBest(name), lambda name: Monitor(name)]
+)
+def test_the_best_value_of_another_number_is_not_taken_over(make):
+    """A run is continued with another monitor, or the hooks of one class have changed places."""
+    before, same, other = make("loss"), make("loss"), make("accuracy")
+    monitor = getattr(before, "_monitor", before)
+    assert monitor.is_better({"loss": 0.25})
+    state = {**before.state(), "epochs": 1, "weights_000": np.ones(2)}
+    for hook, best in ((same, 0.25), (other, None)):
+        hook.load_state(state if isinstance(hook, Monitor) else {**hook.state(), **state})
+        assert hook.state()["best"] == best
+        assert ("weights_000" in hook.state()) == (isinstance(hook, RestoreBest) and hook is same)
+        assert hook.state().get("epochs", hook is same) == (hook is same)
+
+
 @pytest.mark.parametrize(("name", "larger"), [("val_loss", False), ("val_accuracy", True), ("mean_error", False)])
 def test_which_way_is_better_is_in_the_name(name, larger):
     monitor = Monitor(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -46,6 +47,18 @@ def test_history_does_not_depend_on_the_blocks(cuts, dtype):
     assert list(history) == list(expected)
     for name, column in expected.items():
         np.testing.assert_array_equal(history[name], column, strict=True)
+
+
+def test_many_short_blocks_take_no_more_than_their_numbers():
+    """Training on all data at once has as many blocks as steps."""
+    made, steps = Recorder(), 20_000
+    tracemalloc.start()
+    for i in range(steps):
+        made.add_block({name: column[:1] + i for name, column in logs().items()})
+    kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert kept < 2 * steps * sum(column.itemsize for column in logs().values())
+    np.testing.assert_array_equal(made.history()["step"], np.arange(1, steps + 1))
 
 
 def test_an_empty_run_has_an_empty_history():

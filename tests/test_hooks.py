@@ -13,6 +13,14 @@ from trainloop.hooks import Hook, Progress
 METHODS = ["on_start", "on_block", "on_step", "on_epoch", "on_end"]
 
 
+def test_a_constructor_of_a_subclass_need_not_call_that_of_hook():
+    class Mine(Hook):
+        def __init__(self):
+            pass
+
+    assert Mine().every_steps is None
+
+
 @pytest.mark.parametrize("every_steps", [1, 10, np.int64(3)])
 def test_every_steps_is_kept_as_an_int(every_steps):
     hook = Hook(every_steps)

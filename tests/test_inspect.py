@@ -120,6 +120,18 @@ def test_a_dataset_stays_where_it_is(tmp_path):
         np.testing.assert_array_equal(looked, alone)
 
 
+@pytest.mark.parametrize("make_data", [data, dataset])
+def test_after_a_restore_it_is_the_step_that_the_run_goes_on_with(make_data, tmp_path):
+    loop_of(SimpleGD(0.1), dense_net(), hooks=[SaveCheckpoint(tmp_path, every_steps=6)]).run(make_data(), steps=6)
+    loop, batches = loop_of(SimpleGD(0.1), dense_net(), hooks=[SaveCheckpoint(tmp_path)]), make_data()
+    loop.restore(tmp_path)
+    x, y = blobs(seed=5)
+    others = loop.inspect((x, y)).f  # of data that the checkpoint knows nothing of, from their beginning
+    assert loop.inspect((x, y)).f == others
+    seen = loop.inspect(batches).f, loop.inspect(batches).f
+    assert seen == (loop.run(batches, steps=7).history["loss"][0],) * 2
+
+
 def test_other_data_do_not_disturb_those_of_the_run():
     loop, alone, (x, y) = loop_of(model=dense_net()), loop_of(model=dense_net()), blobs(seed=5)
     first, second = dataset(), dataset()

@@ -47,6 +47,22 @@ def test_cutting_a_run_changes_no_bit(net, calls, steps_per_call):
     np.testing.assert_array_equal(weights(cut), after_seven_steps(net))
 
 
+def test_a_run_that_is_refused_leaves_the_position_in_the_data():
+    model, batches = dense_net(), data()
+    loop = loop_over(model)
+    loop.run(batches, steps=3)
+    for arguments in ({}, {"steps": 1, "validation_data": 3}):
+        with pytest.raises(ValueError, match="received"):
+            loop.run(data(), **arguments)
+    loop.run(batches, steps=4)
+    np.testing.assert_array_equal(weights(model), after_seven_steps(dense_net))
+
+
+def test_any_number_of_steps_per_call_is_possible():
+    result = loop_over(steps_per_call=2**40).run(dataset(known=False), epochs=2)
+    assert (result.step, len(result.epochs["loss"])) == (10, 2)
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_arrays_and_datasets_are_the_same_batches(known):
     first, second = stateful_net(), stateful_net()
@@ -326,6 +342,9 @@ def test_a_counter_moved_by_someone_else_is_noticed():
         (lambda: loop_over(loss=3), "loss must be"),
         (lambda: loop_over(metrics="accuracy"), "must be a list"),
         (lambda: loop_over(metrics=[3]), "metric"),
+        (lambda: loop_over(hooks=Hook()), "hooks must be a list, received a Hook"),
+        (lambda: loop_over(hooks=[Hook]), "a hook must be an instance"),
+        (lambda: loop_over(hooks=[keras.callbacks.CSVLogger("log")]), "a hook must be an instance"),
         (lambda: loop_over(steps_per_call=0), "steps_per_call"),
         (lambda: loop_over(jit_compile=1), "jit_compile"),
         (lambda: loop_over(optimizer=TestGD(storage="factored"), jit_compile=True), "storage='dense'"),
@@ -335,6 +354,8 @@ def test_a_counter_moved_by_someone_else_is_noticed():
         (lambda: loop_over().run(data(), steps=2.5), "steps"),
         (lambda: loop_over().run([1, 2], epochs=1), "received list"),
         (lambda: loop_over().run(data(), steps=1, validation_data=[1, 2]), "received list"),
+        (lambda: loop_over().run(([[1.0, 2.0]], [0]), epochs=1), "lists of numbers with np.asarray"),
+        (lambda: loop_over().evaluate(([], [])), "an empty structure"),
         (lambda: loop_over().run(dataset().take(0), epochs=1), "no batches"),
         (lambda: loop_over(jit_compile=True).run(dataset(), epochs=1), "ArrayData"),
         (lambda: loop_over().run(ArrayData(blobs()[0]), epochs=1), "1 parts"),
@@ -346,6 +367,29 @@ def test_a_counter_moved_by_someone_else_is_noticed():
 def test_bad_input_is_one_clear_error(make, words):
     with pytest.raises(ValueError, match=words.replace("(", r"\(").replace(".", r"\.")):
         make()
+
+
+@pytest.mark.parametrize("look", [lambda loop: loop.run(data(), steps=1), lambda loop: loop.inspect(data())])
+def test_a_layer_frozen_since_the_loop_was_made_is_not_trained_on(look):
+    model = dense_net()
+    loop = loop_over(model)
+    loop.run(data(), steps=1)
+    model.layers[0].trainable = False
+    before = weights(model)
+    with pytest.raises(ValueError, match="a new loop around it"):
+        look(loop)
+    np.testing.assert_array_equal(weights(model), before)
+    model.layers[0].trainable = True
+    look(loop)
+
+
+def test_a_run_inside_of_a_run_is_refused():
+    hook = Recording(act=lambda self, progress: self.loop.run(data(), steps=1))
+    loop = loop_over(hooks=[hook])
+    with pytest.raises(RuntimeError, match="runs already"):
+        loop.run(data(), epochs=1)
+    loop.hooks = ()
+    assert loop.run(data(), steps=1).status == Status.FINISHED
 
 
 def test_a_frozen_model_has_nothing_to_train():

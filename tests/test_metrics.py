@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from trainloop import SimpleGD, TrainLoop
 from trainloop.metrics import MetricSet
 
 
@@ -46,6 +47,58 @@ def test_a_copy_counts_for_itself():
     copy.update(tf.zeros([1], tf.float64), tf.constant([4.0], tf.float64))
     assert [float(v) for v in metrics.results().values()] == [4.0, 2.0]
     assert [float(v) for v in copy.results().values()] == [16.0, 4.0]
+
+
+def far(targets, predictions):
+    return tf.abs(targets - predictions) > 1
+
+
+@pytest.mark.parametrize("options", [{}, {"eager": True}, {"jit_compile": True}])
+def test_functions_are_metrics_as_in_fit(options):
+    x, y = np.arange(10.0)[:, None], np.zeros([10, 1])
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="ones")])
+    loop = TrainLoop(model, SimpleGD(1e-9), "mse", metrics=[far], **options)
+    assert loop.evaluate((x, y))["far"] == pytest.approx(0.8)
+    result = loop.run((x, y), epochs=1, validation_data=(x, y))
+    assert result.epochs["far"] == result.epochs["val_far"] == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_predictions_without_an_axis_of_classes_are_binary(static):
+    """Compiled by XLA or in Python the length of a batch is known, and must not be taken for a number of classes."""
+    metrics = MetricSet(["accuracy"])
+    spec = tf.TensorSpec([4 if static else None])
+    tf.function(metrics.update, input_signature=[spec, spec])([0.0, 1.0, 1.0, 0.0], [0.2, 0.7, 0.1, 0.3])
+    assert float(metrics.results()["accuracy"]) == 0.75
+
+
+class OfTwo(keras.metrics.Mean):
+    """One without `get_config`."""
+
+    def __init__(self, limit):
+        super().__init__(name="of_two")
+
+
+@pytest.mark.parametrize(
+    ("metrics", "words"),
+    [
+        (["accuracy", "accuracy"], "two numbers called 'accuracy'"),
+        ([keras.metrics.Mean(name="loss")], "two numbers called 'loss'"),
+        ([OfTwo], "a metric must be"),
+        ([OfTwo(1)], "let get_config return all arguments"),
+        ([keras.metrics.F1Score(name="f1")], r"'f1' must have one number as its result, received shape \(3,\)"),
+    ],
+)
+def test_what_cannot_be_a_column_of_the_log_is_refused(metrics, words):
+    x, y = outputs(3)[0], np.eye(3)[outputs(3)[1]]
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3)])
+    with pytest.raises(ValueError, match=words):
+        TrainLoop(model, SimpleGD(0.1), "mse", metrics=metrics).evaluate((x, y))
+
+
+def test_accuracy_of_several_outputs_is_no_number():
+    with pytest.raises(ValueError, match="this model has several"):
+        MetricSet(["accuracy"]).update({"a": tf.zeros([2, 3])}, {"a": tf.zeros([2, 3])})
 
 
 def test_no_metrics_are_false():

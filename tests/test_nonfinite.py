@@ -23,6 +23,8 @@ from trainloop import (
     TrainingError,
     TrainLoop,
 )
+from trainloop.bookkeeping import Bookkeeping
+from trainloop.feeds import ArrayFeed
 from trainloop.nonfinite import MOST_ROLLBACKS, MOST_SKIPS
 
 pytestmark = pytest.mark.usefixtures("no_graph_rewriting")
@@ -157,6 +159,12 @@ def inner_net():
     return keras.Sequential([keras.layers.Input((6,)), inner, keras.layers.Dense(3)], name="outer")
 
 
+def activation_net():
+    """A layer without weights is never built and has no path."""
+    logarithm = keras.layers.Activation(lambda x: tf.math.log(-tf.abs(x)), name="logarithm")
+    return keras.Sequential([keras.layers.Input((6,)), logarithm, keras.layers.Dense(3)])
+
+
 def penalised_net():
     return keras.Sequential([keras.layers.Input((6,)), keras.layers.Dense(3, kernel_regularizer="l2")])
 
@@ -166,6 +174,7 @@ def penalised_net():
     [
         (inner_net, None, {}, r"the first layer whose output is not finite is inner/sum \(Dense\)"),
         (inner_net, None, {"microbatch_size": 7}, r"the first layer whose output is not finite is inner/sum \(Dense\)"),
+        (activation_net, None, {}, r"the first layer whose output is not finite is logarithm \(Activation\)"),
         (dense_net, overflowing, {}, "the outputs of all layers are finite, so it arises in the loss function"),
         (penalised_net, overflowing, {}, "the outputs of all layers are finite, so it arises in the loss function"),
         (dense_net, rooted, {}, "the first gradient that is not finite is that of .*dense_?[0-9]*/bias"),
@@ -223,6 +232,16 @@ def test_rollback_takes_shorter_steps_until_it_works(tmp_path, caplog):
     assert len(logged) == 15
 
 
+def test_what_was_done_in_vain_took_its_time():
+    """A budget of seconds holds also where the run goes back; one that is continued has what it took before, too."""
+    run = Bookkeeping(ArrayFeed(ArrayData(*blobs(), 20)), epochs=3, steps=None, step=0)
+    saved = {**run.state(), "seconds": 1000.0}
+    for used, least in ((0, 1000), (5000, 6000)):
+        run.began -= used
+        run.go_to(saved)
+        assert least <= run.result(None).seconds < least + 1000
+
+
 def test_rollback_has_an_end(tmp_path):
     loop = rolling(tmp_path, SimpleGD(1e9))
     with pytest.raises(TrainingError, match="nonfinite"):
@@ -276,3 +295,10 @@ def test_xla_skips_too():
     assert (result.step, skipping.optimizer.skipped_steps) == (4, 1)
     np.testing.assert_array_equal(weights(skipping.model), weights(never_saw.model))
     np.testing.assert_array_equal(result.epochs["accuracy"], expected.epochs["accuracy"])
+
+
+def test_many_loops_are_no_reason_for_a_warning(caplog):
+    """TensorFlow warns of functions that are traced again and again; every loop has its own, which is traced once."""
+    for rate in np.arange(1, 13) / 100:
+        TrainLoop(dense_net(), SimpleGD(rate), crossentropy()).run(ArrayData(*blobs(), 96), steps=1)
+    assert "retracing" not in caplog.text

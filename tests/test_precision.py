@@ -40,3 +40,12 @@ def test_weights_of_16_bits_are_refused(dtype):
     set_precision(dtype)
     with pytest.raises(ValueError, match=rf"kernel is {dtype}, in which steps.*mixed_bfloat16"):
         Adam().build(dense_net().trainable_variables)
+
+
+def test_a_loss_of_fewer_digits_than_the_weights_is_told(float32):
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3, dtype="float64")])
+    for loss in ("mse", keras.losses.MeanSquaredError()):
+        with pytest.warns(UserWarning, match="weights are float64, but Keras computes the loss in float32"):
+            TrainLoop(model, Adam(), loss)
+    TrainLoop(model, Adam(), keras.losses.MeanSquaredError(dtype="float64"))
+    TrainLoop(model, Adam(), loss_fn=lambda model, batch: 0.0)

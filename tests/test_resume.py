@@ -509,6 +509,13 @@ def test_bad_arguments(options, words, tmp_path):
         SaveCheckpoint(tmp_path, **options)
 
 
+def test_a_file_is_no_folder_of_checkpoints(tmp_path):
+    (tmp_path / "file").write_text("")
+    training = TrainLoop(dense_net(), SimpleGD(0.1), crossentropy(), hooks=[SaveCheckpoint(tmp_path / "file")])
+    with pytest.raises(ValueError, match="is a file; give a folder for checkpoints"):
+        training.run(ArrayData(*blobs(), 24), steps=1)
+
+
 # --- The folder belongs to one run, and the best epoch to one number --------------------------------------
 
 

@@ -1,6 +1,9 @@
 """metrics.jsonl, written and read."""
 
 import json
+import os
+import resource
+import signal
 
 import numpy as np
 import pytest
@@ -63,6 +66,21 @@ def test_columns_that_came_later_are_nan_before(tmp_path):
     records = [{"kind": "step", "step": 1}, {"kind": "step", "step": 2, "radius": 3.0}]
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     np.testing.assert_array_equal(read_run_log(path).history["radius"], [np.nan, 3.0])
+
+
+def test_a_run_after_one_that_filled_the_disk_writes_again(tmp_path):
+    hook = write(tmp_path / "metrics.jsonl")
+    before, unlimited = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (os.path.getsize(hook.path), before[1]))
+        with pytest.raises(OSError, match="too large"):
+            hook.on_end(RESULT)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, unlimited)
+    hook.on_start(None)
+    hook.on_end(RESULT)
+    assert read_run_log(hook.path).end["status"] == RESULT.status.name
 
 
 def test_the_file_is_closed_also_when_the_disk_is_full(tmp_path, monkeypatch):

@@ -174,6 +174,12 @@ def test_a_users_mistake_is_named_by_its_line_and_the_files_are_readable(tmp_pat
     assert json.loads((tmp_path / "a" / "config.json").read_text())["optimizer"] == "mine.py:Mine"
 
 
+def test_what_is_no_mistake_of_a_users_code_is_not_blamed_on_a_line(train_here):
+    code, _, err = train_here("--dataset", "wine", "--epochs", "1", "--quiet", "--keep-best", "val_score")
+    assert code == 1
+    assert err[-1].startswith("Error: ValueError: no epoch's summary has 'val_score'; it has epoch, ")
+
+
 def test_overwrite_replaces_a_run(tmp_path, train_here):
     folder = tmp_path / "runs" / "a"
     folder.mkdir(parents=True)

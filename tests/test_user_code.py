@@ -1,7 +1,5 @@
 """A user's files and modules, and where their mistakes are."""
 
-import functools
-import importlib.util
 import re
 import sys
 
@@ -91,17 +89,3 @@ def test_a_mistake_is_one_line_with_the_users_place(mine):
         user_code.call("mine.py:passes_on", function, 1)
     with pytest.raises(ValueError, match=r"^mine\.py:passes_on: TypeError: .*positional argument"):
         user_code.call("mine.py:passes_on", function)
-
-
-def test_the_line_is_the_users_and_not_that_of_a_program(tmp_path):
-    caught = {}
-    for name in ("program", "mine"):
-        (tmp_path / f"{name}.py").write_text("def call(function):\n    return function()\n")
-        spec = importlib.util.spec_from_file_location(name, tmp_path / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        with pytest.raises(ZeroDivisionError) as caught[name]:
-            module.call(functools.partial(divmod, 1, 0))
-    program = str(tmp_path / "program.py")
-    assert user_code.users_line(caught["program"].value, program, __file__) == ""
-    assert user_code.users_line(caught["mine"].value, program, __file__) == f" at {tmp_path / 'mine.py'}:2 in call"

@@ -21,10 +21,11 @@ _TARGETS = ("targets", "target", "labels", "y_true")
 class BatchLoss(abc.ABC):
     """f of a model and a batch.
 
-    `composite` says whether f has the seam, that is `forward` and `compare`.
+    `composite` says whether f has the seam, that is `forward` and `compare`; `dtype` is that in which Keras computes
+    the first of the two terms, None where nobody but the function knows.
     """
 
-    composite = False
+    composite, dtype = False, None
 
     def __call__(self, model, batch, training):
         """(f [], predictions or None)."""
@@ -66,6 +67,7 @@ class SupervisedLoss(BatchLoss):
 
     def __init__(self, loss):
         self._loss = _as_loss(loss)
+        self.dtype = self._loss.dtype
 
     def terms(self, model, batch, training):
         predictions = self.forward(model, batch, training)
@@ -173,7 +175,22 @@ class _FunctionLoss(keras.losses.Loss):
         self.function = function
 
     def call(self, y_true, y_pred):
-        return self.function(y_true, y_pred)
+        return self.function(*_of_equal_rank(y_true, y_pred))
+
+
+def _of_equal_rank(targets, predictions):
+    """[N] beside [N, 1] becomes [N, 1], as in `model.compile`: without a word their difference would be [N, N]."""
+    if not (tf.is_tensor(targets) and tf.is_tensor(predictions)):
+        return targets, predictions
+    ranks = targets.shape.rank, predictions.shape.rank
+    if None in ranks or abs(ranks[0] - ranks[1]) != 1:
+        return targets, predictions
+    shorter, longer = sorted((targets, predictions), key=lambda tensor: tensor.shape.rank)
+    if longer.shape[-1] == 1 and shorter.shape.rank == 1:
+        shorter = tf.expand_dims(shorter, -1)
+    elif longer.shape[-1] == 1:
+        longer = tf.squeeze(longer, -1)
+    return (shorter, longer) if ranks[0] < ranks[1] else (longer, shorter)
 
 
 def _as_loss(loss):

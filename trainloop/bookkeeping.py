@@ -54,17 +54,16 @@ class Bookkeeping:
             "recorder": self.recorder.state(),
         }
 
-    def go_to(self, state, feed_arrays):
+    def go_to(self, state):
         """Stand where the run of a checkpoint stood, with its beginning: goals count from there.
 
         Args:
-            state: what `state` returned.
-            feed_arrays: what the feed's `arrays` returned.
+            state: what `state` returned. The feed stands there already.
         """
         for name in ("step", "first_step", "first_epoch", "first_evaluations"):
             setattr(self, name, state[name])
-        self.feed.go_to(state["epoch"], state["index"], feed_arrays)
-        self.began = time.perf_counter() - state["seconds"]
+        # After a rollback the clock is not put back: what was done in vain took its time too.
+        self.began = min(self.began, time.perf_counter() - state["seconds"])
         self.recorder.go_to(self.step, state["recorder"])
         self.status = self.status_by_goal()
 

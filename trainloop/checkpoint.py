@@ -71,7 +71,7 @@ class Resumable:
 class Position:
     """Where the run of a checkpoint stood, kept until the next run gets its data.
 
-    `of` is the description of the data, `run` is for `Bookkeeping.go_to`, `data` for the feed.
+    `of` is the description of the data, `run` what `Bookkeeping.state` returned, `data` is for the feed.
     """
 
     path: object
@@ -80,14 +80,23 @@ class Position:
     data: dict
     rollbacks: int
 
-    def continue_in(self, run):
-        """Let a run stand there.
+    def is_of(self, feed):
+        """Whether it is a position in these data."""
+        return self.of == feed.description()
+
+    def find_in(self, feed):
+        """Let a feed stand there.
 
         Raises:
             ValueError: it has other data; names what differs.
         """
-        _compare(self.path, "data set", self.of, run.feed.description())
-        run.go_to(self.run, self.data)
+        _compare(self.path, "data set", self.of, feed.description())
+        feed.go_to(self.run["epoch"], self.run["index"], self.data)
+
+    def continue_in(self, run):
+        """Let a run stand there. Raises as `find_in`."""
+        self.find_in(run.feed)
+        run.go_to(self.run)
 
 
 def identity(model, optimizer, metrics):

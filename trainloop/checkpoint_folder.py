@@ -58,8 +58,11 @@ class CheckpointFolder:
         """Make the folder one of a run that stands at a step: what is damaged or unfinished behind it is removed.
 
         Raises:
-            ValueError: there is an intact checkpoint of a later step, so the folder belongs to another run.
+            ValueError: there is an intact checkpoint of a later step, so the folder belongs to another run; or it is a
+                file.
         """
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"{self.path} is a file; give a folder for checkpoints")
         durable.remove_unfinished(self.path)
         for later in [found for found in self.steps() if found > step]:
             try:

@@ -77,7 +77,7 @@ def _watched(layer, call, found):
     def watched(*args, **kwargs):
         outputs = call(*args, **kwargs)
         if not all(map(_is_finite, tf.nest.flatten(outputs))):
-            found.append(f"{layer.path} ({type(layer).__name__})")
+            found.append(f"{layer.path or layer.name} ({type(layer).__name__})")  # some have no path
         return outputs
 
     return watched

@@ -52,8 +52,7 @@ class EarlyStopping(Hook):
         return {"epochs": self._epochs, **self._monitor.state()}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self._epochs = state["epochs"]
-        self._monitor.load_state(state)
+        self._epochs = state["epochs"] if self._monitor.load_state(state) else 0
 
 
 class StopWhen(Hook):
@@ -159,7 +158,6 @@ class RestoreBest(Hook):
         return self._monitor.state() | {f"weights_{i:03d}": array for i, array in enumerate(self._weights)}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self._monitor.load_state(state)
-        names = [name for name in state if name.startswith("weights_")]
+        names = [name for name in state if name.startswith("weights_")] if self._monitor.load_state(state) else []
         # By number: as text, "weights_1000" comes before "weights_101".
         self._weights = [state[name] for name in sorted(names, key=lambda name: int(name.removeprefix("weights_")))]

@@ -21,12 +21,16 @@ import numpy as np
 import tensorflow as tf
 
 from trainloop import eagerly, xla
+from trainloop.replicas import without_strategy
 from trainloop.status import Status
 
 _LOG = logging.getLogger("trainloop")
 
 # XLA needs to know how many rows the log of a block has room for.
 _JIT_ROWS = 4096
+
+# Otherwise room is made for as many as are asked for, which may be all that somebody can think of.
+_MOST_ROWS = 2**16
 
 
 class Block(typing.NamedTuple):
@@ -58,7 +62,7 @@ class Engine:
         self._one_step, self._columns, self._results = one_step, columns, results
         self._jit_compile, self._eager = jit_compile, eager
         self._compiled, self._seen = {}, {}
-        self.most_steps = _JIT_ROWS if jit_compile else None
+        self.most_steps = _JIT_ROWS if jit_compile else _MOST_ROWS
         self.traces = 0
 
     def __call__(self, feed, k):
@@ -72,10 +76,9 @@ class Engine:
             `Block`. Fewer than k rows mean that the data ended or that the last row's step ended the block.
         """
         began = time.perf_counter()
-        if self._eager:
-            status, rows, results = self._in_python(type(feed), feed.source(), k)
-        else:
-            status, rows, results = self._function(type(feed))(feed.source(), tf.constant(k))
+        call = functools.partial(self._in_python, type(feed)) if self._eager else self._function(type(feed))
+        # Somebody may be inside of the scope of a strategy with one replica, where a tape gives no gradients.
+        status, rows, results = without_strategy(call, feed.source(), tf.constant(k))
         rows = np.asarray(rows)  # waits for the block
         results = {name: float(value) for name, value in results.items()}
         return Block(Status(int(status)), rows, results, time.perf_counter() - began)

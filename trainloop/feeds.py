@@ -12,6 +12,7 @@ it is a pair of pure pieces: `source`, tensors (or an iterator) handed to the bl
 
 import contextlib
 
+import numpy as np
 import tensorflow as tf
 
 from trainloop import iterator_state
@@ -277,9 +278,9 @@ def as_feed(data, static=False):
             )
         return DatasetFeed(data)
     if isinstance(data, tuple) and len(data) in (2, 3):
-        samples = len(tf.nest.flatten(data[0])[0])
+        samples = np.shape(next(iter(tf.nest.flatten(data[0])), None))[:1]  # of what is no array, nothing
         weight = {"sample_weight": data[2]} if len(data) == 3 else {}
-        data = ArrayData(data[0], data[1], min(_TUPLE_BATCH, samples) or None, **weight)
+        data = ArrayData(data[0], data[1], min((_TUPLE_BATCH, *samples)) or None, **weight)
     if not isinstance(data, ArrayData):
         raise ValueError(
             f"data must be an ArrayData, a tf.data.Dataset or a tuple (x, y), received {type(data).__name__}"

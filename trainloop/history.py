@@ -112,6 +112,9 @@ class Recorder:
     def add_block(self, logs):
         """Keep the arrays of one block; every block has the same names and lies in one epoch."""
         self._blocks.append(logs)
+        # A block may be one step long, and its arrays take ten times what is in them: few long ones are kept.
+        while len(self._blocks) > 1 and len(self._blocks[-2]["step"]) <= len(self._blocks[-1]["step"]):
+            self._blocks[-2:] = [_joined(self._blocks[-2:])]
         if self._sums["epoch"] != logs["epoch"][0]:
             self._sums = {"epoch": int(logs["epoch"][0]), "loss": 0.0, "samples": 0.0}
         samples = logs["samples"].astype(float)
@@ -127,8 +130,7 @@ class Recorder:
 
     def history(self):
         """All steps, one array per name."""
-        names = self._blocks[0] if self._blocks else ()
-        return {name: np.concatenate([block[name] for block in self._blocks]) for name in names}
+        return _joined(self._blocks)
 
     def epochs(self):
         """All epochs, one array per name."""
@@ -159,6 +161,12 @@ class Recorder:
         self._blocks = [block for block in kept if len(block["step"])]
         self._epochs, self._sums = list(state["epochs"]), dict(state["sums"])
         self._last_finite_loss = state["last_finite_loss"]
+
+
+def _joined(blocks):
+    """Blocks end to end: one array per name."""
+    names = blocks[0] if blocks else ()
+    return {name: np.concatenate([block[name] for block in blocks]) for name in names}
 
 
 def _running_sum(total, terms):

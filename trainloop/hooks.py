@@ -75,6 +75,7 @@ class Hook:
     """
 
     chief_only = False
+    every_steps: int | None = None  # also for subclasses whose constructor does not call this one
 
     def __init__(self, every_steps: int | None = None) -> None:
         self.every_steps = (
@@ -100,7 +101,8 @@ class Hook:
         """Before the first step. Keep `loop` to read its `model` and `optimizer` or to call `stop(reason)`."""
 
     def on_block(self, progress: Progress) -> None:
-        """After every block of steps, whatever its length; `progress.logs` has all its steps."""
+        """After every block of steps; `progress.logs` has all its steps: none where a dataset turned out to have ended,
+        or the only step was skipped."""
 
     def on_step(self, progress: Progress) -> None:
         """After every `every_steps`-th step exactly, whose numbers are the last ones in `progress.logs`."""

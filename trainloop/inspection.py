@@ -12,6 +12,7 @@ import tensorflow as tf
 from trainloop import eagerly, linalg
 from trainloop import state as states
 from trainloop.layout import FlatLayout
+from trainloop.replicas import without_strategy
 from trainloop.status import Status
 from trainloop.typing import Path
 
@@ -162,7 +163,7 @@ class Inspector:
             function = functools.partial(self._first, kind)
             self._compiled[kind] = function if self._eager else tf.function(function, autograph=False)
         with eagerly.running() if self._eager else contextlib.nullcontext():
-            numbers = self._compiled[kind](source)
+            numbers = without_strategy(self._compiled[kind], source)
         return _as_inspection(self._layout, tf.nest.map_structure(np.array, numbers))
 
     def _first(self, kind, source):

@@ -265,7 +265,7 @@ class VariableVector:
             raise ValueError(
                 f"this vector holds {len(own)} variables and must be given exactly these; missing: "
                 f"{', '.join(missing) or 'none'}; unknown: {len(by_identity.keys() - own.keys())}. "
-                "After freezing or adding layers, build a new optimizer"
+                "After freezing, unfreezing or adding layers make a new optimizer, and a new loop around it"
             )
         if len(by_identity) != len(variables):
             keys = [id(_native(v)) for v in variables]

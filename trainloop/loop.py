@@ -48,7 +48,7 @@ from trainloop.replicas import without_strategy
 from trainloop.shards import spread_over
 from trainloop.status import Status, TrainingError
 from trainloop.steps import Steps
-from trainloop.typing import Data, Loss, LossFn, Path
+from trainloop.typing import Data, Loss, LossFn, Metric, Path
 from trainloop.whole_vector import WholeVectorOptimizer
 from trainloop.workers import Workers
 
@@ -66,7 +66,8 @@ class TrainLoop:
             function (targets, predictions).
         loss_fn: for any other batches: function (model, batch) -> scalar, see `CustomLoss`. Exactly one
             of `loss` and `loss_fn`.
-        metrics: Keras metrics or names; "accuracy" is chosen to fit the targets. Only with `loss`.
+        metrics: Keras metrics, names, or functions (targets, predictions) -> one value per sample; "accuracy" is
+            chosen to fit the targets. Only with `loss`.
         hooks: `Hook`s, called in this order.
         jit_compile: compile whole blocks with XLA. Needs data in memory. Faster for dense networks, slower
             for convolutions on CPUs.
@@ -100,7 +101,7 @@ class TrainLoop:
         loss: Loss | None = None,
         *,
         loss_fn: LossFn | None = None,
-        metrics: Sequence[keras.metrics.Metric | str] = (),
+        metrics: Sequence[Metric] = (),
         hooks: Iterable[Hook] = (),
         jit_compile: bool = False,
         steps_per_call: int | None = None,
@@ -109,7 +110,7 @@ class TrainLoop:
         eager: bool = False,
     ) -> None:
         loop_arguments.check_kinds(model, optimizer)
-        self.model, self.optimizer, self.hooks = model, optimizer, tuple(hooks)
+        self.model, self.optimizer, self.hooks = model, optimizer, loop_arguments.check_hooks(hooks)
         batch_loss = loop_arguments.choose_loss(loss, loss_fn, metrics)
         microbatch_size = loop_arguments.check_microbatches(microbatch_size, jit_compile)
         self.replicas = replicas.of(model)
@@ -122,6 +123,7 @@ class TrainLoop:
         self._test_metrics = without_strategy(self._metrics.fresh_copy)
         with spread_over(self.replicas.strategy) if self.replicas else contextlib.nullcontext():
             without_strategy(optimizer.build, model.trainable_variables)
+        loop_arguments.check_precision(batch_loss, optimizer.layout.dtype)
         loop_arguments.check_growth(optimizer, optimizer.grows, self._jit_compile)
         self._steps = Steps(
             model,
@@ -180,7 +182,7 @@ class TrainLoop:
 
         Args:
             data: an `ArrayData`, a `tf.data.Dataset` of batches, or a tuple (x, y[, sample_weight]) of
-                arrays.
+                arrays, which are copied: what is changed in them later is not seen.
             epochs: passes over the data to do; a pass that an earlier call began counts when it is finished.
             steps: steps to do. With both, whichever is reached first ends the run.
             validation_data: as `data`; evaluated after every epoch. Where it is a shuffled dataset, its order begins
@@ -190,25 +192,31 @@ class TrainLoop:
             `RunResult`.
 
         Raises:
-            ValueError: neither epochs nor steps, or not positive; data of an unknown kind.
+            ValueError: neither epochs nor steps, or not positive; data of an unknown kind; a layer was frozen or
+                unfrozen since the loop was made.
+            RuntimeError: this loop runs already.
             TrainingError: a step failed. Everything before it is kept, in the weights and in the error's
                 `result`.
             WorkersError: several workers train together, and one is lost or does something else.
         """
+        if self._run is not None:
+            raise RuntimeError("this loop runs already; a hook that wants another run needs a loop of its own")
+        self.optimizer.build(self.model.trainable_variables)  # which refuses others than those of the first time
         counted = self._steps.evaluations and self._steps.evaluations.as_dict()
-        self._current = self._with_feed(data)
-        if self._inspected.feed is self._current.feed:
-            self._inspected = NO_DATA
-        run = Bookkeeping(self._current.feed, epochs, steps, int(self.optimizer.iterations.numpy()), counted)
+        current = self._with_feed(data)
+        run = Bookkeeping(current.feed, epochs, steps, int(self.optimizer.iterations.numpy()), counted)
         if validation_data is not None:
             as_feed(validation_data)  # what is wrong with it should not show only after the first epoch
         continued = self._position is not None
         if continued:
             self._position.continue_in(run)
+        if self._inspected.feed is current.feed:
+            self._inspected = NO_DATA
+        self._current = current
         self._run, self._position, self._where = run, None, None
         started = []
-        self._agreement.before(run, self._identity, self.hooks)
         try:
+            self._agreement.before(run, self._identity, self.hooks)
             for hook in self._called:
                 started.append(hook)
                 hook.on_start(self)
@@ -324,8 +332,11 @@ class TrainLoop:
         Raises:
             ValueError: there are no data yet, or a dataset has no batch left in its epoch.
         """
+        self.optimizer.build(self.model.trainable_variables)  # as in `run`
         if data is not None:
             self._inspected = self._with_feed(data)
+            if self._position is not None and self._position.is_of(self._inspected.feed):
+                self._position.find_in(self._inspected.feed)
         elif self._current is NO_DATA or self._position is not None:
             raise ValueError("inspect needs data here: no run has begun since the loop was made or restored")
         return self._inspector((self._current if data is None else self._inspected).feed)

@@ -1,6 +1,11 @@
 """What `TrainLoop` is given, checked before anything is built."""
 
+import warnings
+
+import tensorflow as tf
+
 from trainloop import batch_loss, checks, refusals
+from trainloop.hooks import Hook
 from trainloop.whole_vector import WholeVectorOptimizer
 
 
@@ -24,6 +29,21 @@ def check_kinds(model, optimizer):
     refusals.half_precision(model)
 
 
+def check_hooks(hooks):
+    """The hooks as a tuple.
+
+    Raises:
+        ValueError: not a list of instances of `Hook`.
+    """
+    if isinstance(hooks, Hook):
+        raise ValueError(f"hooks must be a list, received a {type(hooks).__name__}; write hooks=[...]")
+    hooks = tuple(hooks)
+    for hook in hooks:
+        if not isinstance(hook, Hook):
+            raise ValueError(f"a hook must be an instance of a subclass of trainloop.Hook, received {hook!r}")
+    return hooks
+
+
 def choose_loss(loss, loss_fn, metrics):
     """The `BatchLoss` of exactly one of `loss` and `loss_fn`.
 
@@ -34,6 +54,21 @@ def choose_loss(loss, loss_fn, metrics):
     if loss_fn is not None and metrics:
         raise ValueError("metrics need loss, whose predictions they compare; with loss_fn compute them in a hook")
     return chosen
+
+
+def check_precision(loss, dtype):
+    """Warn where a loss has fewer digits than the weights: f would be noisy, and line searches end there.
+
+    Args:
+        loss: a `BatchLoss`.
+        dtype: of x.
+    """
+    if loss.dtype is not None and tf.as_dtype(loss.dtype).size < tf.as_dtype(dtype).size:
+        warnings.warn(
+            f"the weights are {dtype}, but Keras computes the loss in {loss.dtype}, and so f and g have no more digits "
+            f"than that; make it with dtype='{dtype}', or call keras.config.set_floatx('{dtype}') first",
+            stacklevel=3,
+        )
 
 
 def check_engine(jit_compile, eager, replicas=None):

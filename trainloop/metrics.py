@@ -3,18 +3,22 @@
 import math
 
 import keras
+import numpy as np
 import tensorflow as tf
+
+# Beside the metrics, an epoch's summary has these.
+_TAKEN = ("epoch", "step", "seconds", "loss")
 
 
 class MetricSet:
     """Metrics over (targets, predictions).
 
     Args:
-        metrics: Keras metric objects or names. "accuracy" becomes sparse, categorical or binary accuracy,
-            whichever fits the first batch.
+        metrics: Keras metric objects, names, or functions (targets, predictions) -> one value per sample. "accuracy"
+            becomes sparse, categorical or binary accuracy, whichever fits the first batch.
 
     Raises:
-        ValueError: something that is neither, or a name Keras does not know.
+        ValueError: something else, a name Keras does not know, or two metrics of the same name.
     """
 
     def __init__(self, metrics=()):
@@ -24,13 +28,17 @@ class MetricSet:
         # Counters are variables; creating one while a function is traced would trace the function twice.
         self._candidates = [_candidates(metric) for metric in self._given]
         self._chosen = {}
+        names = [*_TAKEN, *(_name(candidate) for candidate in self._candidates)]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"there are two numbers called {twice!r}; give the metric another name=...")
 
     def __bool__(self):
         return bool(self._given)
 
     def fresh_copy(self):
         """The same metrics with counters of their own."""
-        return MetricSet([m if isinstance(m, str) else type(m).from_config(m.get_config()) for m in self._given])
+        return MetricSet([_copy(m) if isinstance(m, keras.metrics.Metric) else m for m in self._given])
 
     def update(self, targets, predictions):
         """Count one batch. Sample weights do not enter, as in `model.compile(metrics=...)`."""
@@ -65,7 +73,7 @@ class MetricSet:
 
     def results(self):
         """Values by name, tensors inside a compiled function."""
-        return {name: metric.result() for name, metric in self._chosen.items()}
+        return {name: _number(name, metric.result()) for name, metric in self._chosen.items()}
 
     def reset(self):
         """Forget all batches."""
@@ -73,8 +81,10 @@ class MetricSet:
             metric.reset_state()
 
     def _choose(self, targets, predictions):
-        kind = _kind_of_accuracy(targets.shape, predictions.shape)
-        chosen = [c if isinstance(c, keras.metrics.Metric) else c[kind] for c in self._candidates]
+        chosen = [
+            c if isinstance(c, keras.metrics.Metric) else c[_kind_of_accuracy(targets, predictions)]
+            for c in self._candidates
+        ]
         self._chosen = {metric.name: metric for metric in chosen}
         return chosen
 
@@ -97,7 +107,9 @@ def _candidates(metric):
     if isinstance(metric, keras.metrics.Metric):
         return metric
     if not isinstance(metric, str):
-        raise ValueError(f"a metric must be a keras.metrics.Metric or a name, received {metric!r}")
+        if isinstance(metric, type) or not callable(metric):
+            raise ValueError(f"a metric must be a keras.metrics.Metric, a name or a function, received {metric!r}")
+        return keras.metrics.MeanMetricWrapper(metric, name=getattr(metric, "__name__", "metric"))
     if metric in ("accuracy", "acc"):
         return {
             "binary": keras.metrics.BinaryAccuracy(name=metric),
@@ -108,8 +120,51 @@ def _candidates(metric):
     return found if isinstance(found, keras.metrics.Metric) else keras.metrics.MeanMetricWrapper(found, name=metric)
 
 
+def _name(candidate):
+    """Of a metric, or of what `_candidates` makes of "accuracy"."""
+    one = candidate if isinstance(candidate, keras.metrics.Metric) else candidate["binary"]
+    return one.name
+
+
+def _copy(metric):
+    """The same metric with counters of its own.
+
+    Raises:
+        ValueError: its `get_config` does not say how to make it.
+    """
+    try:
+        return type(metric).from_config(metric.get_config())
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"the metric {metric.name!r} cannot be made a second time for tests, by from_config(get_config()) of "
+            f"{type(metric).__name__}: let get_config return all arguments of the constructor, and pass functions as "
+            f"they are, metrics=[function]. It says: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _number(name, result):
+    """A metric's result, which has to be one number.
+
+    Raises:
+        ValueError: it is several.
+    """
+    received = "a dict" if isinstance(result, dict) else f"shape {tuple(np.shape(result))}"
+    if received != "shape ()":
+        raise ValueError(
+            f"the metric {name!r} must have one number as its result, received {received}; average it (F1Score has "
+            "average='macro'), or compute it in a hook"
+        )
+    return result
+
+
 def _kind_of_accuracy(targets, predictions):
     """The rule of `model.compile`: sparse when the targets lack the class axis or have one entry in it."""
-    if predictions[-1] in (1, None):
+    if not (tf.is_tensor(targets) and tf.is_tensor(predictions)):
+        raise ValueError(
+            "'accuracy' compares one output with its targets, and this model has several; pass a function (targets, "
+            "predictions) -> one value per sample instead"
+        )
+    targets, predictions = targets.shape, predictions.shape
+    if predictions.rank == 1 or predictions[-1] in (1, None):
         return "binary"
     return "sparse" if targets.rank < predictions.rank or targets[-1] == 1 else "categorical"

@@ -49,11 +49,13 @@ class Monitor:
 
     def state(self):
         """For `Hook.state`."""
-        return {"best": self.best}
+        return {"monitor": self.name, "best": self.best}
 
     def load_state(self, state):
-        """For `Hook.load_state`."""
-        self.best = state["best"]
+        """For `Hook.load_state`: whether the state is that of this number. Another one's best value says nothing."""
+        same = state.get("monitor", self.name) == self.name
+        self.best = state["best"] if same else None
+        return same
 
 
 def _by_name(name):

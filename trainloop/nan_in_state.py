@@ -5,6 +5,8 @@ then every later step fails, and every checkpoint is poisoned. Scalars may be Na
 `SharedMatrix` refuses a change that is not finite by itself.
 """
 
+import functools
+
 import tensorflow as tf
 
 from trainloop import state as states
@@ -18,8 +20,8 @@ class NanInState:
     """
 
     def __init__(self, optimizer):
-        self._optimizer = optimizer
-        self._count = tf.function(self._counts, autograph=False)
+        # A partial, because TensorFlow takes the same method of many loops for one that is traced again and again.
+        self._count = tf.function(functools.partial(_counts, optimizer), autograph=False)
 
     def __call__(self):
         """A sentence that names what has NaN, or None."""
@@ -27,10 +29,11 @@ class NanInState:
         named = [f"{path} ({count:,} of {int(size):,} numbers)" for path, (count, size) in found.items() if count]
         return f"the method's state has NaN in {', '.join(named)}" if named else None
 
-    def _counts(self):
-        leaves = states.flatten(self._optimizer.state)
-        return {
-            path: (tf.math.count_nonzero(tf.math.is_nan(leaf)), tf.size(leaf))
-            for path, leaf in leaves.items()
-            if tf.is_tensor(leaf) and leaf.dtype.is_floating and leaf.shape.rank != 0
-        }
+
+def _counts(optimizer):
+    """(how many numbers are NaN [], how many there are []) by path."""
+    return {
+        path: (tf.math.count_nonzero(tf.math.is_nan(leaf)), tf.size(leaf))
+        for path, leaf in states.flatten(optimizer.state).items()
+        if tf.is_tensor(leaf) and leaf.dtype.is_floating and leaf.shape.rank != 0
+    }

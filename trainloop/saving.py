@@ -112,15 +112,11 @@ class SaveCheckpoint(Hook):
         self._saved_step, self._better = step, False
 
     def state(self) -> dict[str, Any]:
-        own = {"best_step": self._best_step, "monitor": self._monitor and self._monitor.name}
-        return own | (self._monitor.state() if self._monitor else {})
+        return {"best_step": self._best_step, "monitor": None} | (self._monitor.state() if self._monitor else {})
 
     def load_state(self, state: dict[str, Any]) -> None:
-        # The best value of another number says nothing about this one.
-        same = self._monitor is not None and state["monitor"] == self._monitor.name
+        same = self._monitor is not None and self._monitor.load_state(state)
         self._best_step, self._better = state["best_step"] if same else None, False
-        if same:
-            self._monitor.load_state(state)
 
     def _is_due(self, step, status):
         return (

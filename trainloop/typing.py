@@ -36,6 +36,7 @@ LearningRate: TypeAlias = float | keras.optimizers.schedules.LearningRateSchedul
 
 # (targets, predictions) -> a number per sample, and other words for it.
 Loss: TypeAlias = str | keras.losses.Loss | Callable[[Any, Any], Any]
+Metric: TypeAlias = str | keras.metrics.Metric | Callable[[Any, Any], Any]
 
 # (model, batch) -> f [], or (model, batch, training) -> f [].
 LossFn: TypeAlias = Callable[..., tf.Tensor]

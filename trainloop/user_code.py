@@ -82,22 +82,18 @@ def mistake(text, error):
     return ValueError(f"{text}{users_line(error)}: {type(error).__name__}: {' '.join(str(error).split())}")
 
 
-def users_line(error, *programs):
+def users_line(error):
     """The innermost line of an exception that is a user's, as " at file:line in function"; empty where there is none.
 
     Lines of this package, of libraries and of the program that was started are nobody's fault.
-
-    Args:
-        error: the exception.
-        *programs: more files that are not the user's.
     """
     libraries = [pathlib.Path(module.__file__).resolve().parent for module in (sys.modules[__package__], os)]
     libraries.append(pathlib.Path(keras.__file__).resolve().parent.parent)
-    started = getattr(sys.modules["__main__"], "__file__", None)
-    ours = [pathlib.Path(program).resolve() for program in (started, *programs) if program is not None]
+    program = getattr(sys.modules["__main__"], "__file__", None)
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         file = pathlib.Path(frame.filename).resolve()
-        if file.is_file() and file not in ours and not any(library in file.parents for library in libraries):
+        ours = program is not None and file == pathlib.Path(program).resolve()
+        if file.is_file() and not ours and not any(library in file.parents for library in libraries):
             return f" at {frame.filename}:{frame.lineno} in {frame.name}"
     return ""
 

@@ -66,8 +66,9 @@ class MetricsFile(Hook):
         try:
             self._write({"kind": "end", **_ending(result)})
         finally:
-            self._file.close()
-            self._file, self._mode = None, "r+b"
+            # In this order, because closing writes what is left and may fail too: the next run has to open it again.
+            file, self._file, self._mode = self._file, None, "r+b"
+            file.close()
 
     def state(self) -> dict[str, Any]:
         if self._file is not None:
