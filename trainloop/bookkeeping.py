@@ -31,6 +31,7 @@ class Bookkeeping:
         self.began = time.perf_counter()
         self.recorder, self.status = Recorder(), Status.RUNNING
         self.first_evaluations = evaluations
+        self.interrupted_by = None  # name of the exception
 
     @property
     def steps_taken(self):
@@ -137,7 +138,7 @@ class Bookkeeping:
         interrupted = self.status == Status.RUNNING
         # A reason that came together with a failure is not how the run ended.
         asked = None if self.status.failed else stop_reason
-        message = "the run was interrupted" if interrupted else asked or self.status.sentence
+        message = f"the run was interrupted by {self.interrupted_by}" if interrupted else asked or self.status.sentence
         taken = self.steps_taken
         return RunResult(
             status=Status.STOPPED if interrupted else self.status,

@@ -224,6 +224,9 @@ class TrainLoop:
             with self._workers.watched():
                 while run.status == Status.RUNNING:
                     self._one_block(run, validation_data)
+        except BaseException as error:
+            run.interrupted_by = type(error).__name__
+            raise
         finally:
             result = run.result(self._stop_reason, self._steps.evaluations and self._steps.evaluations.as_dict())
             self._run, self._stop_reason = None, None
