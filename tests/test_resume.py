@@ -509,6 +509,28 @@ def test_bad_arguments(options, words, tmp_path):
         SaveCheckpoint(tmp_path, **options)
 
 
+def test_a_run_that_a_hook_refused_is_continued_by_the_next_try(tmp_path):
+    class Late(Hook):
+        ready = False
+
+        def on_start(self, loop):
+            if not self.ready:
+                raise RuntimeError("not yet")
+
+    def make_loop(*hooks):
+        return TrainLoop(dense_net(), SimpleGD(0.1), crossentropy(), hooks=[*hooks, SaveCheckpoint(tmp_path)])
+
+    make_loop().run(ArrayData(*blobs(), 24), epochs=2)
+    late = Late()
+    loop, batches = make_loop(late), ArrayData(*blobs(), 24)
+    loop.restore(tmp_path)
+    with pytest.raises(RuntimeError, match="not yet"):
+        loop.run(batches, epochs=3)
+    late.ready = True
+    result = loop.run(batches, epochs=3)
+    assert (result.step, list(result.epochs["epoch"])) == (12, [1, 2, 3])
+
+
 def test_a_file_is_no_folder_of_checkpoints(tmp_path):
     (tmp_path / "file").write_text("")
     training = TrainLoop(dense_net(), SimpleGD(0.1), crossentropy(), hooks=[SaveCheckpoint(tmp_path / "file")])

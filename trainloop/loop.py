@@ -213,7 +213,7 @@ class TrainLoop:
         if self._inspected.feed is current.feed:
             self._inspected = NO_DATA
         self._current = current
-        self._run, self._position, self._where = run, None, None
+        self._run, self._where = run, None
         started = []
         try:
             self._agreement.before(run, self._identity, self.hooks)
@@ -221,6 +221,7 @@ class TrainLoop:
                 started.append(hook)
                 hook.on_start(self)
             self._nonfinite.begin(self, run.step, continued)
+            self._position = None  # not before, because a hook may refuse, and be asked again
             with self._workers.watched():
                 while run.status == Status.RUNNING:
                     self._one_block(run, validation_data)
@@ -340,7 +341,7 @@ class TrainLoop:
             self._inspected = self._with_feed(data)
             if self._position is not None and self._position.is_of(self._inspected.feed):
                 self._position.find_in(self._inspected.feed)
-        elif self._current is NO_DATA or self._position is not None:
+        elif self._current is NO_DATA or (self._position is not None and self._run is None):
             raise ValueError("inspect needs data here: no run has begun since the loop was made or restored")
         return self._inspector((self._current if data is None else self._inspected).feed)
 
