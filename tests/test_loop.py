@@ -234,6 +234,21 @@ def test_hooks_are_called_at_their_steps_exactly():
         assert hook.blocks == list(range(1, 11))
 
 
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+def test_hooks_are_told_what_ended_a_run_halfway(error):
+    class Fails(Hook):
+        def on_step(self, progress):
+            raise error
+
+        def on_end(self, result):
+            self.end = result.status, result.step, result.message
+
+    hook = Fails(every_steps=2)
+    with pytest.raises(error):
+        loop_over(hooks=[hook]).run(data(), epochs=2)
+    assert hook.end == (Status.STOPPED, 2, f"the run was interrupted by {error.__name__}")
+
+
 def test_progress_knows_what_is_left():
     hook = Recording()
     loop, batches = loop_over(hooks=[hook]), data()
