@@ -349,7 +349,8 @@ def do_run(settings, directory, loop, batches, test, resumed_at):
     say(f"{title}: n = {n:,} parameters, {batches.size:,} training samples, files in {directory.path}")
     say(loop.optimizer.memory_plan(n, loop.optimizer.layout.dtype))
     if settings["resume"]:
-        say("no checkpoint yet: from the beginning" if resumed_at is None else f"goes on after step {resumed_at}")
+        nothing = f"nothing to continue in {directory.path}: from the beginning"
+        say(nothing if resumed_at is None else f"goes on after step {resumed_at}")
     failure = None
     with StopOnSignals(loop.stop) as signals:
         try:

@@ -17,7 +17,7 @@ def names(text):
 # Who may import whom: modules only from lower layers, or from their own where no circle arises.
 LAYERS = [
     # what knows nothing of vectors
-    names("status checks array_checks durable run_lock signals xla eagerly json_values peak_memory picture")
+    names("status checks array_checks durable run_lock signals xla eagerly json_values peak_memory picture user_code")
     | names("storage_choice"),
     # vectors, derivatives, data
     names("layout linalg derivatives stored typing unmade models data data_split datasets data_files tables")
@@ -40,7 +40,7 @@ LAYERS = [
     | names("agreement writers tensorboard_file display live_view report results run_directory run_log minimize")
     | names("stopping"),
     # everything
-    names("user_code plugins method_help assembly run_config dry_run testing comparison devices __init__"),
+    names("plugins method_help assembly run_config dry_run testing comparison devices __init__"),
 ]
 LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}
 METHODS = LEVEL["algorithms"]

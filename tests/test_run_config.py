@@ -54,6 +54,9 @@ def test_a_run_that_goes_on_has_its_settings_and_in_their_place_what_is_given(tm
     defaults |= {"epochs": None, "steps": None, "run_dir": "a", "resume": True}
     of_the_run = {"optimizer": "testgd", "options": ("rad=3", "storage=dense"), "seed": 1, "batch_size": "full"}
     assert recorded.continued(defaults, ["dataset"]) == {**defaults, **of_the_run, "epochs": 50}
+    # Arguments of the run's method are none of another one.
+    other = recorded.continued({**defaults, "optimizer": "adam"}, ["dataset", "optimizer"])
+    assert (other["optimizer"], other["options"]) == ("adam", ())
     # New goals take the place of the old ones.
     assert recorded.continued({**defaults, "steps": 9}, ["dataset", "steps"]) == {**defaults, **of_the_run, "steps": 9}
 

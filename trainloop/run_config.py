@@ -93,6 +93,8 @@ class Recorded:
         """
         goals = ("epochs", "steps")
         new = {*given, *(goals if set(goals) & set(given) else ())}
+        if "optimizer" in given and settings["optimizer"] != self.settings["optimizer"]:
+            new.add("options")  # those of another method; that it is another one is refused later
         return settings | {name: _as_given(value) for name, value in self.settings.items() if name not in new}
 
     def check(self, facts, changed):

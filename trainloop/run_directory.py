@@ -120,7 +120,7 @@ class RunDirectory:
             raise ValueError(f"{self.config} is damaged; put it back, or begin again with --overwrite") from error
         differing = [k for k in {**saved, **here} if k not in MAY_CHANGE and saved.get(k) != here.get(k)]
         if differing:
-            listing = "; ".join(f"{k} was {saved.get(k)!r}, here it is {here.get(k)!r}" for k in differing)
+            listing = "; ".join(_difference(k, saved.get(k), here.get(k)) for k in differing)
             raise ValueError(f"{self.path} is a run with other settings: {listing}. Use the same, or another folder")
 
     def files(self, tensorboard=False):
@@ -145,6 +145,13 @@ class RunDirectory:
 
     def _write(self, config):
         durable.replace_text(self.config, json.dumps({**config, "versions": versions()}, indent=2) + "\n")
+
+
+def _difference(name, there, here):
+    if name == "code" and isinstance(there, dict):
+        edited = sorted(file for file in {**there, **here} if there.get(file) != here.get(file))
+        return f"{', '.join(edited)} was edited since it began"
+    return f"{name} was {there!r}, here it is {here!r}"
 
 
 class UnwrittenDirectory:

@@ -113,7 +113,9 @@ def _is_own(module, key, value):
 def _import_file(source):
     path = pathlib.Path(source)
     if not path.is_file():
-        raise FileNotFoundError(f"{source}: there is no such file")
+        raise FileNotFoundError(
+            f"{source}: there is no such file" + ("" if path.is_absolute() else f" in {path.cwd()}")
+        )
     known = sys.modules.get(path.stem)
     if known is not None and getattr(known, "__file__", None) == str(path.resolve()):
         return known

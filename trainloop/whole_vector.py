@@ -28,6 +28,7 @@ from trainloop.saved_variables import SavedVariables
 from trainloop.status import Status, first_failure
 from trainloop.stored import StoredValue
 from trainloop.typing import Evaluated, LearningRate, State, Variable
+from trainloop.user_code import users_line
 
 _LOG = logging.getLogger("trainloop")
 
@@ -55,6 +56,12 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
     uses_gradient = True
 
     _rate_inside = None  # while `update` runs, the learning rate as it sees it
+
+    def __init_subclass__(cls, **kwargs: typing.Any) -> None:
+        """Make the class known to Keras, so that a saved model finds its optimizer again, as "Custom>HeavyBall"."""
+        super().__init_subclass__(**kwargs)
+        package = "trainloop" if cls.__module__.startswith(f"{__package__}.") else "Custom"
+        keras.saving.register_keras_serializable(package)(cls)
 
     def __init__(
         self,
@@ -288,9 +295,9 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
             if "symbolic" not in str(error).lower():
                 raise
             raise ValueError(
-                f"{type(self).__name__}.update asks in Python for the value of a tensor, which compiled code does not "
-                "have yet: compute with TensorFlow, decide with tf.where, tf.cond or tf.while_loop, or look at values "
-                f"in TrainLoop(..., eager=True). TensorFlow says: {str(error).partition('. ')[0]}"
+                f"{type(self).__name__}.update{users_line(error)} asks in Python for the value of a tensor, which "
+                "compiled code does not have yet: compute with TensorFlow, decide with tf.where, tf.cond or tf.while_loop, "
+                f"or look at values in TrainLoop(..., eager=True). TensorFlow says: {str(error).partition('. ')[0]}"
             ) from error
         finally:
             self._rate_inside = None

@@ -10,7 +10,6 @@ M is the diagonal 0/1 matrix that leaves biases and normalisation weights out of
 
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from trainloop import checks
@@ -21,7 +20,6 @@ from trainloop.typing import LearningRate, State, VectorUpdate
 _NOT_DECAYED = ("bias", "gamma", "beta", "scale")
 
 
-@keras.saving.register_keras_serializable("trainloop")
 class Adam(GlobalVectorOptimizer):
     """Adam: adaptive moments, decoupled weight decay.   Kingma and Ba (2015), algorithm 1, end of section 2.
 

@@ -7,7 +7,6 @@ The variables follow the inner method, which depends on its own trail; the best 
 
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from trainloop import linalg
@@ -17,7 +16,6 @@ from trainloop.whole_vector import WholeVectorOptimizer
 from trainloop.wrapper import Wrapper
 
 
-@keras.saving.register_keras_serializable("trainloop")
 class BestSoFar(Wrapper):
     """Another method, with a memory for the best point it has seen.
 

@@ -12,7 +12,6 @@ with H. Before the first update H is multiplied by s'y / y'y (equation 6.20), th
 
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from trainloop import checks, linalg, linesearch
@@ -24,7 +23,6 @@ from trainloop.storage_choice import check_storage
 from trainloop.typing import ObjectiveUpdate, State
 
 
-@keras.saving.register_keras_serializable("trainloop")
 class BFGS(GlobalObjectiveOptimizer):
     """The method of Broyden, Fletcher, Goldfarb and Shanno (1970) with a line search.
 

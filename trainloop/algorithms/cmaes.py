@@ -37,7 +37,6 @@ What the equations leave open, and what is done here:
 import math
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from trainloop import checks, linalg
@@ -56,7 +55,6 @@ COVARIANCES = ("auto", "full", "separable")
 _FULL_UP_TO = 500
 
 
-@keras.saving.register_keras_serializable("trainloop")
 class CMAES(GlobalObjectiveOptimizer):
     """Covariance matrix adaptation evolution strategy, with active update.   Hansen (2016).
 

@@ -24,7 +24,6 @@ x <- x - r (1 + a) / 2 sign(g), r <- r (1 - a) / 2.
 
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from trainloop import checks, linalg
@@ -44,7 +43,6 @@ _ULPS = 100.0
 _DEEPEST = 0.99
 
 
-@keras.saving.register_keras_serializable("trainloop")
 class Ellipsoid(GlobalObjectiveOptimizer):
     """Ellipsoid method with deep cuts and a certificate.   Bland, Goldfarb and Todd (1981).
 

@@ -31,7 +31,6 @@ for the products with g and for the sum, 2 r n numbers, and the weights are r nu
 
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -47,7 +46,6 @@ _LARGEST_EXACT = 300
 _WINDOW = 50
 
 
-@keras.saving.register_keras_serializable("trainloop")
 class FullMatrixAdaGrad(GlobalVectorOptimizer):
     """AdaGrad with a full matrix.   Duchi, Hazan and Singer (2011); with a window, Agarwal et al. (2019).
 

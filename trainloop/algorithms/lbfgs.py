@@ -23,7 +23,6 @@ noise.
 
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from trainloop import checks, linalg, linesearch
@@ -34,7 +33,6 @@ from trainloop.typing import ObjectiveUpdate, State
 from trainloop.vector_ring import STORAGES, VectorRing, combine
 
 
-@keras.saving.register_keras_serializable("trainloop")
 class LBFGS(GlobalObjectiveOptimizer):
     """Limited-memory BFGS with a line search.   Liu and Nocedal (1989).
 

@@ -16,7 +16,6 @@ with G; there the diagonal is not known, and mu starts at tau times the curvatur
 
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from trainloop import checks, linalg
@@ -32,7 +31,6 @@ SOLVERS = ("auto", "cholesky", "cg")
 _LARGEST_DENSE = 1000
 
 
-@keras.saving.register_keras_serializable("trainloop")
 class LevenbergMarquardt(GlobalObjectiveOptimizer):
     """Damped Gauss-Newton.   Levenberg (1944), Marquardt (1963), damping of Nielsen (1999).
 

@@ -7,7 +7,6 @@ x <- x + m v - t g            Nesterov, with v the new velocity
 
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from trainloop import checks
@@ -15,7 +14,6 @@ from trainloop.optimizer import GlobalVectorOptimizer
 from trainloop.typing import LearningRate, State, VectorUpdate
 
 
-@keras.saving.register_keras_serializable("trainloop")
 class Momentum(GlobalVectorOptimizer):
     """Gradient descent with momentum, v <- m v - t g,  x <- x + v.   Polyak (1964).
 

@@ -14,7 +14,6 @@ then the trial is taken if the gradient is shorter there.
 
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from trainloop import checks
@@ -27,7 +26,6 @@ from trainloop.typing import ObjectiveUpdate, State
 CURVATURES = ("gauss_newton", "hessian")
 
 
-@keras.saving.register_keras_serializable("trainloop")
 class NewtonCG(GlobalObjectiveOptimizer):
     """Truncated Newton method in a trust region.   Steihaug (1983).
 

@@ -19,7 +19,6 @@ tells nothing, after a restart or because this batch's f is too large to change 
 
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from trainloop import checks, linalg, linesearch
@@ -34,7 +33,6 @@ BETAS = ("polak_ribiere", "hager_zhang")
 _CURVATURE = {"strong_wolfe": 0.4, "hager_zhang": 0.9}
 
 
-@keras.saving.register_keras_serializable("trainloop")
 class NonlinearCG(GlobalObjectiveOptimizer):
     """Nonlinear conjugate gradients.   Polak and Ribiere (1969), or Hager and Zhang (2005).
 

@@ -8,7 +8,6 @@ Two gradients per step, on the same batch and with the same dropout mask.
 
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from trainloop import checks, linalg
@@ -18,7 +17,6 @@ from trainloop.typing import ObjectiveUpdate, State
 from trainloop.wrapper import Wrapper
 
 
-@keras.saving.register_keras_serializable("trainloop")
 class SAM(Wrapper):
     """Sharpness-aware minimisation.   Foret, Kleiner, Mobahi and Neyshabur (2021), algorithm 1, p = 2.
 

@@ -27,7 +27,6 @@ of stored numbers.
 
 import typing
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -49,7 +48,6 @@ _RETURN = 0.01
 _FEW = 50
 
 
-@keras.saving.register_keras_serializable("trainloop")
 class ShorR(GlobalObjectiveOptimizer):
     """The r-algorithm with an adaptive step.   Shor and Zhurbenko (1971), in the form of Stetsyuk's ralgb5.
 

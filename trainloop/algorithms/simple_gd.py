@@ -5,14 +5,12 @@ x <- x - t g          t = learning_rate
 
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from trainloop.optimizer import GlobalVectorOptimizer
 from trainloop.typing import LearningRate, State, VectorUpdate
 
 
-@keras.saving.register_keras_serializable("trainloop")
 class SimpleGD(GlobalVectorOptimizer):
     """Gradient descent, x <- x - t g.   Cauchy (1847).
 

@@ -15,7 +15,6 @@ The step minimises g'p + p'B p / 2 in |p| <= radius by conjugate gradients, whic
 
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from trainloop import checks, linalg
@@ -30,7 +29,6 @@ from trainloop.typing import ObjectiveUpdate, State
 _LEAST_COSINE = 1e-8
 
 
-@keras.saving.register_keras_serializable("trainloop")
 class SR1(GlobalObjectiveOptimizer):
     """Symmetric rank-one quasi-Newton method in a trust region.   Conn, Gould and Toint (1991).
 

@@ -15,7 +15,6 @@ keeps its meaning.
 
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from trainloop import checks, linalg
@@ -25,7 +24,6 @@ from trainloop.storage_choice import check_storage
 from trainloop.typing import LearningRate, State, VectorUpdate
 
 
-@keras.saving.register_keras_serializable("trainloop")
 class StochasticShorR(GlobalVectorOptimizer):
     """Space dilation along differences of mini-batch gradients.   After Shor (1985), section 3.6.
 

@@ -23,7 +23,6 @@ For n = 1 this is bisection: x <- x - r/2 sign(g), r <- r/2.
 
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from trainloop import checks, linalg
@@ -36,7 +35,6 @@ from trainloop.typing import State, VectorUpdate
 _FIRST_STEP = 0.05
 
 
-@keras.saving.register_keras_serializable("trainloop")
 class TestGD(GlobalVectorOptimizer):
     """Ellipsoid method with central cuts, a matrix B over all weights.   Bland, Goldfarb and Todd (1981).
 

@@ -88,7 +88,7 @@ def numbers(record):
 
 
 # Of a number with its spread, and of the names of the numbers, in characters.
-_CELL, _HEADINGS = 15, 22
+_CELL, _HEADINGS = 16, 22
 
 
 def print_table(console, rows):
