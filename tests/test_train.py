@@ -300,6 +300,10 @@ def test_data_model_loss_and_method_of_a_users_own(tmp_path, train_here):
     code, _, complaints = train_here(*words[:5], "mse", *words[6:], *options, "--resume")
     assert code == 2
     assert "loss was 'mine.py:loss', here it is 'mse'" in complaints[-1]
+    (tmp_path / "mine.py").write_text((tmp_path / "mine.py").read_text() + "# edited\n")
+    code, _, complaints = train_here("--run-dir", "a", "--resume")
+    assert code == 2
+    assert "a is a run with other settings: mine.py was edited since it began" in complaints[-1]
 
 
 def test_a_run_is_continued_with_its_own_settings(tmp_path, train_here):

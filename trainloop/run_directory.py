@@ -95,6 +95,13 @@ class RunDirectory:
                 and has none.
             OSError: see `begin`.
         """
+        try:
+            return self._resume(config, restore)
+        except (ValueError, OSError):
+            self.release()
+            raise
+
+    def _resume(self, config, restore):
         if not self.config.exists():
             self._refuse_checkpoints("has checkpoints but no config.json to compare with; put it back")
             return self.begin(config)

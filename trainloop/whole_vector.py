@@ -296,8 +296,9 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
                 raise
             raise ValueError(
                 f"{type(self).__name__}.update{users_line(error)} asks in Python for the value of a tensor, which "
-                "compiled code does not have yet: compute with TensorFlow, decide with tf.where, tf.cond or tf.while_loop, "
-                f"or look at values in TrainLoop(..., eager=True). TensorFlow says: {str(error).partition('. ')[0]}"
+                "compiled code does not have yet: compute with TensorFlow, decide with tf.where, tf.cond or "
+                "tf.while_loop, or look at values in TrainLoop(..., eager=True). TensorFlow says: "
+                f"{str(error).partition('. ')[0]}"
             ) from error
         finally:
             self._rate_inside = None
