@@ -159,6 +159,8 @@ def show(comparison, target):
     watching.print_table(Console(), score.rows(outcomes, target))
     if target is not None:
         click.echo(f"target: {target}")
+    if len(comparison.seeds) > 1:
+        click.echo("a ± b: mean and standard deviation over the seeds")
     for one in outcomes:
         if one.reason:
             click.echo(f"{one.run.name} failed: {one.reason}")
@@ -225,16 +227,16 @@ def no_options_of_train(entrants):
 
 @compare.command()
 @click.argument("folder", metavar="FOLDER")
-@click.option("--target", metavar="NAME=VALUE", help="As above.")
+@click.option("--target", metavar="NAME=VALUE", help="As above.  [default: that of the last report]")
 def report(folder, target):
     """Write the report of a comparison anew, also while its runs go on."""
     import_tensorflow()
     from trainloop.comparison import folder as folders
-    from trainloop.comparison import score
+    from trainloop.comparison import page, score
 
     with refusing():
-        target = target and score.parse_target(target)
         comparison = folders.read(folder)
+        target = score.parse_target(target) if target else page.given_target(comparison)
     show(comparison, target)
 
 

@@ -61,12 +61,14 @@ def test_from_one_command_to_a_report_and_on(tmp_path, compare):
     assert means["target_seconds"] in [r["seconds"] for r in epochs]
 
     assert not (run / "checkpoints").exists()
+    assert "target: val_accuracy 0.5" in compare("report", "c")[1]
     before = (run / "metrics.jsonl").stat().st_mtime_ns
     code, out, err = compare("mine.py:Diverges", *options)
     assert (code, err) == (1, [])
     assert out[:2] == ["2 runs in c, 1 complete", "[2/2] mine.py:Diverges, seed 0"]
     assert any(line.startswith("mine.py:Diverges, seed 0 failed: step 1 failed (nonfinite_step)") for line in out)
     assert (run / "metrics.jsonl").stat().st_mtime_ns == before
+    assert any(line.startswith("target: loss ") for line in out)  # this time none was asked for
     assert "mine.py:Diverges, seed 0 failed" in (tmp_path / "c" / "report.html").read_text()
 
 

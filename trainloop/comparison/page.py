@@ -19,9 +19,9 @@ def write(comparison, outcomes, target=None):
     Returns:
         The path of the report.
     """
-    target = target or score.common_target(outcomes)
+    given, target = target is not None, target or score.common_target(outcomes)
     found = score.rows(outcomes, target)
-    summary = {"target": None if target is None else {target.name: target.value}, "methods": found}
+    summary = {"target": None if target is None else {target.name: target.value}, "given": given, "methods": found}
     durable.replace_text(comparison.path / "summary.json", json.dumps(summary, indent=2) + "\n")
     columns = score.columns(found)
     figures = {axis: curves.draw(outcomes, axis) for axis in curves.AXES}
@@ -51,6 +51,16 @@ def write(comparison, outcomes, target=None):
     path = comparison.path / "report.html"
     durable.replace_text(path, page)
     return path
+
+
+def given_target(comparison):
+    """The `Target` that the last report was asked for; None where it was asked for none, or is not there."""
+    try:
+        summary = json.loads((comparison.path / "summary.json").read_text(encoding="utf-8"))
+        ((name, value),) = summary["target"].items() if summary["given"] else ()
+    except (OSError, ValueError, KeyError):
+        return None
+    return score.Target(name, value)
 
 
 def _title(comparison):

@@ -29,6 +29,7 @@ from trainloop.function_objective import LeastSquares
 from trainloop.layout import VariableVector
 from trainloop.loop import TrainLoop
 from trainloop.optimizer import GlobalVectorOptimizer
+from trainloop.status import Status
 from trainloop.whole_vector import WholeVectorOptimizer
 
 
@@ -99,8 +100,10 @@ class _Bench:
             before = float(self.objective.value(self.vector.read()))
             if int(self.steps(tf.constant(k))) != k:
                 now = float(self.objective.value(self.vector.read()))
-                rose = f"; f rose from {before:.3g} to {now:.3g}: does it go uphill?" if now > 10 * before else ""
-                raise ConformanceError(f"{self.where}: a step failed on a well-behaved function{rose}")
+                rose = np.isfinite(before) and not now <= 10 * before
+                advice = f"; f rose from {before:.3g} to {now:.3g}: does it go uphill, or too far?" if rose else ""
+                why = Status(int(self.optimizer._last_failure)).sentence
+                raise ConformanceError(f"{self.where}: a step failed on a sum of six squares, because {why}{advice}")
         return self.snapshot()
 
     def snapshot(self):
