@@ -2,6 +2,7 @@
 
 import re
 import resource
+import shutil
 
 import faults
 import numpy as np
@@ -62,9 +63,23 @@ def disk_full_while_saving(folder):
 
 
 def folder_of_checkpoints_not_writable(folder):
-    (folder / "checkpoints").write_text("a file where the folder should be")
-    loop, data = faults.make_loop(folder)
+    from trainloop import Hook
+
+    def put_a_file_in_its_place():
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        (folder / "checkpoints").write_text("a file where the folder should be")
+
+    class Loses(Hook):
+        def on_step(self, progress):
+            put_a_file_in_its_place()
+
+    loop, data = faults.make_loop(folder, hooks=[Loses(every_steps=30)])
     _expect(loop.run(data, steps=60).step == 60, "the run did not go on")
+    # A run that begins without a place for checkpoints would be one without any.
+    (folder / "metrics.jsonl").unlink()
+    put_a_file_in_its_place()
+    loop, data = faults.make_loop(folder)
+    _raises(ValueError, "is a file; give a folder", lambda: loop.run(data, steps=60))
 
 
 def two_processes_on_one_run(folder):
