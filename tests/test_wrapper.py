@@ -292,7 +292,6 @@ def test_the_rate_of_a_method_two_levels_down_is_saved():
     assert float(optimizers[1].inner.inner.learning_rate) == 0.25
 
 
-@keras.saving.register_keras_serializable("test_wrapper")
 class Drift(GlobalVectorOptimizer):
     """A method of somebody else's."""
 
@@ -343,13 +342,22 @@ def test_a_wrapper_that_came_back_takes_the_same_steps():
     np.testing.assert_array_equal(*ends)
 
 
-def test_a_foreign_inner_method_is_found_among_custom_objects():
-    class Unregistered(Drift):
+def test_a_foreign_inner_method_is_found_by_itself():
+    class Mine(Drift):
         pass
 
-    config = SAM(Unregistered(0.5)).get_config()
-    copy = SAM.from_config(config, custom_objects={"Unregistered": Unregistered})
-    assert type(copy.inner) is Unregistered
+    copy = SAM.from_config(SAM(Mine(0.5)).get_config())
+    assert type(copy.inner) is Mine
+    assert copy.inner.pace == 0.5
+
+
+def test_an_inner_method_that_keras_does_not_know_is_found_among_custom_objects():
+    config = SAM(Drift(0.5)).get_config()
+    config["inner"] |= {"class_name": "Unknown", "registered_name": "Unknown"}
+    with pytest.raises((TypeError, ValueError), match="Unknown"):
+        SAM.from_config(config)
+    copy = SAM.from_config(config, custom_objects={"Unknown": Drift})
+    assert type(copy.inner) is Drift
     assert copy.inner.pace == 0.5
 
 
