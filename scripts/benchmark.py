@@ -7,17 +7,22 @@ python scripts/benchmark.py looking --dataset mnist
 python scripts/benchmark.py startup
 python scripts/benchmark.py minimize
 python scripts/benchmark.py shared-matrix
+python scripts/benchmark.py checkpoint save
+python scripts/launch.py --workers 2 -- scripts/benchmark.py allreduce
 
 What is not installed is named and left out. Ratios are what to look at: seconds belong to a machine.
 """
 
 import click
-from benchmark_extras import extras, looking, startup
-from benchmark_flatten import flatten
-from benchmark_loop import loop
-from benchmark_matrix import shared_matrix
-from benchmark_minimize import minimize
-from command_line import as_help
+from benchmarks.allreduce import allreduce
+from benchmarks.checkpoint import checkpoint
+from benchmarks.extras import extras, looking, startup
+from benchmarks.flatten import flatten
+from benchmarks.loop import loop
+from benchmarks.matrix import shared_matrix
+from benchmarks.minimize import minimize
+
+from trainloop.cli.common import as_help
 
 
 @click.group(help=as_help(__doc__))
@@ -25,7 +30,7 @@ def benchmark():
     """See the top of this file."""
 
 
-for command in (loop, flatten, extras, looking, startup, minimize, shared_matrix):
+for command in (loop, flatten, extras, looking, startup, minimize, shared_matrix, checkpoint, allreduce):
     benchmark.add_command(command)
 
 

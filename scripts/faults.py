@@ -20,7 +20,8 @@ import time
 import traceback
 
 import click
-from command_line import as_help
+
+from trainloop.cli.common import as_help
 
 METHODS = ("simplegd", "adam", "testgd", "lbfgs")
 EPOCHS, BATCH = 40, 32

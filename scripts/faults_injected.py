@@ -83,7 +83,7 @@ def folder_of_checkpoints_not_writable(folder):
 
 
 def two_processes_on_one_run(folder):
-    from trainloop.run_directory import RunDirectory
+    from trainloop.runs.directory import RunDirectory
 
     first = RunDirectory(folder / "run")
     first.begin({})

@@ -13,13 +13,20 @@ import sys
 import warnings
 
 import click
-from command_line import as_help, import_tensorflow, run_main
+
+from trainloop.cli.common import as_help, import_tensorflow, run_main
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the package beside this file, wherever another copy of it is installed
 
 # Beside what the package itself names: the bases of all methods, and words that docstrings refer to.
-MODULES = ("trainloop", "trainloop.whole_vector", "trainloop.wrapper", "trainloop.storage_choice", "trainloop.stopping")
+MODULES = (
+    "trainloop",
+    "trainloop.optimizer.base",
+    "trainloop.optimizer.wrapper",
+    "trainloop.matrices.storage_spec",
+    "trainloop.loop.termination",
+)
 
 # Classes of others. By itself a page says in which private module they are made.
 OTHERS = (
@@ -62,8 +69,7 @@ def main(output):
     for method in (tl.ALGORITHMS | tl.WRAPPERS).values():
         add_equations(method)
     pdoc.render.configure(docformat="google", show_source=False, template_directory=ROOT / "docs" / "reference")
-    # `minimize` is a function; the module of that name would have a page too.
-    pdoc.pdoc(*MODULES, "!trainloop.minimize", output_directory=pathlib.Path(output))
+    pdoc.pdoc(*MODULES, output_directory=pathlib.Path(output))
     click.echo(f"{output}/trainloop.html")
 
 

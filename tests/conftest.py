@@ -2,7 +2,6 @@
 
 import gc
 import os
-import pathlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # References of NumPy and SciPy are small. Threads of BLAS that wait for work spin, at ten times the price of the work.
@@ -11,10 +10,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
-
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-MNIST = ROOT.parent / "shared" / "data" / "mnist.npz"
+from environment import MNIST, rewrite_graphs, set_precision
 
 
 def pytest_collection_finish():
@@ -23,22 +19,12 @@ def pytest_collection_finish():
     gc.freeze()
 
 
-def set_precision(dtype):
-    keras.config.set_floatx(dtype)
-    keras.config.set_dtype_policy(dtype)  # Keras takes it from floatx only once
-
-
 @pytest.fixture(autouse=True)
 def _strict_numerics():
     set_precision("float64")
     keras.utils.set_random_seed(0)
     yield
     set_precision("float32")
-
-
-def rewrite_graphs(wanted):
-    """Whether TensorFlow optimises graphs: a third of the time of a small minimisation that runs for milliseconds."""
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not wanted})
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import inspect
 import logging
 import os
 import re
+import time
 import typing
 
 import keras
@@ -30,7 +31,10 @@ def public(module=tl, prefix=""):
             yield prefix + name, found
 
 
-PUBLIC = dict(public())
+PUBLIC = {}
+for _name, _found in public():
+    if _found not in PUBLIC.values():  # once, though it stands in a namespace too
+        PUBLIC[_name] = _found
 CLASSES = {name: found for name, found in PUBLIC.items() if inspect.isclass(found)}
 
 
@@ -52,7 +56,9 @@ def methods(cls):
         if owner.__module__.startswith("trainloop"):
             members |= vars(owner)
     for name, member in members.items():
-        if function_of(member) and (not name.startswith("_") or name in ("__init__", "__matmul__")):
+        if getattr(function_of(member), "__module__", "typing") != "typing" and (
+            not name.startswith("_") or name in ("__init__", "__matmul__")
+        ):
             yield name, function_of(member)
 
 
@@ -125,6 +131,7 @@ def names():
         "os": os,
         "np": np,
         "tf": tf,
+        "time": time,
         "tl": tl,
         "x": x,
         "y": np.arange(12, dtype="int32") % 3,

@@ -139,3 +139,10 @@ def test_near_miss_names_at_most_one_word(word, hint):
 
 def test_near_miss_of_nothing_known():
     assert checks.near_miss("adam", []) == ""
+
+
+def test_an_argument_may_go_by_the_name_that_keras_gives_it():
+    assert checks.one_of_two("by", 0.5, "min_delta", None, 0.0) == 0.5
+    assert checks.one_of_two("by", 0.0, "min_delta", 0.25, 0.0) == 0.25
+    with pytest.raises(ValueError, match=r"two names of one argument, received by=0.5 and min_delta=0.25; give one of"):
+        checks.one_of_two("by", 0.5, "min_delta", 0.25, 0.0)

@@ -1,25 +1,15 @@
 """What the README and the pages in docs show runs."""
 
-import linecache
 import re
 
 import pytest
-from conftest import ROOT
+from documentation import run_blocks
+from environment import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-
-
-def run_blocks(path):
-    """What the code blocks of a page define, run in order."""
-    names = {"__name__": path.stem}
-    for i, block in enumerate(re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)):
-        name = f"{path.name}, block {i}"
-        linecache.cache[name] = len(block), None, block.splitlines(keepends=True), name  # autograph reads the source
-        exec(compile(block, name, "exec"), names)
-    return names
 
 
 def test_code_blocks_run_in_order(tmp_path, monkeypatch, float32, capsys):

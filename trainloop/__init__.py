@@ -6,122 +6,46 @@ into `g` and `x`, calls the algorithm once, splits the result and assigns it bac
 any function of a vector, `TrainLoop`.
 """
 
-from trainloop import linesearch, testing
-from trainloop.algorithms import (
-    ALGORITHMS,
-    BFGS,
-    CMAES,
-    LBFGS,
-    SAM,
-    SR1,
-    WRAPPERS,
-    Adam,
-    BestSoFar,
-    Ellipsoid,
-    FullMatrixAdaGrad,
-    LevenbergMarquardt,
-    Momentum,
-    NewtonCG,
-    NonlinearCG,
-    ShorR,
-    SimpleGD,
-    StochasticShorR,
-    TestGD,
-)
-from trainloop.assembly import Assembly, assemble
-from trainloop.data import DATASETS, ArrayData, DataSplit, load
-from trainloop.endings import EarlyStopping, RestoreBest, StopWhen
-from trainloop.function_objective import FunctionObjective, LeastSquares
-from trainloop.history import RunResult
-from trainloop.hooks import Hook, Progress
-from trainloop.inspection import Inspection
-from trainloop.layer_norms import LayerNorms
-from trainloop.layout import FlatLayout, VariableVector
-from trainloop.loop import TrainLoop
-from trainloop.minimize import Iterate, MinimizeResult, minimize
-from trainloop.model_objective import ModelObjective
-from trainloop.models import MODELS, autoencoder, lenet5, lstm, mlp, resnet20, softmax_regression, transformer
-from trainloop.objective import Objective
-from trainloop.optimizer import GlobalObjectiveOptimizer, GlobalVectorOptimizer
-from trainloop.proposed_step import ProposedStep
-from trainloop.reconstruction import ReconstructionError
-from trainloop.saving import SaveCheckpoint
-from trainloop.shared_matrix import SharedMatrix
-from trainloop.status import Status, TrainingError
-from trainloop.stored import StoredValue
-from trainloop.tensorboard_file import TensorBoardFile
-from trainloop.vector_ring import VectorRing
-from trainloop.workers import WorkersError, connect_workers
-from trainloop.writers import MetricsFile
+import importlib
+import pathlib
+import sys
+from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from trainloop.versions import VERSION as __version__  # noqa: F401, N811
 
-__all__ = [
-    "ALGORITHMS",
-    "BFGS",
-    "CMAES",
-    "DATASETS",
-    "LBFGS",
-    "MODELS",
-    "SAM",
-    "SR1",
-    "WRAPPERS",
-    "Adam",
-    "ArrayData",
-    "Assembly",
-    "BestSoFar",
-    "DataSplit",
-    "EarlyStopping",
-    "Ellipsoid",
-    "FlatLayout",
-    "FullMatrixAdaGrad",
-    "FunctionObjective",
-    "GlobalObjectiveOptimizer",
-    "GlobalVectorOptimizer",
-    "Hook",
-    "Inspection",
-    "Iterate",
-    "LayerNorms",
-    "LeastSquares",
-    "LevenbergMarquardt",
-    "MetricsFile",
-    "MinimizeResult",
-    "ModelObjective",
-    "Momentum",
-    "NewtonCG",
-    "NonlinearCG",
-    "Objective",
-    "Progress",
-    "ProposedStep",
-    "ReconstructionError",
-    "RestoreBest",
-    "RunResult",
-    "SaveCheckpoint",
-    "SharedMatrix",
-    "ShorR",
-    "SimpleGD",
-    "Status",
-    "StochasticShorR",
-    "StopWhen",
-    "StoredValue",
-    "TensorBoardFile",
-    "TestGD",
-    "TrainLoop",
-    "TrainingError",
-    "VariableVector",
-    "VectorRing",
-    "WorkersError",
-    "assemble",
-    "autoencoder",
-    "connect_workers",
-    "lenet5",
-    "linesearch",
-    "load",
-    "lstm",
-    "minimize",
-    "mlp",
-    "resnet20",
-    "softmax_regression",
-    "testing",
-    "transformer",
-]
+_SCRIPTS = ("train", "compare", "launch", "benchmark", "faults", "reference")
+
+
+def _is_command_line() -> bool:
+    """Whether this process is `trainloop ...`, `python -m trainloop ...` or one of the programs in scripts/.
+
+    Their `--help` needs no TensorFlow, and before they load it they choose its settings. So they get the public names
+    when they first use one. Everybody else gets them at once, because Keras finds an optimizer in a saved model only
+    when its class exists.
+    """
+    if "keras" in sys.modules:
+        return False
+    program = pathlib.PurePath(sys.argv[0] if getattr(sys, "argv", None) else "")
+    if program.name == "-m":  # Python is still looking for the module
+        return sys.orig_argv[sys.orig_argv.index("-m") + 1 :][:1] == ["trainloop"]
+    return program.stem == "trainloop" or (program.parent.name == "scripts" and program.stem in _SCRIPTS)
+
+
+if TYPE_CHECKING or not _is_command_line():
+    from trainloop.public import *  # noqa: F403
+    from trainloop.public import __all__ as __all__
+else:
+
+    def __getattr__(name: str) -> Any:
+        if name.startswith("__") and name != "__all__":
+            raise AttributeError(name)
+        public = importlib.import_module("trainloop.public")
+        globals().update({public_name: getattr(public, public_name) for public_name in (*public.__all__, "__all__")})
+        try:
+            return globals()[name]
+        except KeyError:
+            raise AttributeError(f"module 'trainloop' has no attribute {name!r}") from None
+
+
+def __dir__() -> list[str]:
+    return sorted(sys.modules[__name__].__all__)

@@ -1,12 +1,18 @@
-"""Checks of constructor arguments: expected, received, what to do, always in one line.
+"""Checks of arguments and of arrays: expected, received, what to do, always in one line.
 
-They run when an object is built, never inside compiled code (there, see `status`). Each returns the value it
-checked, converted to the plain Python type, so that a check and an assignment are one statement.
+They run when an object is built, never inside compiled code (there, see `status`). Checks of arguments return the value
+they checked, converted to the plain Python type, so that a check and an assignment are one statement. Checks of arrays
+say which values are wrong, how many there are, and where the first one is.
 """
+
+from __future__ import annotations
 
 import difflib
 import math
 import numbers
+from collections.abc import Iterable
+
+import numpy as np
 
 
 def real(name, value, *, above=None, at_least=None, below=None, at_most=None):
@@ -76,8 +82,67 @@ def choice(name, value, allowed):
     raise ValueError(f"{name} must be one of {', '.join(allowed)}; received {value!r}{near_miss(value, allowed)}")
 
 
+def one_of_two(name, value, keras_name, keras_value, default):
+    """The value of an argument that may also be given under Keras's name.
+
+    Args:
+        name, value: of this package.
+        keras_name, keras_value: of Keras; None where it was not given.
+        default: of `value`.
+
+    Raises:
+        ValueError: both were given.
+    """
+    if keras_value is None:
+        return value
+    if value != default:
+        raise ValueError(
+            f"{name} and {keras_name} are two names of one argument, received {name}={value!r} and "
+            f"{keras_name}={keras_value!r}; give one of them"
+        )
+    return keras_value
+
+
 def near_miss(word, known):
     """' (did you mean ...?)' when something in `known` is close to `word`, else the empty string."""
     by_lower = {name.lower(): name for name in known}
     close = difflib.get_close_matches(str(word).lower(), by_lower, n=1)
     return f" (did you mean {by_lower[close[0]]!r}?)" if close else ""
+
+
+def error(subject: str, expected: str, received: str, advice: str) -> ValueError:
+    """Every complaint of this module has this one form, in one line."""
+    return ValueError(f"{subject}: expected {expected}, received {received}; {advice}")
+
+
+def first(bad: np.ndarray) -> tuple[int, ...]:
+    """The index of the first True in `bad`."""
+    return tuple(int(i) for i in np.unravel_index(int(bad.argmax()), bad.shape))
+
+
+def check_finite(name: str, values: np.ndarray) -> None:
+    """ValueError that counts the NaN and infinite values and names the first."""
+    bad = ~np.isfinite(values)
+    if bad.any():
+        received = f"{np.count_nonzero(bad)} of {bad.size} NaN or infinite, the first at index {first(bad)}"
+        raise error(name, "finite values", received, "remove or replace them")
+
+
+def check_range(name: str, values: np.ndarray, low: float, high: float, advice: str) -> None:
+    """ValueError that names the first value outside low..high (both included)."""
+    bad = (values < low) | (values > high)
+    if bad.any():
+        index = first(bad)
+        received = f"{values[index]} at index {index} ({np.count_nonzero(bad)} of {bad.size} lie outside)"
+        raise error(name, f"values in {low}..{high}", received, advice)
+
+
+def one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def listing(names: Iterable[str], limit: int = 8) -> str:
+    """The names in one short phrase, however many they are."""
+    names = sorted(names)
+    more = [f"{len(names) - limit} more"] if len(names) > limit else []
+    return ", ".join(names[:limit] + more) or "nothing"

@@ -1,13 +1,17 @@
-"""Files that are there entirely or not at all, whatever happens while they are written.
+"""Files that are there entirely or not at all, whatever happens while they are written; locks; JSON numbers.
 
 A new file or folder is written under a temporary name, forced to the disk, and renamed. A rename replaces one name by
-another at once, so that whoever looks sees the old content or the new one.
+another at once, so that whoever looks sees the old content or the new one. A lock (`RunLock`) is given back by the
+system when its process ends, however it ends.
 """
 
 import contextlib
+import math
 import os
 import pathlib
 import shutil
+
+import numpy as np
 
 # What a process that was killed leaves behind has this in its name.
 _UNFINISHED = ".unfinished-"
@@ -83,3 +87,50 @@ def sync_folder(path):
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks; there nothing is refused
+    fcntl = None  # type: ignore[assignment]  # None stands for the missing module
+
+
+class RunLock:
+    """Held from its making to the end of the process, to `release`, or to the end of a `with`.
+
+    Args:
+        path: of a file, which is made if it is not there and stays behind.
+
+    Raises:
+        ValueError: another process holds it.
+        OSError: the file cannot be made.
+    """
+
+    def __init__(self, path):
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            if fcntl is not None:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._descriptor)
+            folder = os.path.dirname(path)
+            raise ValueError(f"{folder} is in use by a run of another process; wait, or give another folder") from error
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.release()
+
+    def release(self):
+        """Let others have it."""
+        with contextlib.suppress(OSError):
+            os.close(self._descriptor)
+
+
+def plain(value):
+    """A JSON value with the digits the number has in its own precision."""
+    item = value.item() if isinstance(value, np.generic) else value
+    if not isinstance(item, float):
+        return item
+    return float(str(value)) if math.isfinite(item) else None

@@ -11,8 +11,6 @@ from typing import Any, TypeAlias
 import keras
 import tensorflow as tf
 
-from trainloop.data import ArrayData
-
 # A file or a folder.
 Path: TypeAlias = str | os.PathLike[str]
 
@@ -40,6 +38,3 @@ Metric: TypeAlias = str | keras.metrics.Metric | Callable[[Any, Any], Any]
 
 # (model, batch) -> f [], or (model, batch, training) -> f [].
 LossFn: TypeAlias = Callable[..., tf.Tensor]
-
-# What can be trained on: (x, y) or (x, y, sample_weight) are arrays.
-Data: TypeAlias = ArrayData | tf.data.Dataset | tuple[Any, Any] | tuple[Any, Any, Any]

@@ -1,6 +1,6 @@
 """Time all-reduces between workers: what a number costs, and what a message.
 
-    python scripts/launch.py --workers 2 -- scripts/benchmark_allreduce.py
+    python scripts/launch.py --workers 2 -- scripts/benchmark.py allreduce
 
 Run it as one of several workers, with a TF_CONFIG. The first one prints.
 """
@@ -8,7 +8,8 @@ Run it as one of several workers, with a TF_CONFIG. The first one prints.
 import time
 
 import click
-from command_line import as_help, import_tensorflow, run_main
+
+from trainloop.cli.common import as_help, import_tensorflow
 
 
 @click.command(help=as_help(__doc__))
@@ -16,7 +17,7 @@ from command_line import as_help, import_tensorflow, run_main
 @click.option(
     "--repeats", type=click.IntRange(min=1), default=20, show_default=True, help="All-reduces of each length."
 )
-def measure(numbers, repeats):
+def allreduce(numbers, repeats):
     import_tensorflow()
     import tensorflow as tf
 
@@ -39,7 +40,3 @@ def measure(numbers, repeats):
         seconds = (time.perf_counter() - began) / repeats
         if strategy.cluster_resolver.task_id == 0:
             click.echo(f"{n:>12,} float32 numbers  {1e3 * seconds:8.3f} ms  {4 * n / seconds / 1e6:8.0f} MB/s")
-
-
-if __name__ == "__main__":
-    run_main(measure)

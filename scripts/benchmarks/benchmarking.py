@@ -1,4 +1,4 @@
-"""What the benchmarks share: options, and programs of this folder that run in a process of their own."""
+"""What the benchmarks share: options, and modules of this folder that run in a process of their own."""
 
 import importlib.util
 import json
@@ -9,7 +9,7 @@ import sys
 
 import click
 
-HERE = pathlib.Path(__file__).parent
+_SCRIPTS = pathlib.Path(__file__).resolve().parents[1]
 
 TIMES = {"median": ("median s", ".3f"), "low": ("lowest", ".3f"), "high": ("highest", ".3f")}
 
@@ -34,18 +34,19 @@ def name_missing(missing):
         click.echo(f"not installed: {', '.join(missing)}")
 
 
-def run_program(program, *arguments, **environment):
-    """The last line that a program of this folder prints, as JSON."""
-    process = start_program(program, *arguments, **environment)
+def run_program(module, *arguments, **environment):
+    """The last line that a module of this folder prints when it is run, as JSON."""
+    process = start_program(module, *arguments, **environment)
     printed, complaints = process.communicate()
     if process.returncode:
-        raise click.ClickException(f"{program} {arguments[0]} failed: {complaints.strip().splitlines()[-1]}")
+        raise click.ClickException(f"{module} {arguments[0]} failed: {complaints.strip().splitlines()[-1]}")
     return json.loads(printed.splitlines()[-1])
 
 
-def start_program(program, *arguments, stderr=subprocess.PIPE, **environment):
-    """A program of this folder as a process that can be talked to."""
-    command = [sys.executable, str(HERE / program), *map(str, arguments)]
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment}
+def start_program(module, *arguments, stderr=subprocess.PIPE, **environment):
+    """A module of this folder as a process that can be talked to."""
+    command = [sys.executable, "-m", f"benchmarks.{module}", *map(str, arguments)]
+    found = os.pathsep.join([str(_SCRIPTS), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": found, "TF_CPP_MIN_LOG_LEVEL": "3", **environment}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": stderr}
     return subprocess.Popen(command, text=True, env=environment, **pipes)

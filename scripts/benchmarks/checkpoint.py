@@ -1,8 +1,8 @@
 """Measure what it costs never to lose a run.
 
-python scripts/benchmark_checkpoint.py save
-python scripts/benchmark_checkpoint.py matrix
-python scripts/benchmark_checkpoint.py deterministic
+python scripts/benchmark.py checkpoint save
+python scripts/benchmark.py checkpoint matrix
+python scripts/benchmark.py checkpoint deterministic
 """
 
 import pathlib
@@ -14,15 +14,16 @@ import tempfile
 import time
 
 import click
-from command_line import as_help, import_tensorflow
+
+from trainloop.cli.common import as_help, import_tensorflow
 
 
 @click.group(help=as_help(__doc__))
-def benchmark():
+def checkpoint():
     """See the top of this file."""
 
 
-@benchmark.command()
+@checkpoint.command()
 @click.option("--rank", type=click.IntRange(min=1), default=1000, show_default=True, help="Terms of the history.")
 @click.option("--repeats", type=click.IntRange(min=1), default=5, show_default=True, metavar="N")
 def save(rank, repeats):
@@ -58,7 +59,7 @@ def save(rank, repeats):
     )
 
 
-@benchmark.command()
+@checkpoint.command()
 @click.option("--n", type=click.IntRange(min=1000), default=20_000, show_default=True, help="Parameters.")
 def matrix(n):
     """Peak memory of saving and restoring a dense n x n matrix, over what the process takes with the matrix."""
@@ -67,7 +68,7 @@ def matrix(n):
     import tensorflow as tf
 
     import trainloop as tl
-    from trainloop import checkpoint_file
+    from trainloop.checkpoints import files as checkpoint_files
 
     variable = tf.Variable(np.zeros(n, "float32"))
     optimizer = tl.StochasticShorR(storage="dense:0")
@@ -79,11 +80,11 @@ def matrix(n):
         before, seconds = _memory(), {}
         reset_peak()
         began = time.perf_counter()
-        checkpoint_file.write(path, variables, {})
+        checkpoint_files.write(path, variables, {})
         seconds["save"], peak = time.perf_counter() - began, {"save": peak_memory() - before}
         reset_peak()
         began = time.perf_counter()
-        with checkpoint_file.Saved(path) as saved:
+        with checkpoint_files.Saved(path) as saved:
             for name, v in variables.items():
                 v.assign(saved.read(name))
         seconds["restore"], peak["restore"] = time.perf_counter() - began, peak_memory() - before
@@ -92,7 +93,7 @@ def matrix(n):
         click.echo(f"{name:<8} {seconds[name]:6.1f} s   extra memory {peak[name] / bytes_of_matrix:.2f} of the matrix")
 
 
-@benchmark.command()
+@checkpoint.command()
 @click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True, metavar="N")
 def deterministic(repeats):
     """Seconds that train.py takes for ten epochs of LeNet-5, with --deterministic over without, in turn."""
@@ -100,7 +101,7 @@ def deterministic(repeats):
     for _ in range(repeats):
         for wanted in seconds:
             with tempfile.TemporaryDirectory() as folder:
-                command = [sys.executable, str(pathlib.Path(__file__).with_name("train.py")), "--epochs", "10"]
+                command = [sys.executable, "-m", "trainloop", "train", "--epochs", "10"]
                 command += ["--optimizer", "adam", "--run-dir", folder, *(["--deterministic"] if wanted else [])]
                 done = subprocess.run(command, capture_output=True, text=True, check=True)
                 seconds[wanted].append(float(done.stdout.split()[-2]))
@@ -124,7 +125,3 @@ def peak_memory():
         if line.startswith("VmHWM"):
             return int(line.split()[1]) * 1024
     raise click.ClickException("this system does not tell the peak of memory")
-
-
-if __name__ == "__main__":
-    benchmark()

@@ -7,9 +7,10 @@ import sys
 import tempfile
 
 import click
-from benchmarking import TIMES, dataset_option, output_option, repeats_option
-from command_line import import_tensorflow
-from reporting import alternate, compared, publish
+
+from benchmarks.benchmarking import TIMES, dataset_option, output_option, repeats_option
+from benchmarks.reporting import alternate, compared, publish
+from trainloop.cli.common import import_tensorflow
 
 
 @click.command()
@@ -22,8 +23,8 @@ def extras(dataset, repeats, output):
     import keras
 
     import trainloop as tl
-    from trainloop.display import PlainLines
-    from trainloop.writers import MetricsFile
+    from trainloop.hooks.display import PlainLines
+    from trainloop.hooks.metrics_file import MetricsFile
 
     data, loss = tl.load(dataset), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     with tempfile.TemporaryDirectory() as folder:

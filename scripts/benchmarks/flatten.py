@@ -4,9 +4,10 @@ import math
 
 import click
 import numpy as np
-from benchmarking import output_option, repeats_option
-from command_line import import_tensorflow
-from reporting import alternate, compared, publish
+
+from benchmarks.benchmarking import output_option, repeats_option
+from benchmarks.reporting import alternate, compared, publish
+from trainloop.cli.common import import_tensorflow
 
 _LENET = ((5, 5, 1, 6), (6,), (5, 5, 6, 16), (16,), (256, 120), (120,), (120, 84), (84,), (84, 10), (10,))
 
@@ -34,8 +35,6 @@ LAYOUTS = {
 def flatten(repeats, output):
     """The optimizer step alone, as one vector and by variable, for four layouts of variables."""
     import_tensorflow()
-    from benchmark_flatten import LAYOUTS, jobs, title
-
     rows = []
     for layout in LAYOUTS:
         steps_of, steps = jobs(layout)

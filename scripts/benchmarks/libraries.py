@@ -30,7 +30,7 @@ def main(library, network, path):
 
 
 def _keras_parts(hidden):
-    from command_line import import_tensorflow
+    from trainloop.cli.common import import_tensorflow
 
     import_tensorflow()
     import keras

@@ -1,14 +1,23 @@
-"""Epochs of a network with one method by several libraries, each a process of `benchmark_libraries.py`."""
+"""Epochs of a network with one method by several libraries, each a process of `benchmarks.libraries`."""
 
 import pathlib
 import subprocess
 import tempfile
 
 import click
-from benchmark_libraries import LIBRARIES, NEEDS, NETWORKS
-from benchmarking import TIMES, dataset_option, missing, name_missing, output_option, repeats_option, start_program
-from command_line import import_tensorflow
-from reporting import compared, publish
+
+from benchmarks.benchmarking import (
+    TIMES,
+    dataset_option,
+    missing,
+    name_missing,
+    output_option,
+    repeats_option,
+    start_program,
+)
+from benchmarks.libraries import LIBRARIES, NEEDS, NETWORKS
+from benchmarks.reporting import compared, publish
+from trainloop.cli.common import import_tensorflow
 
 # Convolutions compiled by XLA for CPUs take several times as long, ours and JAX's.
 _NOT_FOR_LENET = ("trainloop, XLA", "JAX lax.scan")
@@ -59,7 +68,7 @@ def in_turn(libraries, network, arrays, repeats):
     try:
         for name in libraries:
             click.echo(f"{network}: first epoch of {name}", err=True)
-            workers[name] = start_program("benchmark_libraries.py", name, network, arrays, stderr=subprocess.DEVNULL)
+            workers[name] = start_program("libraries", name, network, arrays, stderr=subprocess.DEVNULL)
             answer(workers[name], name)
         for _ in range(repeats):
             for name, worker in workers.items():
@@ -76,5 +85,5 @@ def in_turn(libraries, network, arrays, repeats):
 def answer(worker, name):
     line = worker.stdout.readline()
     if not line:
-        raise click.ClickException(f"{name} ended early; run benchmark_libraries.py by itself to see why")
+        raise click.ClickException(f"{name} ended early; run python -m benchmarks.libraries in scripts/ to see why")
     return line

@@ -16,8 +16,9 @@ import time
 
 import click
 import numpy as np
-from benchmarking import output_option, repeats_option, run_program
-from reporting import publish
+
+from benchmarks.benchmarking import output_option, repeats_option, run_program
+from benchmarks.reporting import publish
 
 _ROUNDS = 5
 _READ_BYTES = 2**29
@@ -50,7 +51,7 @@ def shared_matrix(sizes, steps, repeats, output):
         for _ in range(repeats):
             for name, storage, _ in MATRICES:
                 if name in reports:
-                    reports[name].append(run_program("benchmark_matrix.py", storage, n, steps))
+                    reports[name].append(run_program("matrix", storage, n, steps))
         immediate = statistics.median(run["seconds"] for run in reports[MATRICES[0][0]])
         for name, runs in reports.items():
             seconds = statistics.median(run["seconds"] for run in runs)
@@ -114,11 +115,11 @@ def _trainloop(storage, n, slopes):
     import tensorflow as tf
 
     import trainloop as tl
-    from trainloop.shards import spread_over
+    from trainloop.distributed.shards import shard_over
 
     x = keras.Variable(np.zeros(n, np.float32))
     optimizer = tl.TestGD(storage=storage)
-    with spread_over(2):  # matters where storage is "sharded"
+    with shard_over(2):  # matters where storage is "sharded"
         optimizer.build([x])
     slopes = tf.constant(slopes)
 

@@ -17,8 +17,9 @@ import time
 
 import click
 import numpy as np
-from benchmarking import missing, name_missing, output_option, repeats_option, run_program
-from reporting import publish
+
+from benchmarks.benchmarking import missing, name_missing, output_option, repeats_option, run_program
+from benchmarks.reporting import publish
 
 # Length of the history, m.
 PAIRS = 10
@@ -79,7 +80,7 @@ def run_minimizer(name, n, dtype, iterations, environment):
     """The report of one process."""
     if name == "tfp":
         environment = {**environment, "TF_USE_LEGACY_KERAS": "1"}
-    return run_program("benchmark_minimize.py", name, n, dtype, iterations, **environment)
+    return run_program("minimize", name, n, dtype, iterations, **environment)
 
 
 def main(library, n, dtype, iterations):

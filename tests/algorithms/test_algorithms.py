@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import set_precision
+from environment import set_precision
 from networks import blobs, crossentropy, dense_net, weights
 
 from trainloop import (

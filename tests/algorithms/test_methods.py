@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 import tensorflow as tf
-from conftest import rewrite_graphs
+from environment import rewrite_graphs
 from keras.optimizers.schedules import ExponentialDecay
 
 import trainloop as tl

@@ -11,23 +11,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import set_precision
+from environment import set_precision
 from networks import blobs, crossentropy, dense_net, stateful_net, weights
 
-from trainloop import (
-    ArrayData,
-    Hook,
-    MetricsFile,
-    Momentum,
-    SaveCheckpoint,
-    SimpleGD,
-    Status,
-    TrainingError,
-    TrainLoop,
-    checkpoint_file,
-)
-from trainloop.feeds import DatasetFeed
-from trainloop.run_directory import RunDirectory
+from trainloop import ArrayData, Hook, MetricsFile, Momentum, SaveCheckpoint, SimpleGD, Status, TrainingError, TrainLoop
+from trainloop.checkpoints import files as checkpoint_files
+from trainloop.loop.feeds import DatasetFeed
+from trainloop.runs.directory import RunDirectory
 
 pytestmark = pytest.mark.usefixtures("no_graph_rewriting")
 
@@ -402,18 +392,18 @@ def test_every_bit_counts(tmp_path):
     (folder,) = (tmp_path / "checkpoints").iterdir()
     file = folder / "arrays.npz"
     whole = file.read_bytes()
-    saved = checkpoint_file.Saved(folder)
+    saved = checkpoint_files.Saved(folder)
     expected = {name: saved.read(name) for name in saved.names}
     saved.close()
     noticed = 0
     for place in np.random.default_rng(0).integers(0, len(whole), 60):
         file.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
         try:
-            with checkpoint_file.Saved(folder) as saved:
+            with checkpoint_files.Saved(folder) as saved:
                 assert saved.names == list(expected)
                 for name, array in expected.items():
                     np.testing.assert_array_equal(saved.read(name), array)
-        except checkpoint_file.DamagedCheckpointError:
+        except checkpoint_files.DamagedCheckpointError:
             noticed += 1
     assert noticed > 40
 
@@ -446,8 +436,8 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "int64", "bool"])
 def test_arrays_of_every_dtype_come_back(dtype, tmp_path):
     arrays = {"a/b": tf.cast(tf.reshape(tf.range(6), [2, 3]), dtype), "c": tf.cast(1, dtype), "none": np.zeros((0, 3))}
-    checkpoint_file.write(tmp_path / "it", arrays, {"what": float("inf")})
-    with checkpoint_file.Saved(tmp_path / "it") as saved:
+    checkpoint_files.write(tmp_path / "it", arrays, {"what": float("inf")})
+    with checkpoint_files.Saved(tmp_path / "it") as saved:
         assert saved.names == ["a/b", "c", "none"]
         assert saved.meta == {"format": 1, "what": float("inf")}
         for name, array in arrays.items():
@@ -459,10 +449,10 @@ def test_arrays_of_every_dtype_come_back(dtype, tmp_path):
 
 def test_a_later_format_is_not_guessed_at(tmp_path, monkeypatch):
     with monkeypatch.context() as later:
-        later.setattr(checkpoint_file, "FORMAT", 2)
-        checkpoint_file.write(tmp_path / "it", {}, {"versions": {"trainloop": "9.0"}})
+        later.setattr(checkpoint_files, "FORMAT", 2)
+        checkpoint_files.write(tmp_path / "it", {}, {"versions": {"trainloop": "9.0"}})
     with pytest.raises(ValueError, match=r"has format 2, this version of trainloop reads format 1.*trainloop 9\.0"):
-        checkpoint_file.Saved(tmp_path / "it")
+        checkpoint_files.Saved(tmp_path / "it")
 
 
 # --- When -------------------------------------------------------------------------------------------------
@@ -564,7 +554,7 @@ def test_a_best_epoch_that_cannot_be_written_leaves_the_one_before(tmp_path, mon
 
         def on_epoch(self, progress, summary):
             if progress.epoch == 2:
-                monkeypatch.setattr(checkpoint_file, "write", self.fail)
+                monkeypatch.setattr(checkpoint_files, "write", self.fail)
 
         def fail(self, *_):
             raise OSError("no space left")

@@ -5,7 +5,7 @@ import runpy
 import sys
 
 import pytest
-from conftest import ROOT
+from environment import ROOT
 
 from trainloop.comparison import collection, folder
 
@@ -131,7 +131,7 @@ def test_a_target_that_no_run_has_is_said(tmp_path, compare):
         ("adam --out file", "file is a file"),
         ("--seeds 3", "METHOD"),
         ("report nowhere", "no comparison.json"),
-        ("problems adam:--jit", "--jit belongs to train.py"),
+        ("problems adam:--jit", "--jit is an option of trainloop train"),
         ("problems adam --tolerance 2", "tolerance"),
         ("problem lbfgs", "did you mean 'problems'"),
         ("problems testdg", "did you mean 'testgd'"),

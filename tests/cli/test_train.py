@@ -10,10 +10,10 @@ import sys
 import keras
 import numpy as np
 import pytest
-from conftest import ROOT
+from environment import ROOT
 
 from trainloop import ALGORITHMS, DATASETS, MODELS, WRAPPERS
-from trainloop.run_lock import RunLock
+from trainloop.files import RunLock
 
 TRAIN = [sys.executable, str(ROOT / "scripts" / "train.py")]
 

@@ -7,6 +7,7 @@ import math
 import re
 import shutil
 import subprocess
+import sys
 import threading
 import time
 
@@ -164,7 +165,7 @@ def test_one_run_that_fails_leaves_the_others_alone(tmp_path, program):
     comparison, told = folder.begin(tmp_path / "c", COMMON, ["adam"], range(2)), Told()
     for run in comparison.runs:
         (run.folder / "checkpoints" / "step-00000001").mkdir(parents=True)
-    running.Runner(program, comparison, 2, told).run(comparison.runs)
+    running.Runner([sys.executable, program], comparison, 2, told).run(comparison.runs)
     assert [(run.folder / "checkpoints").exists() for run in comparison.runs] == [False, True]  # it may go on
     assert sorted(told.ends) == [(0, 0, ""), (1, 1, "this seed fails")]
     assert json.loads(comparison.runs[1].exit.read_text()) == {"code": 1, "reason": "this seed fails"}
@@ -174,7 +175,7 @@ def test_one_run_that_fails_leaves_the_others_alone(tmp_path, program):
 
 def test_told_to_stop_it_passes_that_on_and_begins_nothing_more(tmp_path, program):
     comparison, told = folder.begin(tmp_path / "c", COMMON, ["adam", "momentum"], [2]), Told()
-    runner = running.Runner(program, comparison, 1, told)
+    runner = running.Runner([sys.executable, program], comparison, 1, told)
 
     def stop_when_ready():
         while not (comparison.runs[0].folder / "ready").exists():
@@ -193,7 +194,7 @@ def test_a_process_that_was_killed_has_a_reason(tmp_path):
     program = tmp_path / "program.py"
     program.write_text("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     comparison, told = folder.begin(tmp_path / "c", COMMON, ["adam"], range(1)), Told()
-    running.Runner(program, comparison, 1, told).run(comparison.runs)
+    running.Runner([sys.executable, program], comparison, 1, told).run(comparison.runs)
     assert told.ends == [(0, -9, "ended by SIGKILL; the system ends processes so when memory is short")]
 
 

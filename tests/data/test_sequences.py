@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from trainloop import load
-from trainloop.sequences import ALPHABET, decode, encode
+from trainloop.data.builtin import ALPHABET, decode, encode
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 import tensorflow as tf
+from matrix_cases import Draw, assert_equals, eagerly, run_updates, with_variables
 from networks import blobs, crossentropy, dense_net, weights
-from test_shared_matrix import Draw, assert_equals, eagerly, run_updates, with_variables
 
 from trainloop import (
     BFGS,
@@ -24,11 +24,11 @@ from trainloop import (
     TestGD,
     TrainLoop,
     VectorRing,
-    panels,
 )
-from trainloop.panels import Panels
-from trainloop.shards import ALONE, Shards, counted, deal, spread_over
-from trainloop.vector_ring import combine
+from trainloop.distributed.shards import ALONE, Shards, counted, deal, shard_over
+from trainloop.matrices import dense
+from trainloop.matrices.dense import Panels
+from trainloop.matrices.vector_ring import combine
 
 pytestmark = pytest.mark.usefixtures("no_graph_rewriting")
 
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("no_graph_rewriting")
 @pytest.fixture(autouse=True)
 def _few_panels(monkeypatch):
     """Six for up to three shards, twelve for up to six."""
-    monkeypatch.setattr(panels, "_SPREAD_PANELS", 6)
+    monkeypatch.setattr(dense, "_SPREAD_PANELS", 6)
 
 
 every_count = pytest.mark.parametrize("shards", [1, 2, 3])
@@ -44,7 +44,7 @@ every_symmetry = pytest.mark.parametrize("symmetric", [False, True], ids=["any",
 
 
 def spread(n, shards, storage="sharded", dtype="float64", updates="any"):
-    with spread_over(shards):
+    with shard_over(shards):
         return SharedMatrix.identity(n, storage=storage, dtype=dtype, updates=updates)
 
 
@@ -79,9 +79,9 @@ def test_without_a_strategy_there_is_one_shard_and_nothing_is_summed():
     assert traffic == []
 
 
-def test_spread_over_ends_where_it_ends():
-    with spread_over(2):
-        with spread_over(3):
+def test_shard_over_ends_where_it_ends():
+    with shard_over(2):
+        with shard_over(3):
             assert Shards.here().count == 3
         assert Shards.here().count == 2
     assert Shards.here().count == 1
@@ -91,7 +91,7 @@ def test_spread_over_ends_where_it_ends():
 def test_shards_are_those_of_a_strategy_or_a_number(where):
     with pytest.raises(ValueError, match=r"a number of shards.* must be an integer of at least 1, received"):
         Shards.of(where)
-    with pytest.raises(ValueError, match="a number of shards"), spread_over(where):
+    with pytest.raises(ValueError, match="a number of shards"), shard_over(where):
         pass
 
 
@@ -196,7 +196,7 @@ def test_every_shard_has_its_part_of_the_numbers(monkeypatch, k, symmetric):
     """n^2 / k numbers of any matrix; of a symmetric one n^2 / (2 k) and a 24th of that more, give or take a little."""
     monkeypatch.undo()
     n = 48_000
-    M = panels.Panels.identity(n, tf.float32, symmetric, Shards.of(k))
+    M = dense.Panels.identity(n, tf.float32, symmetric, Shards.of(k))
     numbers = [sum(rows * width for _, _, (rows, width) in M._placed(shard)) for shard in range(k)]
     if symmetric:
         count = len(M.parts)
@@ -213,7 +213,7 @@ def test_there_may_be_more_shards_than_rows():
 
 
 def test_large_panels_are_changed_in_one_pass(monkeypatch):
-    monkeypatch.setattr(panels, "SMALL", 5)
+    monkeypatch.setattr(dense, "SMALL", 5)
     B, _ = with_variables(spread(7, 2, updates="symmetric"))
     assert_equals(B, run_updates(B, [1] * 20, True))
 
@@ -275,7 +275,7 @@ def test_what_is_not_spread_is_refused_with_the_reason(updates, storage, reason)
 @pytest.mark.parametrize("n", [2, 7, 2**11])
 def test_a_spread_ring_is_one_that_is_not(shards, n):
     rng = np.random.default_rng(0)
-    with spread_over(shards):
+    with shard_over(shards):
         rings = [
             VectorRing.empty(3, n=n, dtype="float64", storage=storage).as_variables(
                 lambda name, value, grows: tf.Variable(value)
@@ -306,7 +306,7 @@ def saved(optimizer):
 def built(make, shards, store=None, n=11):
     """An optimizer in a number of shards, after some steps or as it was saved."""
     variable = tf.Variable(np.linspace(-1, 1, n))
-    with spread_over(shards):
+    with shard_over(shards):
         optimizer = make()
         optimizer.build([variable])
     if store is not None:
@@ -355,9 +355,9 @@ def test_a_run_goes_on_from_its_checkpoint_in_another_number_of_shards(tmp_path,
 
     data, whole = ArrayData(*blobs(), 16), loop()
     whole.run(data, steps=7)
-    with spread_over(2):
+    with shard_over(2):
         loop([SaveCheckpoint(tmp_path, every_steps=4)]).run(data, steps=4)
-    with spread_over(3):
+    with shard_over(3):
         other = loop()
     assert "over 3 shards" in other.optimizer.state["B"].notes()[0]
     assert other.restore(tmp_path) == 4
@@ -387,7 +387,7 @@ def test_the_plan_has_the_parts_of_this_process(monkeypatch):
     half = Panels.identity(n, tf.float32, True, dataclasses.replace(Shards.of(2), mine=(1,), devices=(None,)))
     assert sum(part.shape.num_elements() for part in half.here) * 2 == n**2 / 2 * 25 / 24
     assert sum(part.shape.num_elements() for part in half.elsewhere) * 2 == n**2 / 2 * 25 / 24
-    with spread_over(2):
+    with shard_over(2):
         (note,) = TestGD(storage="sharded").memory_plan(n).notes
     assert note == (
         "B: sharded, half of n x n numbers, B being symmetric, spread over 2 shards, here; "
@@ -399,7 +399,7 @@ def test_the_plan_has_the_parts_of_this_process(monkeypatch):
 def test_methods_take_the_word(cls):
     method = cls(storage="sharded")
     assert type(method).from_config(method.get_config()).storage == "sharded"
-    with spread_over(2):
+    with shard_over(2):
         assert any("spread over 2 shards" in note for note in method.memory_plan(10_000).notes)
 
 

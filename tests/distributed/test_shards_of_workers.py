@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import sharded_worker
 import tensorflow as tf
-from conftest import ROOT
+from environment import ROOT
 
-from trainloop import TestGD, checkpoint_file, panels
-from trainloop.shards import spread_over
+from trainloop import TestGD
+from trainloop.checkpoints import files as checkpoint_files
+from trainloop.distributed.shards import shard_over
+from trainloop.matrices import dense
 
 pytestmark = [pytest.mark.thorough, pytest.mark.usefixtures("no_graph_rewriting")]
 
@@ -73,14 +75,14 @@ def test_methods_take_the_steps_they_take_alone_and_both_workers_the_same_to_the
 
 @pytest.fixture(autouse=True)
 def _as_many_panels(monkeypatch):
-    monkeypatch.setattr(panels, "_SPREAD_PANELS", 6)
+    monkeypatch.setattr(dense, "_SPREAD_PANELS", 6)
 
 
 @pytest.mark.parametrize("shards", [1, 3])
 def test_what_two_workers_saved_is_the_same_matrix_to_the_bit_in_other_shards(folder, shards):
-    with spread_over(shards):
+    with shard_over(shards):
         optimizer = TestGD(rad=20.0, storage="sharded:2")
-        with checkpoint_file.Saved(folder / "checkpoint") as saved:
+        with checkpoint_files.Saved(folder / "checkpoint") as saved:
             optimizer.build([tf.Variable(saved.meta["x"], dtype=tf.float64)])
             variables = optimizer.resumable_variables()
             assert set(saved.names) == set(variables)
@@ -91,7 +93,7 @@ def test_what_two_workers_saved_is_the_same_matrix_to_the_bit_in_other_shards(fo
 
 def test_what_two_workers_saved_becomes_dense(folder):
     optimizer = TestGD(rad=20.0, storage="dense:0")
-    with checkpoint_file.Saved(folder / "checkpoint") as saved:
+    with checkpoint_files.Saved(folder / "checkpoint") as saved:
         optimizer.build([tf.Variable(saved.meta["x"], dtype=tf.float64)])
         names = set(saved.names) - {"skipped_steps", "last_failure"}
         optimizer.load_own_variables({name: saved.read(name) for name in names})

@@ -9,14 +9,14 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, rewrite_graphs
+from documentation import run_blocks
+from environment import ROOT, rewrite_graphs
 from networks import crossentropy
-from test_readme import run_blocks
 from training_cases import CASES, CONVEX, STEPS, data, net, trained
 from workers_at_work import EQUAL
 
 import trainloop as tl
-from trainloop.workers import WorkersError, connect_workers
+from trainloop.distributed.workers import WorkersError, connect_workers
 
 pytestmark = pytest.mark.thorough
 

@@ -18,7 +18,8 @@ import tensorflow as tf
 from networks import blobs, crossentropy, stateful_net
 
 import trainloop as tl
-from trainloop import checkpoint_file, durable
+from trainloop import files
+from trainloop.checkpoints import files as checkpoint_files
 
 METHODS = {
     "simplegd": lambda: tl.SimpleGD(0.1),
@@ -78,9 +79,9 @@ def ticking_loss(kill):
 def train(folder, method, moment=None):
     """The same command every time: begins, or goes on."""
     kill = Killer(moment)
-    durable.os.rename = kill.before("rename", os.rename)
+    files.os.rename = kill.before("rename", os.rename)
     header = "write_array_header_1_0"
-    setattr(checkpoint_file.np.lib.format, header, kill.before("array", getattr(np.lib.format, header)))
+    setattr(checkpoint_files.np.lib.format, header, kill.before("array", getattr(np.lib.format, header)))
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})  # tracing takes less time
     keras.utils.set_random_seed(0)
     hooks = [tl.MetricsFile(folder / "metrics.jsonl"), tl.SaveCheckpoint(folder / "checkpoints", every_steps=4)]

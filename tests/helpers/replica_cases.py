@@ -4,13 +4,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ROOT, rewrite_graphs
+from documentation import run_blocks
+from environment import ROOT, rewrite_graphs
 from networks import crossentropy, stateful_net
-from test_readme import run_blocks
 from training_cases import CASES, CONVEX, STEPS, data, net, trained
 
 import trainloop as tl
-from trainloop import linalg, replicas
+from trainloop.distributed import replicas
+from trainloop.vectors import linalg
 
 numbers_sent = run_blocks(ROOT / "docs" / "several-devices.md")["numbers_sent"]
 

@@ -10,17 +10,19 @@ import pathlib
 import sys
 import traceback
 
+from matrix_cases import Draw, run_updates, with_variables
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
 import tensorflow as tf
-from test_shared_matrix import Draw, run_updates, with_variables
 
 import trainloop as tl
-from trainloop import checkpoint_file, memory_plan, panels
-from trainloop.shards import Shards, counted, spread_over
-from trainloop.whole_array import take_part
+from trainloop.checkpoints import files as checkpoint_files
+from trainloop.distributed.shards import Shards, counted, shard_over, take_part
+from trainloop.matrices import dense
+from trainloop.optimizer import memory_plan
 
 N = 14
 
@@ -46,7 +48,7 @@ def case_a_worker_has_its_half(folder, me):
     shards = Shards.here()
     assert (shards.count, shards.mine) == (2, (me,))
     B, variables = matrix("sharded:0")
-    assert len(variables) == panels._SPREAD_PANELS / 2
+    assert len(variables) == dense._SPREAD_PANELS / 2
     assert B.nbytes == sum(variable.numpy().nbytes for variable in variables.values())
     assert abs(B.nbytes - 8 * N * N / 2) <= 8 * N
     assert B.nbytes_everywhere == 8 * N * N
@@ -108,11 +110,11 @@ def case_one_sum_of_n_numbers_per_product(folder, me):
 
 def case_devices_of_one_process(folder, me):
     """The other strategy: every shard on a device of its own, all of them here."""
-    with spread_over(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])):
+    with shard_over(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])):
         B, variables = matrix("sharded:2")
     check(B, run_updates(B, [1] * 4, False))
     devices = [v.device[-5:] for name, v in variables.items() if name.startswith("panel_")]
-    assert sorted(devices) == sorted(["CPU:0", "CPU:1"] * (panels._SPREAD_PANELS // 2))
+    assert sorted(devices) == sorted(["CPU:0", "CPU:1"] * (dense._SPREAD_PANELS // 2))
     with counted() as traffic:
         compiled(lambda: B @ tf.ones([N], tf.float64))()
     assert [reduction.nbytes for reduction in traffic] == [8 * N]
@@ -169,7 +171,7 @@ def case_checkpoint(folder, me):
     x = steps(optimizer, 7)
     variables, B = optimizer.resumable_variables(), compiled(lambda: optimizer.state["B"].to_dense())().numpy()
     if me == 0:
-        checkpoint_file.write(folder / "checkpoint", variables, {"x": x.tolist()})
+        checkpoint_files.write(folder / "checkpoint", variables, {"x": x.tolist()})
         np.save(folder / "B.npy", B)
     else:
         take_part(variables)
@@ -183,13 +185,13 @@ def case_checkpoint(folder, me):
 def main(folder):
     keras.config.set_floatx("float64")
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})  # as in the other tests
-    panels._SPREAD_PANELS = 6
+    dense._SPREAD_PANELS = 6
     (cpu,) = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=60)
     strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
     me, report = strategy.cluster_resolver.task_id, {}
-    with spread_over(strategy):
+    with shard_over(strategy):
         for name, case in [item for item in globals().items() if item[0].startswith("case_")]:
             try:
                 case(folder, me)

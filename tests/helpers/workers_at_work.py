@@ -18,14 +18,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 import training_cases
-from conftest import ROOT
+from environment import ROOT
 from networks import crossentropy
 from training_cases import CASES, CONVEX, STEPS, data, net, trained
 
 import trainloop as tl
 
 sys.path.insert(0, str(ROOT / "scripts"))
-from launch import free_ports
+from trainloop.cli.launch import free_ports
 
 
 def equal_runs(told, strategy, folder):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from trainloop.display import LiveDisplay, PlainLines, Speed
-from trainloop.hooks import Progress
+from trainloop.hooks.base import Progress
+from trainloop.hooks.display import LiveDisplay, PlainLines, Speed
 
 LOGS = {"step": [46], "epoch": [2], "samples": [64], "loss": [0.5], "radius": [3.0], "status": [0], "grad_norm": [2.0]}
 OF_LAYERS = {"norm/dense/kernel": [8.0], "angle/dense/kernel": [9.0]}

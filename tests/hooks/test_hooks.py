@@ -8,7 +8,7 @@ import inspect
 import numpy as np
 import pytest
 
-from trainloop.hooks import Hook, Progress
+from trainloop.hooks.base import Hook, Progress
 
 METHODS = ["on_start", "on_block", "on_step", "on_epoch", "on_end"]
 

@@ -6,10 +6,11 @@ import pytest
 import tensorflow as tf
 from networks import blobs, crossentropy
 
-from trainloop import SAM, Adam, ArrayData, LayerNorms, Momentum, RunResult, SimpleGD, Status, TestGD, TrainLoop, linalg
-from trainloop.display import PlainLines
-from trainloop.layer_norms import by_kind
-from trainloop.report import _panels, draw_curves
+from trainloop import SAM, Adam, ArrayData, LayerNorms, Momentum, RunResult, SimpleGD, Status, TestGD, TrainLoop
+from trainloop.columns import by_kind
+from trainloop.hooks.display import PlainLines
+from trainloop.plots.curves import _panels, draw_curves
+from trainloop.vectors import linalg
 
 pytestmark = pytest.mark.usefixtures("no_graph_rewriting")
 

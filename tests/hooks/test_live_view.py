@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from trainloop.hooks import Progress
-from trainloop.live_view import LiveView, epoch_columns, fill, number, progress_words
+from trainloop.hooks.base import Progress
+from trainloop.hooks.display import LiveView, epoch_columns, fill, number, progress_words
 
 NUMBERS = {
     "loss": 0.7667,

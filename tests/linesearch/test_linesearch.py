@@ -14,12 +14,13 @@ import pytest
 import scipy.optimize
 import tensorflow as tf
 
-from trainloop import interpolation, linesearch
-from trainloop.backtracking import Backtracking
-from trainloop.line import Line, Point
-from trainloop.line import point as evaluated
-from trainloop.more_thuente import MoreThuente
-from trainloop.secant2 import HagerZhang
+from trainloop import linesearch
+from trainloop.linesearch import line as interpolation
+from trainloop.linesearch._backtracking import Backtracking
+from trainloop.linesearch._hager_zhang import HagerZhang
+from trainloop.linesearch._more_thuente import MoreThuente
+from trainloop.linesearch.line import Line, Point
+from trainloop.linesearch.line import point as evaluated
 
 pytestmark = pytest.mark.usefixtures("no_graph_rewriting")
 

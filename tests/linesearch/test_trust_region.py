@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainloop.trust_region import agreement, steihaug, trial
+from trainloop.linesearch.trust_region import agreement, steihaug, trial
 
 pytestmark = pytest.mark.usefixtures("no_graph_rewriting")
 

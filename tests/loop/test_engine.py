@@ -1,4 +1,4 @@
-"""Tests of trainloop.engine: when steps are traced again, and what is said about it."""
+"""Tests of trainloop.loop.engine: when steps are traced again, and what is said about it."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""Tests of trainloop.history: blocks of any length become one history, epochs one summary."""
+"""Tests of trainloop.results and loop.bookkeeping: blocks of any length become one history, epochs one summary."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainloop.history import Recorder, RunResult
-from trainloop.json_values import plain
+from trainloop.files import plain
+from trainloop.loop.bookkeeping import Recorder
+from trainloop.results import RunResult
 from trainloop.status import Status
 
 EPOCHS = np.array([1, 1, 1, 1, 2, 2, 2, 2, 3])

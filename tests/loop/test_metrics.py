@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from trainloop import SimpleGD, TrainLoop
-from trainloop.metrics import MetricSet
+from trainloop.loop.metrics import MetricSet
 
 
 def outputs(classes):

@@ -23,9 +23,9 @@ from trainloop import (
     TrainingError,
     TrainLoop,
 )
-from trainloop.bookkeeping import Bookkeeping
-from trainloop.feeds import ArrayFeed
-from trainloop.nonfinite import MOST_ROLLBACKS, MOST_SKIPS
+from trainloop.loop.bookkeeping import Bookkeeping
+from trainloop.loop.feeds import ArrayFeed
+from trainloop.loop.nonfinite import MOST_ROLLBACKS, MOST_SKIPS
 
 pytestmark = pytest.mark.usefixtures("no_graph_rewriting")
 
@@ -278,8 +278,8 @@ def test_what_cannot_go_back_is_refused(tmp_path):
 
 
 def test_no_policy_hides_other_failures():
-    from trainloop.engine import Block
-    from trainloop.nonfinite import OnNonfinite
+    from trainloop.loop.engine import Block
+    from trainloop.loop.nonfinite import OnNonfinite
 
     block = Block(Status.HISTORY_FULL, np.zeros((2, 3)), {}, 0.1)
     assert OnNonfinite("skip", SimpleGD()).skip(block, 5) == (block, 0)

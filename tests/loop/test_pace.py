@@ -1,11 +1,11 @@
-"""Tests of trainloop.pace: block lengths from invented times."""
+"""Tests of trainloop.loop.pace: block lengths from invented times."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from trainloop.pace import Pace
+from trainloop.loop.pace import Pace
 
 SECONDS = 0.5  # what a block should take
 GROWTH = 8

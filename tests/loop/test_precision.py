@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import set_precision
+from environment import set_precision
 from networks import blobs, crossentropy, dense_net
 
 from trainloop import Adam, ArrayData, TrainLoop

@@ -6,7 +6,7 @@ import tensorflow as tf
 from networks import blobs, crossentropy, dense_net, weights
 
 from trainloop import Adam, ArrayData, Hook, MetricsFile, Momentum, SimpleGD, TestGD, TrainLoop
-from trainloop.run_log import read_run_log
+from trainloop.hooks.metrics_file import read_run_log
 
 pytestmark = pytest.mark.usefixtures("no_graph_rewriting")
 

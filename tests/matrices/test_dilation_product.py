@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_shared_matrix import with_variables
+from matrix_cases import dense_product, draw_dilations, with_variables
 
-from trainloop.dilation_product import GROUP, DilationProduct
+from trainloop.matrices.dilation_product import GROUP, DilationProduct
 
 pytestmark = pytest.mark.usefixtures("no_graph_rewriting")
 
@@ -16,22 +16,6 @@ COUNTS = [1, GROUP, GROUP + 1, 40]
 def empty(capacity, dtype="float64", n=N):
     product = DilationProduct.empty(n, capacity, tf.as_dtype(dtype))
     return with_variables(product)[0]
-
-
-def draw(count, dtype="float64", n=N, seed=0):
-    """Unit vectors [count, n] and beta - 1 [count] for dilations by 1/3 to 1/2."""
-    rng = np.random.default_rng(seed)
-    xis = rng.normal(size=(count, n))
-    xis /= np.linalg.norm(xis, axis=1, keepdims=True)
-    return xis.astype(dtype), (rng.uniform(1 / 3, 1 / 2, count) - 1).astype(dtype)
-
-
-def dense(xis, bs, dtype="float64"):
-    """I (I + b_1 xi_1 xi_1') (I + b_2 xi_2 xi_2') ..., one after the other in this precision."""
-    M = np.eye(xis.shape[1], dtype=dtype)
-    for xi, b in zip(xis.astype(dtype), bs.astype(dtype), strict=True):
-        M = M + b * np.outer(M @ xi, xi)
-    return M
 
 
 def append(product, xis, bs, at_once=1, check=lambda count: None):
@@ -55,22 +39,22 @@ def assert_means(product, M):
 @pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize("at_once", [1, 3])
 def test_products_are_numpys_across_the_borders_of_groups(count, at_once):
-    product, (xis, bs) = empty(40), draw(count)
+    product, (xis, bs) = empty(40), draw_dilations(count)
     append(product, xis, bs, at_once)
     assert int(product.rank) == count
-    assert_means(product, dense(xis, bs))
+    assert_means(product, dense_product(xis, bs))
 
 
 def test_it_is_right_after_every_single_factor():
-    product, (xis, bs) = empty(3 * GROUP), draw(2 * GROUP + 1)
+    product, (xis, bs) = empty(3 * GROUP), draw_dilations(2 * GROUP + 1)
     assert_means(product, np.eye(N))
-    append(product, xis, bs, check=lambda count: assert_means(product, dense(xis[:count], bs[:count])))
+    append(product, xis, bs, check=lambda count: assert_means(product, dense_product(xis[:count], bs[:count])))
     assert int(product.rank) == len(bs)
 
 
 @pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
 def test_factors_may_be_added_in_a_compiled_loop(jit_compile):
-    product, (xis, bs) = empty(16), draw(11)
+    product, (xis, bs) = empty(16), draw_dilations(11)
 
     def turn(i):
         product.append([(tf.constant(xis)[i], tf.constant(bs)[i])])
@@ -81,31 +65,31 @@ def test_factors_may_be_added_in_a_compiled_loop(jit_compile):
         jit_compile=jit_compile,
         autograph=False,
     )(tf.constant(11))
-    assert_means(product, dense(xis, bs))
+    assert_means(product, dense_product(xis, bs))
 
 
 def test_a_cleared_product_is_the_identity_and_starts_again():
-    product, (xis, bs) = empty(16), draw(20)
+    product, (xis, bs) = empty(16), draw_dilations(20)
     append(product, xis[:11], bs[:11])
     product.clear()
     assert int(product.rank) == 0
     assert_means(product, np.eye(N))
     append(product, xis[11:], bs[11:])
-    assert_means(product, dense(xis[11:], bs[11:]))
+    assert_means(product, dense_product(xis[11:], bs[11:]))
 
 
 @pytest.mark.parametrize(("capacity", "room"), [(1, GROUP), (GROUP, GROUP), (GROUP + 1, 2 * GROUP)])
 def test_room_is_a_multiple_of_a_group(capacity, room):
     product = empty(capacity)
     assert (product.grows, product.capacity) == (False, room)
-    append(product, *draw(room - 1))
+    append(product, *draw_dilations(room - 1))
     assert (bool(product.has_room_for(1)), bool(product.has_room_for(2))) == (True, False)
 
 
 @pytest.mark.parametrize(("r", "groups"), [(1, 16), (100, 21)])
 def test_a_growing_product_keeps_its_factors_and_gets_the_room_it_needs(r, groups):
     """64 factors, 8 groups, to begin with; then 8 groups more, or the 13 that a hundred factors need."""
-    product, (xis, bs) = empty(None), draw(65)
+    product, (xis, bs) = empty(None), draw_dilations(65)
     append(product, xis[:64], bs[:64])
     assert not bool(product.has_room_for(1))
     product.grow(r)
@@ -114,7 +98,7 @@ def test_a_growing_product_keeps_its_factors_and_gets_the_room_it_needs(r, group
     assert product.directions.numpy().shape == (groups, GROUP, N)
     assert product.triangles.numpy().shape == (groups, GROUP, GROUP)
     append(product, xis[64:], bs[64:])
-    assert_means(product, dense(xis, bs))
+    assert_means(product, dense_product(xis, bs))
 
 
 def test_a_large_product_grows_by_a_quarter():
@@ -131,10 +115,10 @@ def test_200_contractions_in_float32_keep_the_digits_that_a_dense_matrix_keeps(n
 
     Measured: 0.4 to 2 times the error of the dense matrix, for n = 8 about 1e-6. One sum of 200 terms has 1e-1 there.
     """
-    xis, bs = draw(200, "float32", n, seed)
+    xis, bs = draw_dilations(200, "float32", n, seed)
     product = empty(200, "float32", n)
     append(product, xis, bs)
     g = np.random.default_rng(seed).normal(size=(n, 4)).astype("float32")
-    exact = dense(xis, bs).T @ g
+    exact = dense_product(xis, bs).T @ g
     error = np.linalg.norm(product.transposed_product(tf.constant(g)) - exact)
-    assert error < 3 * np.linalg.norm(dense(xis, bs, "float32").T @ g - exact)
+    assert error < 3 * np.linalg.norm(dense_product(xis, bs, "float32").T @ g - exact)

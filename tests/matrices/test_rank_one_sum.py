@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_shared_matrix import with_variables
+from matrix_cases import best, with_variables
 
-from trainloop import rank_one_sum
-from trainloop.rank_one_sum import RankOneSum, first_rows
+from trainloop.matrices import rank_one_sum
+from trainloop.matrices.rank_one_sum import RankOneSum, first_rows
 
 N = 7
 ATOL = {"float64": 1e-12, "float32": 1e-4}
@@ -140,12 +140,6 @@ def test_a_fixed_room_is_a_number():
 
 
 # --- The best approximation -----------------------------------------------------------------------------
-
-
-def best(M, r):
-    """The nearest matrix of rank r, by Eckart and Young (1936)."""
-    u, values, v = np.linalg.svd(M)
-    return u[:, :r] * values[:r] @ v[:r]
 
 
 def test_of_orthogonal_terms_those_with_the_largest_coefficients_stay():

@@ -1,14 +1,14 @@
-"""Tests of trainloop.shared_matrix: every operation against a dense NumPy matrix, described and committed."""
+"""Tests of trainloop.matrices.shared_matrix: every operation against a dense NumPy matrix, described and committed."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from matrix_cases import Draw, assert_equals, eagerly, run_updates, with_variables
 
-from trainloop.shared_matrix import SharedMatrix
+from trainloop.matrices.shared_matrix import SharedMatrix
 
-TOLERANCE = {"float32": 2e-5, "float64": 1e-13}
 STORAGES = ["dense", "factored"]
 
 every_storage = pytest.mark.parametrize("storage", STORAGES)
@@ -18,56 +18,6 @@ every_symmetry = pytest.mark.parametrize("symmetric", [False, True])
 
 def identity(n=5, storage="dense", dtype="float64", symmetric=False) -> SharedMatrix:
     return SharedMatrix.identity(n, storage=storage, dtype=dtype, updates="symmetric" if symmetric else "any")
-
-
-class Draw:
-    """Random changes of an n x n matrix; each is done to a SharedMatrix and to a NumPy matrix."""
-
-    def __init__(self, n, dtype="float64", seed=0):
-        self.n, self.dtype, self.rng = n, dtype, np.random.default_rng(seed)
-
-    def vector(self, *columns) -> np.ndarray:
-        return self.rng.normal(size=(self.n, *columns)).astype(self.dtype)
-
-    def unit(self) -> np.ndarray:
-        u = self.vector()
-        return u / np.linalg.norm(u)
-
-    def number(self, around=0.0) -> np.ndarray:
-        return np.asarray(around + self.rng.uniform(-0.2, 0.2), self.dtype)
-
-    def change(self, symmetric=False):
-        """A pair of functions (SharedMatrix -> SharedMatrix, [n, n] -> [n, n])."""
-        kind = self.rng.choice(["symmetric", "scale"] if symmetric else ["symmetric", "scale", "outer", "dilate"])
-        return getattr(self, f"_{kind}")()
-
-    def _symmetric(self):
-        u, c = self.unit(), self.number()
-        return lambda B: B.add_symmetric(u, c), lambda M: M + c * np.outer(u, u)
-
-    def _outer(self):
-        u, v, c = self.unit(), self.unit(), self.number()
-        return lambda B: B.add_outer(u, v, c), lambda M: M + c * np.outer(u, v)
-
-    def _scale(self):
-        s = self.number(1.0)
-        return lambda B: B.scale(s), lambda M: s * M
-
-    def _dilate(self):
-        xi, beta = self.unit(), self.number(1.0)
-        return lambda B: B.dilate(xi, beta), lambda M: M @ (np.eye(self.n) + (beta - 1) * np.outer(xi, xi))
-
-
-def assert_equals(B, M, draw=None) -> None:
-    """B is M, seen through every product."""
-    draw = draw or Draw(B.n, B.dtype.name)
-    v, V = draw.vector(), draw.vector(3)
-    tolerance = {"rtol": 0, "atol": TOLERANCE[B.dtype.name] * max(1.0, np.abs(M).max()) * B.n}
-    np.testing.assert_allclose(B @ v, M @ v, **tolerance)
-    np.testing.assert_allclose(B @ V, M @ V, **tolerance)
-    np.testing.assert_allclose(B.T @ v, M.T @ v, **tolerance)
-    np.testing.assert_allclose(B.T @ V, M.T @ V, **tolerance)
-    np.testing.assert_allclose(B.to_dense(), M, **tolerance)
 
 
 # --- identity -------------------------------------------------------------------------------------------
@@ -259,43 +209,6 @@ def test_a_symmetric_matrix_refuses_what_would_break_the_symmetry(storage):
 
 
 # --- committed changes ----------------------------------------------------------------------------------
-
-
-def with_variables(B) -> tuple[SharedMatrix, dict[str, tf.Variable]]:
-    """B in variables, as an optimizer keeps it, and these by name."""
-    variables = {}
-
-    def make_variable(name, value, grows):
-        assert name not in variables
-        shape = [None, *value.shape[1:]] if grows else value.shape
-        variables[name] = tf.Variable(value, shape=shape)
-        return variables[name]
-
-    return B.as_variables(make_variable), variables
-
-
-def eagerly(function):
-    return function
-
-
-def run_updates(B, counts, symmetric, seed=0, way=tf.function) -> np.ndarray:
-    """Commit B <- s (B + sum_j c_j u_j v_j') with the given numbers of terms j; returns the same as NumPy does it."""
-    draw, M = Draw(B.n, B.dtype.name, seed), np.eye(B.n)
-
-    @way
-    def update(s, U, V, c):
-        new = B
-        for i in range(len(U)):
-            new = new.add_symmetric(U[i], c[i]) if symmetric else new.add_outer(U[i], V[i], c[i])
-        new.scale(s).commit()
-
-    for count in counts:
-        s, c = draw.number(1.0), np.array([draw.number() for _ in range(count)])
-        U = np.array([draw.unit() for _ in range(count)])
-        V = U if symmetric else np.array([draw.unit() for _ in range(count)])
-        update(s, U, V, c)
-        M = s * (M + U.T @ np.diag(c) @ V)
-    return M
 
 
 @every_storage

@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 
 from trainloop import VectorRing
-from trainloop.linalg import LONG
-from trainloop.vector_ring import combine
+from trainloop.matrices.vector_ring import combine
+from trainloop.vectors.linalg import LONG
 
 M = 3
 lengths = pytest.mark.parametrize("n", [5, LONG])  # XLA writes rows from LONG on

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainloop import derivatives
+from trainloop.objectives import derivatives
 
 pytestmark = pytest.mark.usefixtures("no_graph_rewriting")
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainloop import BFGS, LBFGS, SharedMatrix, SimpleGD, TestGD, VectorRing, memory_plan, panels, shared_matrix
+from trainloop import BFGS, LBFGS, SharedMatrix, SimpleGD, TestGD, VectorRing
+from trainloop.matrices import dense, shared_matrix
+from trainloop.optimizer import memory_plan
 
 N = 47
 KIB, MIB = 2**10, 2**20
@@ -22,7 +24,7 @@ every_method = pytest.mark.parametrize(("cls", "options"), METHODS.values(), ids
 
 @pytest.fixture
 def several_panels(monkeypatch):
-    monkeypatch.setattr(panels, "SMALL", 10)
+    monkeypatch.setattr(dense, "SMALL", 10)
     monkeypatch.setattr(shared_matrix, "SMALL", 10)
 
 

@@ -1,4 +1,4 @@
-"""Tests of trainloop.state: nested dicts and paths, and what an update may not do to a state."""
+"""Tests of trainloop.optimizer.state: nested dicts and paths, and what an update may not do to a state."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainloop import state as states
-from trainloop.shared_matrix import SharedMatrix
+from trainloop.matrices.shared_matrix import SharedMatrix
+from trainloop.optimizer import state as states
 
 # --- flatten and unflatten ------------------------------------------------------------------------------
 

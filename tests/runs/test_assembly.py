@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from trainloop import DataSplit, SimpleGD, TrainLoop, assemble
-from trainloop.batch_loss import choose
+from trainloop.objectives.losses import choose
 
 MINE = """
 import keras

@@ -6,9 +6,11 @@ import keras
 import pytest
 from networks import dense_net, stateful_net
 
-from trainloop import LBFGS, SAM, Adam, ArrayData, Momentum, TestGD, TrainLoop, dry_run, load, memory_plan
-from trainloop.run_directory import RunDirectory
-from trainloop.whole_vector import WholeVectorOptimizer
+from trainloop import LBFGS, SAM, Adam, ArrayData, Momentum, TestGD, TrainLoop, load
+from trainloop.optimizer import memory_plan
+from trainloop.optimizer.base import WholeVectorOptimizer
+from trainloop.runs import dry_run
+from trainloop.runs.directory import RunDirectory
 
 SETTINGS = {"epochs": 3, "steps": 50, "tensorboard": True}
 SETTINGS |= {"jit": False, "eager": False, "microbatch": None, "on_nonfinite": "stop", "resume": False}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from trainloop import SAM, Adam, DataSplit, TestGD
-from trainloop.plugins import (
+from trainloop.runs.plugins import (
     constructor_arguments,
     find_data,
     find_loss,
@@ -93,7 +93,7 @@ def test_a_class_in_a_module(mine, monkeypatch):
     ("name", "words"),
     [
         ("testdg", "did you mean 'testgd'"),
-        ("nothing", "known: simplegd, momentum, adam, testgd, .*, lbfgs, .*, sam, bestsofar"),
+        ("nothing", "known: adam, .*, testgd, .*, lbfgs, .*, bestsofar, sam"),
         ("mine.py:Min", "did you mean 'Mine'"),
         ("mine.py:number", "not a GlobalVectorOptimizer"),
         ("mine.py:Unrelated", "not a GlobalVectorOptimizer"),

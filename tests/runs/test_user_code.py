@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from trainloop import user_code
+from trainloop.runs import user_code
 
 MINE = """
 runs = []

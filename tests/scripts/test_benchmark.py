@@ -1,19 +1,15 @@
 """Tests of the benchmarks: their reports, and that what they measure works; nothing here is timed."""
 
 import json
-import os
-import subprocess
 import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from environment import ROOT
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
-import benchmark_flatten
-import benchmark_libraries
-import reporting
+from benchmarks import benchmarking, flatten, libraries, reporting
 
 
 def test_ratios_are_of_medians():
@@ -46,27 +42,27 @@ def test_a_library_trains_an_epoch(library, float32):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(96, 28, 28, 1)).astype("float32"), rng.integers(0, 10, 96).astype("int32")
     parts = []
-    original = benchmark_libraries._keras_parts
+    original = libraries._keras_parts
     try:
-        benchmark_libraries._keras_parts = lambda hidden: parts.append(original(hidden)) or parts[-1]
-        epoch = benchmark_libraries.LIBRARIES[library]((4,), x, y)
+        libraries._keras_parts = lambda hidden: parts.append(original(hidden)) or parts[-1]
+        epoch = libraries.LIBRARIES[library]((4,), x, y)
         before = [v.numpy() for v in parts[0][0].trainable_variables]
         epoch()
     finally:
-        benchmark_libraries._keras_parts = original
+        libraries._keras_parts = original
     moved = [np.abs(v.numpy() - b).max() for v, b in zip(parts[0][0].trainable_variables, before, strict=True)]
     assert min(moved) > 1e-4
 
 
 def test_layouts_are_what_their_names_say():
-    sizes = {name: sum(int(np.prod(s)) for s in shapes) for name, shapes in benchmark_flatten.LAYOUTS.items()}
+    sizes = {name: sum(int(np.prod(s)) for s in shapes) for name, shapes in flatten.LAYOUTS.items()}
     assert sizes["LeNet-5"] == 44_426
-    assert len(benchmark_flatten.LAYOUTS["ResNet shapes"]) == 128
+    assert len(flatten.LAYOUTS["ResNet shapes"]) == 128
     assert sizes["600 small variables"] == 600_000
 
 
 def test_both_sides_of_flatten_step(float32):
-    jobs, steps = benchmark_flatten.jobs("LeNet-5")
+    jobs, steps = flatten.jobs("LeNet-5")
     assert steps > 10
     for job in jobs.values():
         assert int(job()[0]) == steps
@@ -75,9 +71,6 @@ def test_both_sides_of_flatten_step(float32):
 @pytest.mark.thorough
 def test_minimize_has_little_in_memory_besides_the_history():
     """It was 1.2 times the history of LBFGS; a second copy of anything as large makes it 2 and more."""
-    words = [sys.executable, "scripts/benchmark_minimize.py", "trainloop", "2000000", "float64", "12"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-    measured = json.loads(done.stdout.splitlines()[-1])
+    measured = benchmarking.run_program("minimize", "trainloop", 2_000_000, "float64", 12)
     assert measured["iterations"] == 12
     assert measured["extra"] < 1.6 * measured["history"]

@@ -5,16 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainloop import (
-    ALGORITHMS,
-    LBFGS,
-    SAM,
-    Adam,
-    BestSoFar,
-    GlobalObjectiveOptimizer,
-    GlobalVectorOptimizer,
-    Momentum,
-)
+from trainloop import ALGORITHMS, LBFGS, SAM, Adam, BestSoFar, GlobalObjectiveOptimizer, GlobalVectorOptimizer, Momentum
 from trainloop.testing import ConformanceError, check_optimizer
 
 pytestmark = pytest.mark.usefixtures("no_graph_rewriting")

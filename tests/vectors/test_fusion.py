@@ -1,12 +1,13 @@
-"""Tests of trainloop.fusion: what is compiled, what is left alone, and that neither changes a result."""
+"""Tests of trainloop.vectors.fusion: what is compiled, what is left alone, and that neither changes a result."""
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainloop import Adam, GlobalVectorOptimizer, Momentum, fusion
-from trainloop.linalg import VERY_LONG
+from trainloop import Adam, GlobalVectorOptimizer, Momentum
+from trainloop.vectors import fusion
+from trainloop.vectors.linalg import VERY_LONG
 
 N = VERY_LONG + 3
 

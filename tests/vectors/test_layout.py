@@ -1,4 +1,4 @@
-"""Tests of trainloop.layout: the way into the vector and back, exactly, against np.concatenate."""
+"""Tests of trainloop.vectors.layout: the way into the vector and back, exactly, against np.concatenate."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainloop import xla
-from trainloop.layout import FlatLayout, VariableVector
+from trainloop.vectors import xla
+from trainloop.vectors.layout import FlatLayout, VariableVector
 
 WAYS = {
     "eager": lambda function: function,

@@ -1,4 +1,4 @@
-"""Tests of trainloop.linalg: against math.hypot, which neither overflows nor underflows, on exact inputs."""
+"""Tests of trainloop.vectors.linalg: against math.hypot, which neither overflows nor underflows, on exact inputs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainloop import linalg
-from trainloop.linalg import LONG, VERY_LONG, all_finite, choose_all, clip_norm, fails, lower, norm
+from trainloop.vectors import linalg
+from trainloop.vectors.linalg import LONG, VERY_LONG, all_finite, choose_all, clip_norm, fails, lower, norm
 
 TOLERANCE = {"float16": 2e-3, "float32": 5e-7, "float64": 5e-16}
 

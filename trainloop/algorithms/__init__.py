@@ -1,6 +1,6 @@
-"""The methods that come with trainloop, one file each.
+"""The optimizers that come with trainloop, one file and one line here each.
 
-`ALGORITHMS` is the register: the command line and the tests read it. `WRAPPERS` take another method.
+`ALGORITHMS` is the register: the command line and the tests read it. `WRAPPERS` take another optimizer.
 """
 
 from trainloop.algorithms.adam import Adam
@@ -20,9 +20,19 @@ from trainloop.algorithms.simple_gd import SimpleGD
 from trainloop.algorithms.sr1 import SR1
 from trainloop.algorithms.stochastic_shor_r import StochasticShorR
 from trainloop.algorithms.test_gd import TestGD
+from trainloop.optimizer.base import WholeVectorOptimizer as _WholeVectorOptimizer
+from trainloop.optimizer.contracts import GlobalVectorOptimizer as _GlobalVectorOptimizer
+from trainloop.optimizer.wrapper import Wrapper as _Wrapper
 
-_VECTOR = (SimpleGD, Momentum, Adam, TestGD, StochasticShorR, FullMatrixAdaGrad)
-_OBJECTIVE = (LBFGS, BFGS, SR1, NonlinearCG, NewtonCG, LevenbergMarquardt, ShorR, Ellipsoid, CMAES)
+_OPTIMIZERS = [found for name, found in globals().items() if isinstance(found, type) and not name.startswith("_")]
 
-ALGORITHMS = {cls.__name__.lower(): cls for cls in _VECTOR + _OBJECTIVE}
-WRAPPERS = {cls.__name__.lower(): cls for cls in (SAM, BestSoFar)}
+WRAPPERS: dict[str, type[_Wrapper]] = {cls.__name__.lower(): cls for cls in _OPTIMIZERS if issubclass(cls, _Wrapper)}
+
+# Those that need no more than x and g come first.
+ALGORITHMS: dict[str, type[_WholeVectorOptimizer]] = {
+    cls.__name__.lower(): cls
+    for cls in sorted(_OPTIMIZERS, key=lambda cls: not issubclass(cls, _GlobalVectorOptimizer))
+    if cls not in WRAPPERS.values()
+}
+
+__all__ = ["ALGORITHMS", "WRAPPERS", *(cls.__name__ for cls in _OPTIMIZERS)]

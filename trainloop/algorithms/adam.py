@@ -13,8 +13,8 @@ from typing import Any
 import tensorflow as tf
 
 from trainloop import checks
-from trainloop.optimizer import GlobalVectorOptimizer
-from trainloop.typing import LearningRate, State, VectorUpdate
+from trainloop.optimizer.contracts import GlobalVectorOptimizer
+from trainloop.types import LearningRate, State, VectorUpdate
 
 # Last parts of the names under which Keras layers keep offsets and normalisation factors.
 _NOT_DECAYED = ("bias", "gamma", "beta", "scale")

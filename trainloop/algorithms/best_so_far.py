@@ -9,11 +9,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from trainloop import linalg
-from trainloop.objective import Objective
-from trainloop.typing import ObjectiveUpdate, State
-from trainloop.whole_vector import WholeVectorOptimizer
-from trainloop.wrapper import Wrapper
+from trainloop.objectives.base import Objective
+from trainloop.optimizer.base import WholeVectorOptimizer
+from trainloop.optimizer.wrapper import Wrapper
+from trainloop.types import ObjectiveUpdate, State
+from trainloop.vectors import linalg
 
 
 class BestSoFar(Wrapper):

@@ -14,13 +14,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from trainloop import checks, linalg, linesearch
-from trainloop.objective import Objective
-from trainloop.optimizer import GlobalObjectiveOptimizer
-from trainloop.shared_matrix import SharedMatrix
+from trainloop import checks, linesearch
+from trainloop.matrices.shared_matrix import SharedMatrix
+from trainloop.matrices.storage_spec import check_storage
+from trainloop.objectives.base import Objective
+from trainloop.optimizer.contracts import GlobalObjectiveOptimizer
 from trainloop.status import Status, first_failure
-from trainloop.storage_choice import check_storage
-from trainloop.typing import ObjectiveUpdate, State
+from trainloop.types import ObjectiveUpdate, State
+from trainloop.vectors import linalg
 
 
 class BFGS(GlobalObjectiveOptimizer):
@@ -35,7 +36,7 @@ class BFGS(GlobalObjectiveOptimizer):
     Args:
         line_search: "strong_wolfe", "hager_zhang" or "armijo", see `linesearch`.
         max_evaluations: of f in one line search, at least 2.
-        storage: of H, see `storage_choice`.
+        storage: of H, see `storage_spec`.
         name, kwargs: see `GlobalObjectiveOptimizer`.
 
     Example:

@@ -39,14 +39,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from trainloop import checks, linalg
-from trainloop.cmaes_covariance import Axes, Full, Separable
-from trainloop.cmaes_strategy import Strategy
-from trainloop.objective import Objective
-from trainloop.optimizer import GlobalObjectiveOptimizer
+from trainloop import checks
+from trainloop.algorithms._cmaes import Axes, Full, Separable, Strategy
+from trainloop.matrices.storage_spec import refuse_storage
+from trainloop.objectives.base import Objective
+from trainloop.optimizer.contracts import GlobalObjectiveOptimizer
 from trainloop.status import Status, first_failure
-from trainloop.storage_choice import refuse_storage
-from trainloop.typing import ObjectiveUpdate, State
+from trainloop.types import ObjectiveUpdate, State
+from trainloop.vectors import linalg
 
 COVARIANCES = ("auto", "full", "separable")
 

@@ -26,13 +26,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from trainloop import checks, linalg
-from trainloop.objective import Objective
-from trainloop.optimizer import GlobalObjectiveOptimizer
-from trainloop.shared_matrix import SharedMatrix
+from trainloop import checks
+from trainloop.matrices.shared_matrix import SharedMatrix
+from trainloop.matrices.storage_spec import check_storage
+from trainloop.objectives.base import Objective
+from trainloop.optimizer.contracts import GlobalObjectiveOptimizer
 from trainloop.status import Status, first_failure
-from trainloop.storage_choice import check_storage
-from trainloop.typing import ObjectiveUpdate, State
+from trainloop.types import ObjectiveUpdate, State
+from trainloop.vectors import linalg
 
 _FIRST_STEP = 0.05
 
@@ -59,7 +60,7 @@ class Ellipsoid(GlobalObjectiveOptimizer):
         rad: radius r of a ball around the starting point that holds a minimiser, positive. None chooses (n + 1) 0.05,
             so that the first step has length 0.05.
         gap: the run ends at best_f - lower_bound <= gap max(1, |best_f|); at least 0. None for 1000 eps of the dtype.
-        storage: of B, see `storage_choice`.
+        storage: of B, see `storage_spec`.
         name, kwargs: see `GlobalObjectiveOptimizer`.
 
     Example:

@@ -34,12 +34,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from trainloop import checks, linalg
-from trainloop.optimizer import GlobalVectorOptimizer
-from trainloop.shared_matrix import SharedMatrix
-from trainloop.storage_choice import refuse_storage
-from trainloop.typing import LearningRate, State, VectorUpdate
-from trainloop.vector_ring import VectorRing, combine
+from trainloop import checks
+from trainloop.matrices.shared_matrix import SharedMatrix
+from trainloop.matrices.storage_spec import refuse_storage
+from trainloop.matrices.vector_ring import VectorRing, combine
+from trainloop.optimizer.contracts import GlobalVectorOptimizer
+from trainloop.types import LearningRate, State, VectorUpdate
+from trainloop.vectors import linalg
 
 # Up to this n "auto" is exact: a step then takes 15 ms, at n = 1000 it takes 600.
 _LARGEST_EXACT = 300

@@ -25,12 +25,13 @@ from typing import Any
 
 import tensorflow as tf
 
-from trainloop import checks, linalg, linesearch
-from trainloop.objective import Objective
-from trainloop.optimizer import GlobalObjectiveOptimizer
+from trainloop import checks, linesearch
+from trainloop.matrices.vector_ring import STORAGES, VectorRing, combine
+from trainloop.objectives.base import Objective
+from trainloop.optimizer.contracts import GlobalObjectiveOptimizer
 from trainloop.status import Status, first_failure
-from trainloop.typing import ObjectiveUpdate, State
-from trainloop.vector_ring import STORAGES, VectorRing, combine
+from trainloop.types import ObjectiveUpdate, State
+from trainloop.vectors import linalg
 
 
 class LBFGS(GlobalObjectiveOptimizer):

@@ -18,12 +18,13 @@ from typing import Any
 
 import tensorflow as tf
 
-from trainloop import checks, linalg
-from trainloop.objective import Objective
-from trainloop.optimizer import GlobalObjectiveOptimizer
+from trainloop import checks
+from trainloop.linesearch.trust_region import agreement, steihaug
+from trainloop.objectives.base import Objective
+from trainloop.optimizer.contracts import GlobalObjectiveOptimizer
 from trainloop.status import Status, first_failure
-from trainloop.trust_region import agreement, steihaug
-from trainloop.typing import ObjectiveUpdate, State
+from trainloop.types import ObjectiveUpdate, State
+from trainloop.vectors import linalg
 
 SOLVERS = ("auto", "cholesky", "cg")
 

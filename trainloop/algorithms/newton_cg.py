@@ -17,11 +17,11 @@ from typing import Any
 import tensorflow as tf
 
 from trainloop import checks
-from trainloop.objective import Objective
-from trainloop.optimizer import GlobalObjectiveOptimizer
+from trainloop.linesearch.trust_region import trial
+from trainloop.objectives.base import Objective
+from trainloop.optimizer.contracts import GlobalObjectiveOptimizer
 from trainloop.status import Status, first_failure
-from trainloop.trust_region import trial
-from trainloop.typing import ObjectiveUpdate, State
+from trainloop.types import ObjectiveUpdate, State
 
 CURVATURES = ("gauss_newton", "hessian")
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from trainloop import checks, linalg
-from trainloop.objective import Objective
-from trainloop.optimizer import GlobalVectorOptimizer
-from trainloop.typing import ObjectiveUpdate, State
-from trainloop.wrapper import Wrapper
+from trainloop import checks
+from trainloop.objectives.base import Objective
+from trainloop.optimizer.contracts import GlobalVectorOptimizer
+from trainloop.optimizer.wrapper import Wrapper
+from trainloop.types import ObjectiveUpdate, State
+from trainloop.vectors import linalg
 
 
 class SAM(Wrapper):

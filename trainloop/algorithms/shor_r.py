@@ -30,13 +30,14 @@ import typing
 import numpy as np
 import tensorflow as tf
 
-from trainloop import checks, linalg
-from trainloop.objective import Objective
-from trainloop.optimizer import GlobalObjectiveOptimizer
-from trainloop.shared_matrix import SharedMatrix
+from trainloop import checks
+from trainloop.matrices.shared_matrix import SharedMatrix
+from trainloop.matrices.storage_spec import check_storage
+from trainloop.objectives.base import Objective
+from trainloop.optimizer.contracts import GlobalObjectiveOptimizer
 from trainloop.status import Status, first_failure
-from trainloop.storage_choice import check_storage
-from trainloop.typing import ObjectiveUpdate, State
+from trainloop.types import ObjectiveUpdate, State
+from trainloop.vectors import linalg
 
 # A cycle ends when best_f has not become smaller for this many steps and two for each dimension.
 _PATIENCE = 50
@@ -68,7 +69,7 @@ class ShorR(GlobalObjectiveOptimizer):
         q2: at least 1.
         nh: at least 1.
         max_evaluations: of f and g in one step, at least 1.
-        storage: of B, see `storage_choice`.
+        storage: of B, see `storage_spec`.
         name, kwargs: see `GlobalObjectiveOptimizer`.
 
     Example:

@@ -7,8 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from trainloop.optimizer import GlobalVectorOptimizer
-from trainloop.typing import LearningRate, State, VectorUpdate
+from trainloop.optimizer.contracts import GlobalVectorOptimizer
+from trainloop.types import LearningRate, State, VectorUpdate
 
 
 class SimpleGD(GlobalVectorOptimizer):

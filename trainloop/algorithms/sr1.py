@@ -17,14 +17,15 @@ from typing import Any
 
 import tensorflow as tf
 
-from trainloop import checks, linalg
-from trainloop.objective import Objective
-from trainloop.optimizer import GlobalObjectiveOptimizer
-from trainloop.shared_matrix import SharedMatrix
+from trainloop import checks
+from trainloop.linesearch.trust_region import trial
+from trainloop.matrices.shared_matrix import SharedMatrix
+from trainloop.matrices.storage_spec import check_storage
+from trainloop.objectives.base import Objective
+from trainloop.optimizer.contracts import GlobalObjectiveOptimizer
 from trainloop.status import Status, first_failure
-from trainloop.storage_choice import check_storage
-from trainloop.trust_region import trial
-from trainloop.typing import ObjectiveUpdate, State
+from trainloop.types import ObjectiveUpdate, State
+from trainloop.vectors import linalg
 
 _LEAST_COSINE = 1e-8
 
@@ -42,7 +43,7 @@ class SR1(GlobalObjectiveOptimizer):
         radius: of the first region, positive, in units of x.
         max_radius: at least `radius`.
         max_products: with B per step, at least 1.
-        storage: of B, see `storage_choice`. "factored:40:restart" is the limited-memory form: 40 vectors, and a new
+        storage: of B, see `storage_spec`. "factored:40:restart" is the limited-memory form: 40 vectors, and a new
             beginning when they are used up.
         name, kwargs: see `GlobalObjectiveOptimizer`.
 

@@ -17,11 +17,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from trainloop import checks, linalg
-from trainloop.optimizer import GlobalVectorOptimizer
-from trainloop.shared_matrix import SharedMatrix
-from trainloop.storage_choice import check_storage
-from trainloop.typing import LearningRate, State, VectorUpdate
+from trainloop import checks
+from trainloop.matrices.shared_matrix import SharedMatrix
+from trainloop.matrices.storage_spec import check_storage
+from trainloop.optimizer.contracts import GlobalVectorOptimizer
+from trainloop.types import LearningRate, State, VectorUpdate
+from trainloop.vectors import linalg
 
 
 class StochasticShorR(GlobalVectorOptimizer):
@@ -35,7 +36,7 @@ class StochasticShorR(GlobalVectorOptimizer):
         learning_rate: t, length of a step in the transformed space.
         alpha: dilation of space, above 1. Where n is much larger than the number of steps, each direction is met once
             or twice; there 2 is not too much.
-        storage: of B, see `storage_choice`.
+        storage: of B, see `storage_spec`.
         name, kwargs: see `GlobalVectorOptimizer`.
 
     Example:

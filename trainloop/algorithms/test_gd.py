@@ -25,12 +25,13 @@ from typing import Any
 
 import tensorflow as tf
 
-from trainloop import checks, linalg
-from trainloop.optimizer import GlobalVectorOptimizer
-from trainloop.shared_matrix import SharedMatrix
+from trainloop import checks
+from trainloop.matrices.shared_matrix import SharedMatrix
+from trainloop.matrices.storage_spec import check_storage
+from trainloop.optimizer.contracts import GlobalVectorOptimizer
 from trainloop.status import Status, first_failure
-from trainloop.storage_choice import check_storage
-from trainloop.typing import State, VectorUpdate
+from trainloop.types import State, VectorUpdate
+from trainloop.vectors import linalg
 
 _FIRST_STEP = 0.05
 
@@ -49,7 +50,7 @@ class TestGD(GlobalVectorOptimizer):
     Args:
         rad: radius r of the first ball around the starting point, positive. None chooses (n + 1) 0.05, so that the
             first step has length 0.05. A small rad does not move: the first step has length rad / (n + 1).
-        storage: of B, see `storage_choice`. The iterates agree to rounding.
+        storage: of B, see `storage_spec`. The iterates agree to rounding.
         name, kwargs: see `GlobalVectorOptimizer`. There is no learning rate.
 
     Example:

@@ -23,8 +23,8 @@ import re
 import keras
 import numpy as np
 
-from trainloop import random_state
-from trainloop.run_directory import versions
+from trainloop.checkpoints import random_state
+from trainloop.versions import versions
 
 _LOG = logging.getLogger("trainloop")
 
@@ -155,7 +155,7 @@ def load(saved, parts):
     """Put everything but the position in the data where it was.
 
     Args:
-        saved: an opened `checkpoint_file.Saved`.
+        saved: an opened `Saved` checkpoint.
         parts: a `Resumable`.
 
     Returns:
@@ -166,7 +166,7 @@ def load(saved, parts):
             hook cannot be as it was; then the hooks before it are, and nothing else was changed.
     """
     for kind, here in parts.of.items():
-        _compare(saved.path, kind, saved.meta["of"].get(kind, {}), here)
+        _compare(saved.path, kind, _with_short_names(saved.meta["of"].get(kind, {})), _with_short_names(here))
     variables = parts.variables()
     _compare(saved.path, "set of variables", _shapes_saved(saved, variables), _shapes_here(saved, variables))
     # Hooks come first: theirs is code of anybody, and what it raises should find the model untouched.
@@ -197,6 +197,14 @@ def _json_able(name, state):
 
 def _below(saved, prefix):
     return {name.removeprefix(prefix): saved.read(name) for name in saved.names if name.startswith(prefix)}
+
+
+def _with_short_names(described):
+    """A description in which classes of this package stand without their modules, which may move."""
+    return {
+        name: re.sub(r"^trainloop\.[\w.]*\.", "trainloop.", value) if name.split()[-1] == "class" else value
+        for name, value in described.items()
+    }
 
 
 def _shapes_saved(saved, variables):

@@ -1,7 +1,10 @@
-"""One checkpoint on the disk: a folder that anybody can read with a text editor and NumPy.
+"""Checkpoints on the disk: one is a folder that anybody can read with a text editor and NumPy.
 
-    arrays.npz      numpy.load reads it: one array per variable, by name
-    meta.json       everything else: where the run was, and what it was a run of
+    step-00000500/
+        arrays.npz      numpy.load reads it: one array per variable, by name
+        meta.json       everything else: where the run was, and what it was a run of
+    step-00001000/
+        ...
 
 It is written array after array, so a matrix in sixteen panels takes a sixteenth of its memory once more. The parts
 of arrays.npz carry checksums of their own (CRC-32, as every zip file), meta.json has one inside. Both are compared
@@ -10,14 +13,16 @@ before a single number is used, so that damage is found in time to take another 
 
 import hashlib
 import json
+import logging
 import pathlib
+import re
 import zipfile
 import zlib
 
 import numpy as np
 import tensorflow as tf
 
-from trainloop import durable
+from trainloop import files
 
 FORMAT = 1
 
@@ -40,16 +45,16 @@ def write(path, arrays, meta):
     """
     # The checksum is that of what will be read: JSON makes strings of keys and lists of tuples.
     meta = json.loads(json.dumps({"format": FORMAT, **meta}))
-    with durable.new_folder(path) as folder:
+    with files.new_folder(path) as folder:
         with open(folder / "arrays.npz", "xb") as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as parts:
                 for name, array in arrays.items():
                     _write_array(parts, name, array)
-            durable.sync(file)
+            files.sync(file)
         text = json.dumps({**meta, "sha256": _checksum(meta)}, indent=1)
         with open(folder / "meta.json", "x", encoding="utf-8") as file:
             file.write(text + "\n")
-            durable.sync(file)
+            files.sync(file)
 
 
 class Saved:
@@ -151,3 +156,76 @@ def _open_arrays(path):
             f"{path} has changed since it was written: {broken} does not agree with its checksum"
         )
     return parts
+
+
+_LOG = logging.getLogger("trainloop")
+_NAME = re.compile(r"step-(\d{8,})")
+
+
+class CheckpointFolder:
+    """A folder of checkpoints. It need not exist before the first is written.
+
+    Args:
+        path: of the folder. Nothing else should be kept there.
+    """
+
+    def __init__(self, path):
+        self.path = pathlib.Path(path)
+
+    def steps(self):
+        """Steps of the checkpoints that are there, damaged ones included, in ascending order."""
+        names = [found.name for found in self.path.glob("step-*")] if self.path.is_dir() else []
+        return sorted(int(match[1]) for match in map(_NAME.fullmatch, names) if match)
+
+    def write(self, step, arrays, meta):
+        """Write the checkpoint of a step.
+
+        Raises:
+            OSError: it cannot be written; those that were there still are.
+        """
+        write(self._of(step), arrays, meta)
+
+    def newest(self):
+        """The newest checkpoint that is not damaged, opened, or None if there is none.
+
+        Damaged ones are named in a warning of the log.
+
+        Raises:
+            ValueError: a later version of this package has written it.
+        """
+        for step in reversed(self.steps()):
+            try:
+                return Saved(self._of(step))
+            except DamagedCheckpointError as error:
+                _LOG.warning("a damaged checkpoint is not used: %s", error)
+        return None
+
+    def prune(self, keep, best=None):
+        """Remove all but the last `keep` checkpoints and the one of step `best`."""
+        for step in self.steps()[:-keep]:
+            if step != best:
+                files.remove_folder(self._of(step))
+
+    def begin(self, step):
+        """Make the folder one of a run that stands at a step: what is damaged or unfinished behind it is removed.
+
+        Raises:
+            ValueError: there is an intact checkpoint of a later step, so the folder belongs to another run; or it is a
+                file.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"{self.path} is a file; give a folder for checkpoints")
+        files.remove_unfinished(self.path)
+        for later in [found for found in self.steps() if found > step]:
+            try:
+                Saved(self._of(later)).close()
+            except DamagedCheckpointError:
+                files.remove_folder(self._of(later))
+            else:
+                raise ValueError(
+                    f"{self.path} holds a checkpoint of step {later}, this run stands at step {step}; continue the run "
+                    "it belongs to with loop.restore, or give another folder"
+                )
+
+    def _of(self, step):
+        return self.path / f"step-{step:08d}"

@@ -1,4 +1,4 @@
-"""What the command-line programs of this folder have in common: help, errors, exit codes, the import of TensorFlow.
+"""What all command-line programs share: help, errors, exit codes, the import of TensorFlow.
 
 Nothing here imports TensorFlow before it is asked to: `--help` is there at once.
 """
@@ -34,7 +34,7 @@ class BatchSize(click.ParamType):
 
 def as_help(text):
     """The docstring of a program as its help: commands in it keep their lines."""
-    return re.sub("\n\n(?= *python )", "\n\n\b\n", text)
+    return re.sub("\n\n(?= *(python|trainloop) )", "\n\n\b\n", text)
 
 
 def import_tensorflow():
@@ -106,8 +106,8 @@ def _without_stderr():
 @contextlib.contextmanager
 def blaming_user_code():
     """What goes wrong inside of a run ends with one line, which names the line of the user's code if it was there."""
-    from trainloop.user_code import users_line
-    from trainloop.workers import WorkersError
+    from trainloop.distributed.workers import WorkersError
+    from trainloop.errors import users_line
 
     try:
         yield

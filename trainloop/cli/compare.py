@@ -1,13 +1,13 @@
 """Compare methods: who gets how far, in which time, at which cost.
 
-    python scripts/compare.py testgd:rad=3000 adam:learning_rate=0.003 shorr
-    python scripts/compare.py --dataset mnist --model mlp --seeds 5 adam lbfgs:--batch-size=full,--epochs=200
-    python scripts/compare.py problems lbfgs bfgs newtoncg
-    python scripts/compare.py report comparisons/mine
+    trainloop compare testgd:rad=3000 adam:learning_rate=0.003 shorr
+    trainloop compare --dataset mnist --model mlp --seeds 5 adam lbfgs:--batch-size=full,--epochs=200
+    trainloop compare problems lbfgs bfgs newtoncg
+    trainloop compare report comparisons/mine
 
-A method is what train.py takes after --optimizer, with arguments of its constructor and options of train.py of its own
+A method is what `trainloop train` takes after --optimizer, with arguments of its constructor and options of its own
 (`lbfgs:m=20,--batch-size=full`) behind a colon. The same command with the same --out continues what was interrupted.
-`compare.py networks --help` shows seeds, epochs, targets and all other options.
+`trainloop compare networks --help` shows seeds, epochs, targets and all other options.
 """
 
 import contextlib
@@ -16,10 +16,12 @@ import pathlib
 import sys
 
 import click
-from command_line import BatchSize, as_help, import_tensorflow, in_one_line, run_main
-from train import train
 
-TRAIN = pathlib.Path(__file__).with_name("train.py")
+from trainloop.cli.common import BatchSize, as_help, import_tensorflow, in_one_line
+from trainloop.cli.train import train
+
+# The program that does one run, in a process of its own.
+TRAIN = (sys.executable, "-m", "trainloop", "train")
 
 
 class MethodsUnlessCommand(click.Group):
@@ -41,11 +43,11 @@ def compare():
 
 @compare.command()
 @click.argument("methods", nargs=-1, required=True, metavar="METHOD[:KEY=VALUE,...] ...")
-@click.option("--dataset", default="digits", show_default=True, help="As for train.py.")
-@click.option("--model", help="As for train.py.")
-@click.option("--loss", help="As for train.py.")
+@click.option("--dataset", default="digits", show_default=True, help="As for trainloop train.")
+@click.option("--model", help="As for trainloop train.")
+@click.option("--loss", help="As for trainloop train.")
 @click.option("--epochs", type=click.IntRange(min=1), default=10, show_default=True, metavar="N", help="Of every run.")
-@click.option("--batch-size", type=BatchSize(), metavar="N|full", help="As for train.py.")
+@click.option("--batch-size", type=BatchSize(), metavar="N|full", help="As for trainloop train.")
 @click.option(
     "--max-seconds", type=click.FloatRange(min=0, min_open=True), metavar="X", help="End runs after X seconds."
 )
@@ -57,10 +59,11 @@ def compare():
 def networks(methods, seeds, target, jobs, out, **common):
     """Train one network with several methods, each with several seeds."""
     import_tensorflow()
+    check_installed()
     import trainloop as tl
-    from trainloop.assembly import DEFAULT_MODELS
     from trainloop.comparison import folder, score
-    from trainloop.run_directory import command_in_folder, fresh_path
+    from trainloop.runs.assembly import DEFAULT_MODELS
+    from trainloop.runs.directory import command_in_folder, fresh_path
 
     with refusing():
         target = target and score.parse_target(target)
@@ -83,12 +86,22 @@ def networks(methods, seeds, target, jobs, out, **common):
         sys.exit(1)
 
 
+def check_installed():
+    """Raise one line where a library is missing that reports need, before a run begins."""
+    from trainloop.errors import needed_for
+
+    with refusing(), needed_for("a report of a comparison", "compare"):
+        import jinja2  # noqa: F401
+        import markupsafe  # noqa: F401
+        import matplotlib  # noqa: F401
+
+
 @contextlib.contextmanager
 def refusing():
     """What is wrong with the arguments is one line, and exit code 2."""
     try:
         yield
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         raise click.UsageError(in_one_line(error)) from error
 
 
@@ -128,7 +141,7 @@ def do_runs(comparison, jobs):
 
 
 def _run(runner, waiting):
-    from trainloop.signals import StopOnSignals
+    from trainloop.runs.signals import StopOnSignals
 
     with StopOnSignals(runner.stop) as signals:
         runner.run(waiting)
@@ -189,6 +202,7 @@ def problems(methods, kind, tolerances, budget, out):
     Solved at tolerance X means that f has fallen by 1 - X of the way from f(x0) to the minimum.
     """
     import_tensorflow()
+    check_installed()
     from rich.console import Console
 
     from trainloop.comparison import collection, entrant, folder, problems_page, watching
@@ -222,7 +236,9 @@ def problems(methods, kind, tolerances, budget, out):
 def no_options_of_train(entrants):
     for one in entrants:
         if one.settings:
-            raise ValueError(f"{one.label}: {one.settings[0]} belongs to train.py; problems take no such options")
+            raise ValueError(
+                f"{one.label}: {one.settings[0]} is an option of trainloop train, which problems do not take"
+            )
 
 
 @compare.command()
@@ -231,6 +247,7 @@ def no_options_of_train(entrants):
 def report(folder, target):
     """Write the report of a comparison anew, also while its runs go on."""
     import_tensorflow()
+    check_installed()
     from trainloop.comparison import folder as folders
     from trainloop.comparison import page, score
 
@@ -238,7 +255,3 @@ def report(folder, target):
         comparison = folders.read(folder)
         target = score.parse_target(target) if target else page.given_target(comparison)
     show(comparison, target)
-
-
-if __name__ == "__main__":
-    run_main(compare)

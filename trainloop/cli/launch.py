@@ -1,10 +1,11 @@
 """Train with several processes on this machine, each a worker of one run.
 
-    python scripts/launch.py --workers 2 -- scripts/train.py --epochs 5 --run-dir runs/two
+    trainloop launch --workers 2 -- trainloop train --epochs 5 --run-dir runs/two
+    trainloop launch --workers 2 -- my_program.py --epochs 5
 
-What comes after -- is a Python program with its arguments; every process gets a TF_CONFIG that names all of them. Their
-lines are shown with the number of the worker in front. When one fails, all are ended. Ctrl-C is passed on; the second
-one ends them at once.
+What comes after -- is `trainloop` or a Python program, with its arguments; every process gets a TF_CONFIG that names
+all of them. Their lines are shown with the number of the worker in front. When one fails, all are ended. Ctrl-C is
+passed on; the second one ends them at once.
 """
 
 import json
@@ -17,7 +18,8 @@ import threading
 import time
 
 import click
-from command_line import as_help
+
+from trainloop.cli.common import as_help
 
 
 @click.command(help=as_help(__doc__), context_settings={"ignore_unknown_options": True})
@@ -55,8 +57,9 @@ def free_ports(count):
 
 def start(program, addresses, index):
     config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+    command = ["-m", *program] if program[0] == "trainloop" else program
     return subprocess.Popen(
-        [sys.executable, "-u", *program],
+        [sys.executable, "-u", *command],
         env={**os.environ, "TF_CONFIG": json.dumps(config)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -97,7 +100,3 @@ def wait_for(processes, grace):
         time.sleep(0.1)
     code = code or next((process.returncode for process in processes if process.returncode), 0)
     return 128 - code if code < 0 else code
-
-
-if __name__ == "__main__":
-    launch()

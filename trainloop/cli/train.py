@@ -2,13 +2,13 @@
 
 Without arguments: LeNet-5 on scikit-learn's handwritten digits with TestGD, the ellipsoid method.
 
-    python scripts/train.py
-    python scripts/train.py --list
-    python scripts/train.py --dataset mnist --optimizer adam -o learning_rate=0.002 --epochs 3
-    python scripts/train.py --optimizer my_method.py:MyMethod -o rad=2000
-    python scripts/train.py --dataset mine.py:load --model mine.py:build --loss mine.py:loss
-    python scripts/train.py --run-dir runs/mine --resume
-    python scripts/train.py --config runs/mine/config.json
+    trainloop train
+    trainloop train --list
+    trainloop train --dataset mnist --optimizer adam -o learning_rate=0.002 --epochs 3
+    trainloop train --optimizer my_method.py:MyMethod -o rad=2000
+    trainloop train --dataset mine.py:load --model mine.py:build --loss mine.py:loss
+    trainloop train --run-dir runs/mine --resume
+    trainloop train --config runs/mine/config.json
 
 Ctrl-C and SIGTERM end a run after its block of steps; --resume continues it, also after a crash.
 """
@@ -17,7 +17,8 @@ import pathlib
 import sys
 
 import click
-from command_line import BatchSize, as_help, blaming_user_code, import_tensorflow, in_one_line, run_main
+
+from trainloop.cli.common import BatchSize, as_help, blaming_user_code, import_tensorflow, in_one_line
 
 # What runs when nothing is said: LeNet-5 on the digits ends above 95 %.
 DEFAULT_OPTIMIZER, DEFAULT_EPOCHS, DEFAULT_BATCH_SIZE = "testgd", 50, 64
@@ -38,7 +39,7 @@ def read_config(ctx, param, path):
 def recorded(ctx, path):
     """What a config.json says of the settings that this program has."""
     import_tensorflow()
-    from trainloop import run_config
+    from trainloop.runs import config as run_config
 
     return run_config.read(path, [p.name for p in ctx.command.params if p.name not in ("help", "show_list")])
 
@@ -140,7 +141,7 @@ def train(ctx, show_list, **settings):
             list_words(show_list)
             return
         run = prepare(*chosen(ctx, settings))
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
         raise click.UsageError(in_one_line(error)) from error
     with blaming_user_code():
         run()
@@ -149,7 +150,7 @@ def train(ctx, show_list, **settings):
 def list_words(name):
     """What there is, or what one method takes."""
     import trainloop as tl
-    from trainloop.method_help import describe
+    from trainloop.runs.plugins import describe
 
     if name != "all":
         click.echo(describe(name))
@@ -184,7 +185,7 @@ def chosen(ctx, settings):
 
 def repeated(of, settings, given):
     """The same for a run that is repeated, and says so."""
-    from trainloop import run_config
+    from trainloop.runs import config as run_config
 
     settings, changed = of.overridden(settings, given)
     if not settings["quiet"]:
@@ -211,7 +212,8 @@ def prepare(settings, check_facts):
         A function without arguments that does the run.
     """
     import trainloop as tl
-    from trainloop import dry_run, plugins, run_config
+    from trainloop.runs import config as run_config
+    from trainloop.runs import dry_run, plugins
 
     if settings["resume"] and (settings["overwrite"] or settings["run_dir"] is None):
         raise ValueError("--resume needs --run-dir, the folder of the run, and no --overwrite")
@@ -250,8 +252,7 @@ def choose_devices(settings):
     """(strategy, `Workers`), after a look whether all workers were told the same."""
     import tensorflow as tf
 
-    from trainloop.devices import choose_strategy
-    from trainloop.workers import Workers
+    from trainloop.distributed.workers import Workers, choose_strategy
 
     strategy = choose_strategy(settings["devices"]) or tf.distribute.get_strategy()
     workers = Workers(strategy)
@@ -263,7 +264,7 @@ def choose_devices(settings):
 
 def choose_directory(settings, workers):
     """The folder of the run; of several workers only the first one writes there."""
-    from trainloop.run_directory import RunDirectory, UnwrittenDirectory
+    from trainloop.runs.directory import RunDirectory, UnwrittenDirectory
 
     if workers.index > 0:
         return UnwrittenDirectory(settings["run_dir"])
@@ -304,7 +305,7 @@ def make_hooks(settings, directory):
 
 
 def make_endings(settings):
-    from trainloop.endings import StopWhen
+    from trainloop.hooks.stopping import StopWhen
 
     limits = [settings[name] for name in ("f_target", "max_seconds", "max_evaluations")]
     return [StopWhen(*limits)] if any(limit is not None for limit in limits) else []
@@ -313,7 +314,7 @@ def make_endings(settings):
 def make_display():
     from rich.console import Console
 
-    from trainloop.display import LiveDisplay, PlainLines
+    from trainloop.hooks.display import LiveDisplay, PlainLines
 
     console = Console()
     return LiveDisplay(console) if console.is_interactive else PlainLines(click.echo)
@@ -326,8 +327,8 @@ def with_defaults(settings):
 
 def with_defaults_for(data, settings):
     """The settings with model and batches that fit the data, and a folder named by all of them."""
-    from trainloop.assembly import DEFAULT_MODELS
-    from trainloop.run_directory import fresh_path
+    from trainloop.runs.assembly import DEFAULT_MODELS
+    from trainloop.runs.directory import fresh_path
 
     model = settings["model"] or DEFAULT_MODELS[data.kind]
     batch_size = settings["batch_size"] or min(DEFAULT_BATCH_SIZE, len(data.x_train))
@@ -337,10 +338,9 @@ def with_defaults_for(data, settings):
 
 def do_run(settings, directory, loop, batches, test, resumed_at):
     import trainloop as tl
-    from trainloop.results import write_results
-    from trainloop.run_directory import command_to_resume
-    from trainloop.signals import StopOnSignals
-    from trainloop.writers import append_test
+    from trainloop.hooks.metrics_file import append_test
+    from trainloop.runs.directory import command_to_resume, write_results
+    from trainloop.runs.signals import StopOnSignals
 
     tell = click.echo if loop.is_chief else lambda line: None
     say = (lambda line: None) if settings["quiet"] else tell
@@ -363,7 +363,9 @@ def do_run(settings, directory, loop, batches, test, resumed_at):
     if loop.optimizer.best_point() is not None:
         loop.optimizer.restore_best()  # by all workers, which measure it together below
     if loop.is_chief:
-        write_results(directory, loop, result, title, resumed=resumed_at is not None)
+        missing = write_results(directory, loop, result, title, resumed=resumed_at is not None)
+        if missing:
+            click.echo(missing, err=True)
     if failure is not None:
         raise click.ClickException(str(failure))
     measured = loop.evaluate(test)
@@ -381,7 +383,3 @@ def in_words(name, value):
 
 def _first_line(documented):
     return documented.__doc__.strip().splitlines()[0]
-
-
-if __name__ == "__main__":
-    run_main(train)

@@ -8,11 +8,13 @@ import pathlib
 
 import numpy as np
 
-from trainloop import durable, user_code
+from trainloop import files
 from trainloop.comparison import profiles
 from trainloop.comparison.entrant import make_optimizer
-from trainloop.function_objective import LeastSquares
-from trainloop.minimize import minimize
+from trainloop.errors import users_line
+from trainloop.loop.minimizer import minimize
+from trainloop.objectives.function import LeastSquares
+from trainloop.runs import user_code
 from trainloop.status import Status
 from trainloop.testing import problems as all_problems
 
@@ -59,7 +61,7 @@ def solve(entrant, problem, tolerance, budget):
             fun, problem.x0, optimizer, max_steps=budget, gtol=gtol, f_target=target, max_evaluations=budget
         )
     except Exception as error:  # whatever a user's method raises
-        message = f"{type(error).__name__}{user_code.users_line(error)}: {' '.join(str(error).split())}"
+        message = f"{type(error).__name__}{users_line(error)}: {' '.join(str(error).split())}"
         return {"evaluations": [], "best": [], "status": "refused", "message": message}
     f = np.append(result.history["f"], result.f)  # before every step, and after the last
     spent = np.append(1, sum(result.history[f"evaluations/{kind}"] for kind in ("f", "Hv", "Gv")))
@@ -103,7 +105,7 @@ class Record:
         self.solved.setdefault(entrant.label, {})[problem] = found
         self._code[entrant.label] = _code_of(entrant)
         content = {**self._facts, "code": self._code, "solved": self.solved}
-        durable.replace_text(self._path, json.dumps(content) + "\n")
+        files.replace_text(self._path, json.dumps(content) + "\n")
 
     def is_outdated(self, entrant):
         """Whether the file that the method is in has changed since."""

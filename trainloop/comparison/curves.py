@@ -5,7 +5,7 @@ import textwrap
 import numpy as np
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from trainloop.picture import COLOURS, Picture, is_never_negative, label
+from trainloop.plots.figure import COLOURS, Picture, is_never_negative, label
 
 _DASHES = ("-", "--", ":", "-.")
 

@@ -2,14 +2,14 @@
 
 adam                                        a method with its defaults
 testgd:rad=2000,storage=dense               with arguments of its constructor
-lbfgs:m=20,--batch-size=full,--epochs=100   and with options of train.py, which begin with two dashes
+lbfgs:m=20,--batch-size=full,--epochs=100   and with options of `trainloop train`, which begin with two dashes
 my_method.py:Mine:rad=3                     a class in a file
 """
 
 import dataclasses
 import re
 
-from trainloop import plugins
+from trainloop.runs import plugins
 
 # A comma separates settings only where another one follows: (0.9, 0.999) is a value.
 _SETTING = r"(?:--[a-z][a-z-]*(?:=|,|$)|[A-Za-z_][\w.]*=)"
@@ -29,7 +29,7 @@ class Entrant:
         label: as the user wrote it.
         optimizer: what `plugins.find_optimizer` takes.
         options: tuple of "key=value", arguments of its constructor.
-        settings: tuple of options of train.py, such as "--batch-size=full".
+        settings: tuple of options of `trainloop train`, such as "--batch-size=full".
     """
 
     label: str
@@ -44,7 +44,7 @@ class Entrant:
 
     @property
     def arguments(self):
-        """All of it as arguments of train.py."""
+        """All of it as arguments of `trainloop train`."""
         return [
             "--optimizer",
             self.optimizer,
@@ -76,7 +76,7 @@ def parse_all(labels):
         ValueError: none, one given twice, an unknown method, or arguments it does not take.
     """
     if not labels:
-        raise ValueError("name at least one method, such as testgd:rad=2000 or adam; scripts/train.py --list shows all")
+        raise ValueError("name at least one method, such as testgd:rad=2000 or adam; trainloop train --list shows all")
     entrants = [parse(label) for label in labels]
     folders = [entrant.folder.lower() for entrant in entrants]
     for i, entrant in enumerate(entrants):

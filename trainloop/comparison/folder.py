@@ -1,7 +1,7 @@
 """The files of one comparison, under one roof.
 
 comparison.json                 what is compared on what
-runs/<method>/seed-<k>/         the files of one run of train.py, once it is complete without its checkpoints
+runs/<method>/seed-<k>/         the files of one run of `trainloop train`, once it is complete without its checkpoints
 runs/<method>/seed-<k>.log      what it printed
 runs/<method>/seed-<k>.exit.json how its process ended
 summary.json, report.html       what came out
@@ -14,9 +14,9 @@ import json
 import pathlib
 import shutil
 
-from trainloop import durable
+from trainloop import files
 from trainloop.comparison.entrant import Entrant, parse, parse_all
-from trainloop.run_lock import RunLock
+from trainloop.files import RunLock
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Comparison:
 
     Attributes:
         path: its folder.
-        common: tuple of options of train.py that all runs have, such as "--dataset=digits".
+        common: tuple of options of `trainloop train` that all runs have, such as "--dataset=digits".
         entrants: tuple of `Entrant`.
         seeds: tuple of ints.
     """
@@ -87,7 +87,7 @@ class Comparison:
         return int(words["--epochs"])
 
     def arguments(self, run):
-        """Of train.py, for one run, whether it begins or goes on."""
+        """Of trainloop train, for one run, whether it begins or goes on."""
         own = {setting.partition("=")[0] for setting in run.entrant.settings}
         common = [word for word in self.common if word.partition("=")[0] not in own]
         return [*common, *run.entrant.arguments, f"--seed={run.seed}", f"--run-dir={run.folder}", "--resume"]
@@ -131,7 +131,7 @@ def begin(path, common, labels, seeds):
         entrants = parse_all(labels)
     path.mkdir(parents=True, exist_ok=True)
     content = {"common": list(common), "methods": list(labels), "seeds": list(seeds)}
-    durable.replace_text(path / "comparison.json", json.dumps(content, indent=2) + "\n")
+    files.replace_text(path / "comparison.json", json.dumps(content, indent=2) + "\n")
     return Comparison(path, tuple(common), tuple(entrants), tuple(seeds))
 
 

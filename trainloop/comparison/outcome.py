@@ -6,9 +6,9 @@ import signal
 
 import numpy as np
 
-from trainloop import user_code
 from trainloop.comparison.folder import Run
-from trainloop.run_log import RunLog, read_run_log
+from trainloop.hooks.metrics_file import RunLog, read_run_log
+from trainloop.runs import user_code
 
 COMPLETE, FAILED, UNFINISHED, NOT_BEGUN = "complete", "failed", "unfinished", "not begun"
 

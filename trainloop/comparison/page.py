@@ -2,7 +2,7 @@
 
 import json
 
-from trainloop import durable
+from trainloop import files
 from trainloop.comparison import curves, score
 from trainloop.comparison.html import images, render
 from trainloop.comparison.outcome import COMPLETE, FAILED
@@ -22,7 +22,7 @@ def write(comparison, outcomes, target=None):
     given, target = target is not None, target or score.common_target(outcomes)
     found = score.rows(outcomes, target)
     summary = {"target": None if target is None else {target.name: target.value}, "given": given, "methods": found}
-    durable.replace_text(comparison.path / "summary.json", json.dumps(summary, indent=2) + "\n")
+    files.replace_text(comparison.path / "summary.json", json.dumps(summary, indent=2) + "\n")
     columns = score.columns(found)
     figures = {axis: curves.draw(outcomes, axis) for axis in curves.AXES}
     for axis, figure in figures.items():
@@ -49,7 +49,7 @@ def write(comparison, outcomes, target=None):
         root=comparison.path,
     )
     path = comparison.path / "report.html"
-    durable.replace_text(path, page)
+    files.replace_text(path, page)
     return path
 
 

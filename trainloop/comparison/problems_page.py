@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from trainloop import durable
+from trainloop import files
 from trainloop.comparison import collection, curves, profiles
 from trainloop.comparison.html import images, render
 from trainloop.testing import problems
@@ -40,7 +40,7 @@ def write(path, record, methods, names, kind, tolerances, budget):
         finest=f"{tolerances[-1]:g}",
         rows=_rows(costs[tolerances[-1]], record.solved, methods, names),
     )
-    durable.replace_text(path, page)
+    files.replace_text(path, page)
     return {method: [int(np.isfinite(c[:, i]).sum()) for c in costs.values()] for i, method in enumerate(methods)}
 
 

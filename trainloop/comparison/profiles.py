@@ -17,7 +17,7 @@ same, (2.2)).
 import numpy as np
 
 from trainloop.comparison import curves
-from trainloop.picture import Picture, label
+from trainloop.plots.figure import Picture, label
 
 
 def cost_to_solve(evaluations, best, f_low, tolerance):

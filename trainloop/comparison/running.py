@@ -9,10 +9,9 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 
-from trainloop import durable
+from trainloop import files
 
 _LOOK_EVERY = 0.2  # seconds
 
@@ -34,7 +33,7 @@ class Runner:
     """Does runs until all are done or it is told to stop.
 
     Args:
-        program: train.py.
+        program: the command that does one run, a list of words.
         comparison: a `Comparison`.
         jobs: so many at the same time; each gets its part of the processors.
         watcher: a `Watcher`.
@@ -67,7 +66,7 @@ class Runner:
     def _begin(self, run):
         run.folder.parent.mkdir(parents=True, exist_ok=True)
         run.exit.unlink(missing_ok=True)
-        command = [sys.executable, str(self._program), *self._comparison.arguments(run)]
+        command = [*self._program, *self._comparison.arguments(run)]
         with open(run.output, "wb") as output:
             # A session of its own: Ctrl-C comes to us alone, and is passed on once.
             self._active[run] = subprocess.Popen(
@@ -87,7 +86,7 @@ class Runner:
             return
         del self._active[run]
         reason = "" if code == 0 else _reason(run, code)
-        durable.replace_text(run.exit, json.dumps({"code": code, "reason": reason}) + "\n")
+        files.replace_text(run.exit, json.dumps({"code": code, "reason": reason}) + "\n")
         if code == 0:
             run.remove_checkpoints()
         self._watcher.end(run, code, reason)

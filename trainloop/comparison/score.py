@@ -6,7 +6,7 @@ import math
 import numpy as np
 
 from trainloop.comparison.outcome import COMPLETE, FAILED
-from trainloop.monitor import Monitor
+from trainloop.hooks.monitor import Monitor
 
 # key -> (heading, what it means)
 COLUMNS = {

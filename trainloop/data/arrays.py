@@ -19,11 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainloop import checks
-from trainloop.array_checks import check_finite, error, one_line
-from trainloop.data_split import DataSplit
-from trainloop.datasets import DATASETS, load
-
-__all__ = ["DATASETS", "ArrayData", "DataSplit", "gather_batch", "load"]
+from trainloop.checks import check_finite, error, one_line
 
 ROLES = ("x", "y", "sample_weight")
 

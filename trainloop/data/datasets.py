@@ -11,17 +11,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from trainloop import checks
-from trainloop.array_checks import check_finite, check_range, error, first, one_line
-from trainloop.data_files import ARRAY_NAMES, PATH_KINDS, read_path
-from trainloop.data_split import DataSplit, check_pixels
-from trainloop.sequences import read_parity, read_text
-from trainloop.tables import CLASSIFICATION, REGRESSION, read_table
+from trainloop.checks import check_finite, check_range, error, first, one_line
+from trainloop.data.builtin import CLASSIFICATION, REGRESSION, read_digits, read_parity, read_table, read_text
+from trainloop.data.files import ARRAY_NAMES, PATH_KINDS, read_path
+from trainloop.data.split import DataSplit, check_pixels
 
 DATASETS = {
-    "digits": "1,797 handwritten digits of scikit-learn, 8x8 scaled to 28x28, 10 classes; no download",
+    "digits": "1,797 handwritten digits (those of scikit-learn), 8x8 scaled to 28x28, 10 classes; no download",
     "mnist": "70,000 handwritten digits, 28x28, 10 classes; downloaded and cached by Keras",
     "fashion_mnist": "70,000 pictures of clothing, 28x28, 10 classes; downloaded and cached by Keras",
     "breast_cancer": "569 rows of 30 features, standardised, 2 classes; no download",
@@ -163,23 +161,8 @@ def _to_labels(field: str, array: np.ndarray) -> np.ndarray:
 def _read_builtin(name: str) -> dict[str, Any]:
     if name in REGRESSION + CLASSIFICATION:
         return read_table(name)
-    own = {"digits": _read_digits, "text": read_text, "parity": read_parity}
+    own = {"digits": read_digits, "text": read_text, "parity": read_parity}
     return own[name]() if name in own else _download(name)
-
-
-def _read_digits() -> dict[str, np.ndarray]:
-    """scikit-learn's digits as float32 [N, 28, 28, 1] in [0, 1], a stratified fifth of them for testing."""
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    digits = load_digits()
-    pixels = digits.images[..., np.newaxis].astype(np.float32) / 16
-    with tf.device("CPU:0"):  # a GPU would round some last bits differently
-        images = tf.image.resize(pixels, (28, 28), method="bilinear").numpy()
-    x_train, x_test, y_train, y_test = train_test_split(
-        images, digits.target, test_size=0.2, stratify=digits.target, random_state=0
-    )
-    return {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
 
 
 def _download(name: str) -> dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainloop.array_checks import error, listing, one_line
+from trainloop.checks import error, listing, one_line
 
 ARRAY_NAMES = ("x_train", "y_train", "x_test", "y_test")
 

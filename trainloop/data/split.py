@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from trainloop import checks
-from trainloop.array_checks import check_finite, check_range, error
+from trainloop.checks import check_finite, check_range, error
 
 _IMAGES, _FEATURES, _TOKENS = "images", "features", "tokens"
 _ONE = {_IMAGES: "image", _FEATURES: "row of features", _TOKENS: "sequence of tokens"}

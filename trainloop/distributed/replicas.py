@@ -14,7 +14,7 @@ import threading
 
 import tensorflow as tf
 
-from trainloop.layout import FlatLayout
+from trainloop.vectors.layout import FlatLayout
 
 
 class Replicas:

@@ -8,12 +8,17 @@
 
 All workers build and run the same operations, so that a sum over processes finds its partners. It costs the same on
 all of them, and gives the same bits to all of them: what they decide on it they decide alike.
+
+`WholeArray` presents an array whose parts lie in several processes as one variable, for saving and restoring.
 """
 
 import contextlib
 import dataclasses
+import functools
 import math
+from collections.abc import Iterator
 
+import numpy as np
 import tensorflow as tf
 
 from trainloop import checks
@@ -41,7 +46,7 @@ class Shards:
 
     @classmethod
     def here(cls):
-        """Those of the innermost `spread_over`, or else of the `tf.distribute` strategy in whose scope this is."""
+        """Those of the innermost `shard_over`, or else of the `tf.distribute` strategy in whose scope this is."""
         return _where[-1] if _where else cls.of(tf.distribute.get_strategy())
 
     @classmethod
@@ -108,7 +113,7 @@ class Shards:
         if tf.distribute.has_strategy():
             raise ValueError(
                 "in the scope of a strategy every variable has a copy for every replica, and nothing could be spread; "
-                "build the optimizer outside of strategy.scope(), in trainloop.shards.spread_over(strategy)"
+                "build the optimizer outside of strategy.scope(), in trainloop.distributed.shard_over(strategy)"
             )
 
 
@@ -117,7 +122,7 @@ ALONE = Shards(1, (0,), (None,))
 
 
 @contextlib.contextmanager
-def spread_over(where):
+def shard_over(where: tf.distribute.Strategy | int) -> Iterator[None]:
     """Everything that is made in this context with storage="sharded" has its shards there.
 
     Args:
@@ -125,12 +130,21 @@ def spread_over(where):
 
     Raises:
         ValueError: see `Shards.of`.
+
+    Example:
+        >>> optimizer = TestGD(storage="sharded")
+        >>> with distributed.shard_over(2):
+        ...     optimizer.build(model.trainable_variables)
     """
     _where.append(Shards.of(where))
     try:
         yield
     finally:
         _where.pop()
+
+
+# Its first name.
+spread_over = shard_over
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,8 +161,16 @@ class Reduction:
 
 
 @contextlib.contextmanager
-def counted():
-    """A list that gets a `Reduction` for every sum in this context: each when it runs eagerly, or when it is traced."""
+def counted() -> Iterator[list["Reduction"]]:
+    """A list that gets a `Reduction` for every sum in this context: each when it runs eagerly, or when it is traced.
+
+    Example:
+        >>> with distributed.shard_over(2):
+        ...     B = SharedMatrix.identity(10, storage="sharded")
+        ...
+        >>> with distributed.counted() as sums:
+        ...     product = B @ tf.ones([10])
+    """
     _traffic.append([])
     try:
         yield _traffic[-1]
@@ -189,3 +211,57 @@ def _over_processes(strategy, tensor):
         return tf.where(tf.equal(replica % replicas, 0), tensor, tf.zeros_like(tensor))  # one of this worker's speaks
 
     return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(part), axis=None)
+
+
+class WholeArray:
+    """What a variable would be that had all numbers.
+
+    Reading it gathers the pieces, so every process must read it, at the same point of its work; and every process has
+    the whole for that moment. Assigning takes from the whole what belongs here.
+
+    Attributes:
+        shape: of the whole; None in it where it grows.
+        dtype: of the numbers.
+        pieces: (place, variable) of each piece in this process; a place is an index of NumPy, `...` for everything.
+    """
+
+    def __init__(self, shape, dtype, pieces, shards):
+        self.shape, self.dtype = tf.TensorShape(shape), tf.as_dtype(dtype)
+        self.pieces, self._shards = pieces, shards
+
+    def numpy(self):
+        """The whole, bit for bit."""
+        shape = [size if size is not None else int(tf.shape(self.pieces[0][1])[i]) for i, size in enumerate(self.shape)]
+        whole = np.zeros(shape, self.dtype.as_numpy_dtype)
+        for place, variable in self.pieces:
+            whole[place] = variable.numpy()
+        if self._shards.strategy is None:
+            return whole
+        # As integers: sums of numbers would lose the sign of a zero.
+        bits = tf.constant(whole.view(f"int{8 * self.dtype.size}").reshape(-1))
+        total = _compiled_sum(self._shards, bits.dtype)(bits)
+        return total.numpy().view(self.dtype.as_numpy_dtype).reshape(shape)
+
+    def __array__(self, dtype=None, copy=None):
+        return self.numpy().astype(dtype or self.dtype.as_numpy_dtype, copy=False)
+
+    def assign(self, value):
+        """Take what belongs here of the whole."""
+        for place, variable in self.pieces:
+            variable.assign(value[place])
+
+
+def take_part(arrays):
+    """Read what has to be read by all, in a process that does not write it: the others wait for its pieces.
+
+    Args:
+        arrays: what they write, in the same order: dict of arrays by name, of which `WholeArray`s are read.
+    """
+    for array in arrays.values():
+        if isinstance(array, WholeArray):
+            array.numpy()
+
+
+@functools.lru_cache(maxsize=4)
+def _compiled_sum(shards, dtype):
+    return tf.function(lambda v: shards.sum([v]), input_signature=[tf.TensorSpec([None], dtype)], autograph=False)

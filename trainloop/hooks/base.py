@@ -4,23 +4,64 @@ A hook says *when* by `every_steps` and by which methods it overrides, and does 
 Python between two compiled blocks; the loop ends a block exactly where a hook wants to be called, so
 `every_steps` is met to the step, whatever the length of blocks.
 
-`watch` is the exception: it becomes part of the compiled step and adds columns to its log, see `watching`.
+`watch` is the exception: it becomes part of the compiled step and adds columns to its log, see `loop/watch.py`.
 """
 
 import contextlib
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+import keras
 import numpy as np
 
 from trainloop import checks
-from trainloop.history import RunResult
-from trainloop.proposed_step import ProposedStep
+from trainloop.checkpoints.contents import Resumable
+from trainloop.optimizer.base import WholeVectorOptimizer
+from trainloop.optimizer.proposed_step import ProposedStep
+from trainloop.results import RunResult
 from trainloop.status import Status
-from trainloop.typing import Scalar
+from trainloop.types import Scalar
 
-if TYPE_CHECKING:
-    from trainloop.loop import TrainLoop
+
+class LoopProtocol(Protocol):
+    """What a hook may see of the `TrainLoop` that calls it.
+
+    Attributes:
+        model, optimizer: of the loop.
+
+    Example:
+        >>> class StopAtNight(Hook):
+        ...     def on_start(self, loop):
+        ...         self.loop = loop
+        ...
+        ...     def on_block(self, progress):
+        ...         if time.localtime().tm_hour < 6:
+        ...             self.loop.stop("it is night")
+    """
+
+    model: keras.Model
+    optimizer: WholeVectorOptimizer
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this is the process that writes files."""
+
+    def stop(self, reason: str) -> None:
+        """Ask the run to end after this block.
+
+        Args:
+            reason: becomes the message of the result.
+        """
+
+    def chief_says(self, word: Any) -> Any:
+        """Broadcast a value from the chief. All workers must call this at the same point.
+
+        Args:
+            word: the value, JSON-able; that of the chief is returned.
+        """
+
+    def resumable(self) -> Resumable:
+        """What a checkpoint is made of."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +138,7 @@ class Hook:
         """
         return {}
 
-    def on_start(self, loop: "TrainLoop") -> None:
+    def on_start(self, loop: LoopProtocol) -> None:
         """Before the first step. Keep `loop` to read its `model` and `optimizer` or to call `stop(reason)`."""
 
     def on_block(self, progress: Progress) -> None:

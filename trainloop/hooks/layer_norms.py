@@ -14,13 +14,11 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from trainloop import checks, linalg
-from trainloop.hooks import Hook
-from trainloop.proposed_step import ProposedStep
-from trainloop.typing import Scalar
-
-# What names of these columns begin with: too many of them to be shown one by one.
-PREFIXES = ("norm/", "angle/")
+from trainloop import checks
+from trainloop.hooks.base import Hook
+from trainloop.optimizer.proposed_step import ProposedStep
+from trainloop.types import Scalar
+from trainloop.vectors import linalg
 
 
 class LayerNorms(Hook):
@@ -62,25 +60,3 @@ def _norms(vector, layout):
     # In float64, where squares of float32 numbers neither overflow nor vanish: a layer's gradient may be very small.
     squares = [2 * tf.nn.l2_loss(part) for part in layout.unpack(tf.cast(vector, tf.float64))]
     return tf.cast(tf.sqrt(tf.stack(squares)), vector.dtype)
-
-
-def by_kind(names):
-    """{kind: {variable: column}} of those among the names that are norms by variable.
-
-    Paths of the state and names of variables both have slashes: which is which shows where x, g or step is there too.
-    """
-    split = [name.split("/", 2) for name in names if name.startswith("norm/") and name.count("/") > 1]
-    variables = {variable for _, kind, variable in split if kind in ("x", "g", "step")}
-    kinds = {}
-    for _, kind, rest in split:
-        path, variable = _divided(rest, variables)
-        kinds.setdefault("/".join([kind, *path]), {})[variable] = f"norm/{kind}/{rest}"
-    return kinds
-
-
-def _divided(rest, variables):
-    """(leading parts, the variable behind them) of a name; no leading parts where none of the variables is behind."""
-    parts = rest.split("/")
-    ends = ["/".join(parts[i:]) for i in range(len(parts))]
-    first = next((i for i, end in enumerate(ends) if end in variables), 0)
-    return parts[:first], ends[first]

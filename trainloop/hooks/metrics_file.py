@@ -1,18 +1,18 @@
-"""Logs that go to files while a run goes on."""
+"""metrics.jsonl: written while a run goes on (`MetricsFile`), and read (`read_run_log`)."""
 
+import dataclasses
 import json
 import os
-from typing import TYPE_CHECKING, Any
+import sys
+from typing import Any
 
-from trainloop import durable
-from trainloop.history import RunResult
-from trainloop.hooks import Hook, Progress
-from trainloop.json_values import plain
-from trainloop.peak_memory import peak_memory
-from trainloop.typing import Path
+import numpy as np
 
-if TYPE_CHECKING:
-    from trainloop.loop import TrainLoop
+from trainloop import files
+from trainloop.files import plain
+from trainloop.hooks.base import Hook, LoopProtocol, Progress
+from trainloop.results import RunResult
+from trainloop.types import Path
 
 
 class MetricsFile(Hook):
@@ -24,7 +24,7 @@ class MetricsFile(Hook):
          "peak_memory": 612000000}
 
     Numbers that JSON does not have (NaN, infinities) are null. A run that was killed has no end. Memory is that of the
-    process, in bytes. `run_log.read_run_log` reads the file.
+    process, in bytes. `read_run_log` reads the file.
 
     A run that is resumed goes on in the same file, cut to the length it had when the checkpoint was written.
 
@@ -46,7 +46,7 @@ class MetricsFile(Hook):
         self.path = path
         self._file, self._mode = None, "xb"
 
-    def on_start(self, loop: "TrainLoop") -> None:
+    def on_start(self, loop: LoopProtocol) -> None:
         if self._file is None:
             self._open()
 
@@ -72,7 +72,7 @@ class MetricsFile(Hook):
 
     def state(self) -> dict[str, Any]:
         if self._file is not None:
-            durable.sync(self._file)
+            files.sync(self._file)
         return {"bytes": self._length()}
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -121,3 +121,62 @@ def _ending(result):
 
 def _line(record):
     return (json.dumps({name: plain(value) for name, value in record.items()}) + "\n").encode()
+
+
+@dataclasses.dataclass(frozen=True)
+class RunLog:
+    """What a metrics.jsonl holds.
+
+    Attributes:
+        history, epochs: as in `RunResult`: dict of arrays, one entry per step and per epoch. Null is NaN.
+        end: how it ended: the record of kind "end", None for a run that goes on or was killed.
+        test: what was measured on the test set at the end: the record of kind "test", or None.
+    """
+
+    history: dict
+    epochs: dict
+    end: dict | None
+    test: dict | None
+
+
+def read_run_log(path: Path) -> RunLog:
+    """The `RunLog` of a file. A last line that was cut off is left out, as a process leaves it that was killed.
+
+    Args:
+        path: of a metrics.jsonl.
+
+    Raises:
+        ValueError: another line is not what `MetricsFile` writes.
+
+    Example:
+        >>> result = TrainLoop(model, Adam(), loss, hooks=[MetricsFile("metrics.jsonl")]).run((x, y), epochs=2)
+        >>> hooks.read_run_log("metrics.jsonl").epochs["epoch"].tolist()
+        [1, 2]
+    """
+    records = {"step": [], "epoch": [], "end": [], "test": []}
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith("\n"):
+                break
+            try:
+                record = json.loads(line)
+                records[record.pop("kind")].append(record)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise ValueError(f"{path} is damaged in line {number}; put it back, or do the run again") from error
+    steps, epochs = (_columns(records[kind]) for kind in ("step", "epoch"))
+    return RunLog(steps, epochs, *(records[kind][-1] if records[kind] else None for kind in ("end", "test")))
+
+
+def _columns(rows):
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: np.array([np.nan if row.get(name) is None else row[name] for row in rows]) for name in names}
+
+
+def peak_memory():
+    """Bytes of resident memory at the highest; None on systems that do not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # bytes there, KiB elsewhere

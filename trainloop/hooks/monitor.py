@@ -58,6 +58,22 @@ class Monitor:
         return same
 
 
+def direction(larger_is_better, mode):
+    """The argument `larger_is_better`, which Keras calls `mode`.
+
+    Args:
+        larger_is_better: True, False, or None.
+        mode: "max", "min", "auto", or None where it was not given.
+
+    Raises:
+        ValueError: another mode, or both were given.
+    """
+    if mode is None:
+        return larger_is_better
+    meant = {"max": True, "min": False, "auto": None}[checks.choice("mode", mode, ("auto", "min", "max"))]
+    return checks.one_of_two("larger_is_better", larger_is_better, "mode", meant, None)
+
+
 def _by_name(name):
     if any(word in name for word in _SMALLER):
         return False

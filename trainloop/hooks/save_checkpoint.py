@@ -3,18 +3,16 @@
 import logging
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from trainloop import checkpoint, checks
-from trainloop.checkpoint_folder import CheckpointFolder
-from trainloop.hooks import Hook, Progress
-from trainloop.monitor import Monitor
+from trainloop import checks
+from trainloop.checkpoints import contents
+from trainloop.checkpoints.files import CheckpointFolder
+from trainloop.distributed.shards import take_part
+from trainloop.hooks.base import Hook, LoopProtocol, Progress
+from trainloop.hooks.monitor import Monitor
 from trainloop.status import Status
-from trainloop.typing import Path
-from trainloop.whole_array import take_part
-
-if TYPE_CHECKING:
-    from trainloop.loop import TrainLoop
+from trainloop.types import Path
 
 _LOG = logging.getLogger("trainloop")
 
@@ -67,7 +65,7 @@ class SaveCheckpoint(Hook):
         self._clock, self._loop = clock, None
         self._saved_step, self._saved_at = None, None
 
-    def on_start(self, loop: "TrainLoop") -> None:
+    def on_start(self, loop: LoopProtocol) -> None:
         self._loop, self._saved_at = loop, self._clock()
         if not loop.is_chief:
             return
@@ -98,7 +96,7 @@ class SaveCheckpoint(Hook):
         if self._better:
             self._best_step = step  # before it is written, because it is part of what is
         try:
-            checkpoint.save(self.folder, self._loop.resumable())
+            contents.save(self.folder, self._loop.resumable())
             self._saved_step = step
             self.folder.prune(self._keep, self._best_step)
         except OSError as error:

@@ -1,16 +1,13 @@
 """Hooks that end a run, and one that chooses the weights it ends with."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from trainloop import checks
-from trainloop.history import RunResult
-from trainloop.hooks import Hook, Progress
-from trainloop.monitor import Monitor
-
-if TYPE_CHECKING:
-    from trainloop.loop import TrainLoop
+from trainloop.hooks.base import Hook, LoopProtocol, Progress
+from trainloop.hooks.monitor import Monitor, direction
+from trainloop.results import RunResult
 
 
 class EarlyStopping(Hook):
@@ -22,8 +19,10 @@ class EarlyStopping(Hook):
     Args:
         monitor: its name, such as "val_loss".
         patience: so many epochs in a row without improvement end the run, at least 1.
-        by: what counts as an improvement must be larger than this.
+        by: what counts as an improvement must be larger than this; Keras calls it `min_delta`.
         larger_is_better: None finds out by the name.
+        min_delta: another name of `by`.
+        mode: "min", "max" or "auto", which Keras has in place of `larger_is_better`.
 
     Example:
         >>> loop = TrainLoop(model, Adam(0.01), loss, hooks=[EarlyStopping("loss", patience=2, by=0.5)])
@@ -32,14 +31,22 @@ class EarlyStopping(Hook):
     """
 
     def __init__(
-        self, monitor: str = "val_loss", patience: int = 5, by: float = 0.0, larger_is_better: bool | None = None
+        self,
+        monitor: str = "val_loss",
+        patience: int = 5,
+        by: float = 0.0,
+        larger_is_better: bool | None = None,
+        *,
+        min_delta: float | None = None,
+        mode: str | None = None,
     ) -> None:
         super().__init__()
-        self._monitor = Monitor(monitor, larger_is_better, by)
+        by = checks.one_of_two("by", by, "min_delta", min_delta, 0.0)
+        self._monitor = Monitor(monitor, direction(larger_is_better, mode), by)
         self._patience = checks.integer("patience", patience, at_least=1)
         self._loop, self._epochs = None, 0
 
-    def on_start(self, loop: "TrainLoop") -> None:
+    def on_start(self, loop: LoopProtocol) -> None:
         self._loop = loop
 
     def on_epoch(self, progress: Progress, summary: dict[str, Any]) -> None:
@@ -93,7 +100,7 @@ class StopWhen(Hook):
         self._evaluations = None if evaluations is None else checks.integer("evaluations", evaluations, at_least=1)
         self._loop, self._met = None, False  # whether the target was met since the last look
 
-    def on_start(self, loop: "TrainLoop") -> None:
+    def on_start(self, loop: LoopProtocol) -> None:
         self._loop = loop
 
     def on_block(self, progress: Progress) -> None:
@@ -132,18 +139,21 @@ class RestoreBest(Hook):
     Args:
         monitor: name of a number of the epochs' summaries.
         larger_is_better: None finds out by the name.
+        mode: "min", "max" or "auto", which Keras has in place of `larger_is_better`.
 
     Example:
         >>> loop = TrainLoop(model, SimpleGD(1.0), loss, metrics=["accuracy"], hooks=[RestoreBest("val_accuracy")])
         >>> result = loop.run((x, y), epochs=3, validation_data=(x, y))
     """
 
-    def __init__(self, monitor: str = "val_loss", larger_is_better: bool | None = None) -> None:
+    def __init__(
+        self, monitor: str = "val_loss", larger_is_better: bool | None = None, *, mode: str | None = None
+    ) -> None:
         super().__init__()
-        self._monitor = Monitor(monitor, larger_is_better)
+        self._monitor = Monitor(monitor, direction(larger_is_better, mode))
         self._model, self._weights = None, []
 
-    def on_start(self, loop: "TrainLoop") -> None:
+    def on_start(self, loop: LoopProtocol) -> None:
         self._model = loop.model
 
     def on_epoch(self, progress: Progress, summary: dict[str, Any]) -> None:

@@ -11,17 +11,15 @@ forgets the rest.
 import os
 import pathlib
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import tensorflow as tf
 
-from trainloop import durable
-from trainloop.history import BOOKKEEPING, RunResult
-from trainloop.hooks import Hook, Progress
-from trainloop.typing import Path
-
-if TYPE_CHECKING:
-    from trainloop.loop import TrainLoop
+from trainloop import files
+from trainloop.columns import BOOKKEEPING
+from trainloop.hooks.base import Hook, LoopProtocol, Progress
+from trainloop.results import RunResult
+from trainloop.types import Path
 
 
 class TensorBoardFile(Hook):
@@ -49,7 +47,7 @@ class TensorBoardFile(Hook):
         self.folder = pathlib.Path(folder)
         self._writer, self._path = None, None
 
-    def on_start(self, loop: "TrainLoop") -> None:
+    def on_start(self, loop: LoopProtocol) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def on_block(self, progress: Progress) -> None:
@@ -67,7 +65,7 @@ class TensorBoardFile(Hook):
     def state(self) -> dict[str, Any]:
         if self._writer is not None and self._path.exists():
             with open(self._path, "r+b") as file:
-                durable.sync(file)
+                files.sync(file)
         return {"bytes": {path.name: path.stat().st_size for path in self._files()}}
 
     def load_state(self, state: dict[str, Any]) -> None:

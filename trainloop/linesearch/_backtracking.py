@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from trainloop.line import Point, select
+from trainloop.linesearch.line import Point, select
 
 # A step is shortened to no less and no more than these parts of it.
 _LEAST, _MOST = 0.1, 0.5

@@ -34,8 +34,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from trainloop.interpolation import secant
-from trainloop.line import Point, inside, select
+from trainloop.linesearch.line import Point, inside, secant, select
 
 _BRACKET, _FIRST, _SECOND, _MIDPOINT = range(4)
 

@@ -20,8 +20,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from trainloop.interpolation import cubic, farther, nearer, parabola, secant
-from trainloop.line import Point, inside, select
+from trainloop.linesearch.line import Point, cubic, farther, inside, nearer, parabola, secant, select
 
 # A growing step goes at least and at most so many times its last stride further.
 _SHORTEST_STRIDE, _LONGEST_STRIDE = 0.2, 4.0

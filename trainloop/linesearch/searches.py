@@ -5,9 +5,9 @@
                     conjugate gradients (0.1 to 0.4)
     hager_zhang     Wolfe or approximate Wolfe conditions; for conjugate gradients at the limit of the precision
 
-All three are one loop: evaluate at the step asked for, let a rule of scalars ask for the next (`backtracking`,
-`more_thuente`, `secant2`), keep the vectors of the best point. They are pure functions of tensors which work eagerly,
-in a `tf.function`, in loops, under XLA, in float32 and float64. What a caller can rely on:
+All three are one loop: evaluate at the step asked for, let a rule of scalars ask for the next (`_backtracking`,
+`_more_thuente`, `_hager_zhang`), keep the vectors of the best point. They are pure functions of tensors which work
+eagerly, in a `tf.function`, in loops, under XLA, in float32 and float64. What a caller can rely on:
 
 1. Each search evaluates at one place in the code, so a network is traced once, not once per trial.
 2. No more than `max_evaluations` calls are made, and `evaluations` says how many.
@@ -24,15 +24,14 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from trainloop import checks, linalg
-from trainloop.backtracking import Backtracking
-from trainloop.line import can_descend, line_through, point
-from trainloop.more_thuente import MoreThuente
-from trainloop.objective import Objective
-from trainloop.secant2 import HagerZhang
-from trainloop.typing import Scalar
-
-__all__ = ["LineSearch", "armijo", "hager_zhang", "strong_wolfe"]
+from trainloop import checks
+from trainloop.linesearch._backtracking import Backtracking
+from trainloop.linesearch._hager_zhang import HagerZhang
+from trainloop.linesearch._more_thuente import MoreThuente
+from trainloop.linesearch.line import can_descend, line_through, point
+from trainloop.objectives.base import Objective
+from trainloop.types import Scalar
+from trainloop.vectors import linalg
 
 
 class LineSearch(NamedTuple):

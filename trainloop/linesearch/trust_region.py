@@ -5,7 +5,7 @@ import typing
 import numpy as np
 import tensorflow as tf
 
-from trainloop import linalg
+from trainloop.vectors import linalg
 
 _LEAST_AGREEMENT = 1e-4
 

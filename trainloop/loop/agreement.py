@@ -6,8 +6,8 @@ one would wait in an all-reduce for another that is somewhere else.
 
 import zlib
 
-from trainloop import state as states
-from trainloop.workers import WorkersError
+from trainloop.distributed.workers import WorkersError
+from trainloop.optimizer import state as states
 
 # A sentence is cut to this length: all that is said has to fit into one exchange.
 _LONGEST = 500
@@ -30,7 +30,7 @@ class Agreement:
 
         Args:
             run: a `Bookkeeping`.
-            identity: of model, optimizer and metrics, see `checkpoint.identity`.
+            identity: of model, optimizer and metrics, see `checkpoints.contents.identity`.
             hooks: of the loop.
 
         Raises:

@@ -4,9 +4,11 @@ import warnings
 
 import tensorflow as tf
 
-from trainloop import batch_loss, checks, refusals
-from trainloop.hooks import Hook
-from trainloop.whole_vector import WholeVectorOptimizer
+from trainloop import checks
+from trainloop.hooks.base import Hook
+from trainloop.objectives import losses
+from trainloop.optimizer import validation
+from trainloop.optimizer.base import WholeVectorOptimizer
 
 
 def check_kinds(model, optimizer):
@@ -26,7 +28,7 @@ def check_kinds(model, optimizer):
         raise ValueError(
             "the model is not built, so it has no weights yet; give it an Input, or call it once on a batch"
         )
-    refusals.half_precision(model)
+    validation.half_precision(model)
 
 
 def check_hooks(hooks):
@@ -50,7 +52,7 @@ def choose_loss(loss, loss_fn, metrics):
     Raises:
         ValueError: both or neither, or metrics without predictions to compare.
     """
-    chosen = batch_loss.choose(loss, loss_fn)
+    chosen = losses.choose(loss, loss_fn)
     if loss_fn is not None and metrics:
         raise ValueError("metrics need loss, whose predictions they compare; with loss_fn compute them in a hook")
     return chosen

@@ -5,8 +5,8 @@ import time
 import numpy as np
 
 from trainloop import checks
-from trainloop.history import Recorder, RunResult
-from trainloop.hooks import Progress
+from trainloop.hooks.base import Progress
+from trainloop.results import RunResult
 from trainloop.status import Status
 
 
@@ -157,3 +157,80 @@ class Bookkeeping:
 def smallest(*limits):
     """The smallest of the limits that are known, None when none is."""
     return min((limit for limit in limits if limit is not None), default=None)
+
+
+class Recorder:
+    """Collects blocks of steps and epochs while a run goes on.
+
+    The mean loss of an epoch comes from running sums, taken step after step: they are the same however the steps are
+    cut into blocks, and however often the run was interrupted.
+    """
+
+    def __init__(self):
+        self._blocks, self._epochs = [], []
+        self._sums = {"epoch": 0, "loss": 0.0, "samples": 0.0}
+        self._last_finite_loss = None
+
+    def add_block(self, logs):
+        """Keep the arrays of one block; every block has the same names and lies in one epoch."""
+        self._blocks.append(logs)
+        # A block may be one step long, and its arrays take ten times what is in them: few long ones are kept.
+        while len(self._blocks) > 1 and len(self._blocks[-2]["step"]) <= len(self._blocks[-1]["step"]):
+            self._blocks[-2:] = [_joined(self._blocks[-2:])]
+        if self._sums["epoch"] != logs["epoch"][0]:
+            self._sums = {"epoch": int(logs["epoch"][0]), "loss": 0.0, "samples": 0.0}
+        samples = logs["samples"].astype(float)
+        self._sums["loss"] = _running_sum(self._sums["loss"], logs["loss"].astype(float) * samples)
+        self._sums["samples"] = _running_sum(self._sums["samples"], samples)
+        finite = logs["loss"][np.isfinite(logs["loss"])]
+        if finite.size:
+            self._last_finite_loss = float(finite[-1])
+
+    def add_epoch(self, summary):
+        """Keep the numbers of one epoch."""
+        self._epochs.append(summary)
+
+    def history(self):
+        """All steps, one array per name."""
+        return _joined(self._blocks)
+
+    def epochs(self):
+        """All epochs, one array per name."""
+        names = self._epochs[0] if self._epochs else ()
+        return {name: np.array([epoch[name] for epoch in self._epochs]) for name in names}
+
+    def last_finite_loss(self):
+        """The newest finite loss, or None."""
+        return self._last_finite_loss
+
+    def epoch_loss(self, epoch):
+        """Mean loss over the samples of the newest epoch, as far as this run has seen it; NaN where it saw nothing."""
+        seen = self._sums["epoch"] == epoch
+        return self._sums["loss"] / self._sums["samples"] if seen else float("nan")
+
+    def state(self):
+        """What a resumed run needs: JSON-able. Steps are not part of it, there may be millions."""
+        return {"epochs": self._epochs, "sums": self._sums, "last_finite_loss": self._last_finite_loss}
+
+    def go_to(self, step, state):
+        """Be as it was after a step: what came later is forgotten.
+
+        Args:
+            step: the last one to keep.
+            state: what `state` returned then.
+        """
+        kept = [{name: values[block["step"] <= step] for name, values in block.items()} for block in self._blocks]
+        self._blocks = [block for block in kept if len(block["step"])]
+        self._epochs, self._sums = list(state["epochs"]), dict(state["sums"])
+        self._last_finite_loss = state["last_finite_loss"]
+
+
+def _joined(blocks):
+    """Blocks end to end: one array per name."""
+    names = blocks[0] if blocks else ()
+    return {name: np.concatenate([block[name] for block in blocks]) for name in names}
+
+
+def _running_sum(total, terms):
+    """total + terms[0] + terms[1] + ..., in this order."""
+    return float(np.cumsum(np.concatenate([[total], terms]))[-1])

@@ -20,9 +20,9 @@ import typing
 import numpy as np
 import tensorflow as tf
 
-from trainloop import eagerly, xla
-from trainloop.replicas import without_strategy
+from trainloop.distributed.replicas import without_strategy
 from trainloop.status import Status
+from trainloop.vectors import xla
 
 _LOG = logging.getLogger("trainloop")
 
@@ -86,7 +86,7 @@ class Engine:
     def _in_python(self, feed_kind, source, k):
         """What `_loop` does. The source was made outside: datasets have functions that must not run as Python."""
         status, rows = Status.RUNNING, []
-        with eagerly.running():
+        with xla.running():
             while len(rows) < k and status == Status.RUNNING:
                 more, take = feed_kind.batch(source, len(rows))
                 if not more:

@@ -11,12 +11,16 @@ it is a pair of pure pieces: `source`, tensors (or an iterator) handed to the bl
 """
 
 import contextlib
+from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
 
-from trainloop import iterator_state
-from trainloop.data import ArrayData, gather_batch
+from trainloop.checkpoints import dataset_iterator
+from trainloop.data.arrays import ArrayData, gather_batch
+
+# What can be trained on: (x, y) or (x, y, sample_weight) are arrays.
+Data: TypeAlias = ArrayData | tf.data.Dataset | tuple[Any, Any] | tuple[Any, Any, Any]
 
 # Samples per batch of arrays that come without one.
 _TUPLE_BATCH = 64
@@ -143,7 +147,7 @@ class DatasetFeed:
         self.epoch, self.index = 0, 0
         self._iterator = None
         self._held = None  # the next batch, when it was taken from the iterator before its time
-        self._beginning = None  # of the epoch, as `iterator_state` saves it
+        self._beginning = None  # of the epoch, as `dataset_iterator` saves it
         self._asked = False  # whether anybody wants it
 
     def available(self):
@@ -160,7 +164,7 @@ class DatasetFeed:
             return (iter(tf.data.Dataset.from_generator(lambda: [held], output_signature=spec)),)
         if self._iterator is None:
             self._iterator = iter(self.dataset)
-            self._beginning = iterator_state.save(self._iterator) if self._asked else None
+            self._beginning = dataset_iterator.save(self._iterator) if self._asked else None
         return (self._iterator,)
 
     def hold(self):
@@ -174,7 +178,7 @@ class DatasetFeed:
         (iterator,) = self.source()
         if self.index == 0 and self._beginning is None:
             with contextlib.suppress(ValueError):  # who wants it will ask, and is told
-                self._beginning = iterator_state.save(iterator)
+                self._beginning = dataset_iterator.save(iterator)
         self._held = next(iterator, None)
         if self._held is None:
             raise ValueError("the dataset has no further batch in this epoch; pass data to look at their first")
@@ -234,7 +238,7 @@ class DatasetFeed:
                     f"the position in this dataset cannot be saved first after {self.index} batches of an epoch; ask "
                     "for it before the first one too, as the hook SaveCheckpoint does"
                 )
-            self._beginning = iterator_state.save(iterator)
+            self._beginning = dataset_iterator.save(iterator)
         self._asked = True
         return self._beginning
 
@@ -243,7 +247,7 @@ class DatasetFeed:
         self.epoch, self.index, self._held = epoch, index, None
         self._iterator = None  # gone before the next one comes: it may be reading ahead, and draws from what they share
         self._iterator = iter(self.dataset)
-        iterator_state.load(self._iterator, arrays)
+        dataset_iterator.load(self._iterator, arrays)
         self._beginning, self._asked = arrays, True
         for _ in range(index):
             next(self._iterator)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tensorflow as tf
 
-from trainloop import eagerly, linalg
-from trainloop import state as states
-from trainloop.layout import FlatLayout
-from trainloop.replicas import without_strategy
+from trainloop.distributed.replicas import without_strategy
+from trainloop.optimizer import state as states
 from trainloop.status import Status
-from trainloop.typing import Path
+from trainloop.types import Path
+from trainloop.vectors import linalg, xla
+from trainloop.vectors.layout import FlatLayout
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -86,9 +86,9 @@ class Inspection:
         Returns:
             `Picture`, a Matplotlib figure that notebooks show.
         """
-        from trainloop.distributions import draw  # matplotlib takes its time
+        from trainloop.plots.histograms import draw_histograms
 
-        figure = draw(self.layout, self._vectors(), self._title())
+        figure = draw_histograms(self.layout, self._vectors(), self._title())
         if path is not None:
             figure.savefig(path, dpi=120)
         return figure
@@ -162,7 +162,7 @@ class Inspector:
         if kind not in self._compiled:
             function = functools.partial(self._first, kind)
             self._compiled[kind] = function if self._eager else tf.function(function, autograph=False)
-        with eagerly.running() if self._eager else contextlib.nullcontext():
+        with xla.running() if self._eager else contextlib.nullcontext():
             numbers = without_strategy(self._compiled[kind], source)
         return _as_inspection(self._layout, tf.nest.map_structure(np.array, numbers))
 

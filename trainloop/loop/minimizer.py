@@ -13,16 +13,17 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from trainloop import checks, linalg
-from trainloop.evaluations import KINDS, Counted, Evaluations
-from trainloop.function_objective import FunctionObjective, ValuesOnly
-from trainloop.layout import VariableVector
-from trainloop.objective import Objective
-from trainloop.pace import Pace
+from trainloop import checks
+from trainloop.loop.pace import Pace
+from trainloop.loop.termination import StoppingRule
+from trainloop.objectives.base import Objective
+from trainloop.objectives.counting import KINDS, Counted, Evaluations
+from trainloop.objectives.function import FunctionObjective, ValuesOnly
+from trainloop.optimizer.base import WholeVectorOptimizer
 from trainloop.status import Status
-from trainloop.stopping import StoppingRule
-from trainloop.typing import Evaluated
-from trainloop.whole_vector import WholeVectorOptimizer
+from trainloop.types import Evaluated
+from trainloop.vectors import linalg
+from trainloop.vectors.layout import VariableVector
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -103,7 +104,7 @@ def minimize(
         optimizer: a `GlobalVectorOptimizer` or `GlobalObjectiveOptimizer`. One that was used before is not changed:
             a new one with its settings is taken.
         max_steps: at most so many steps.
-        gtol, ftol, xtol, f_target, max_evaluations: see `stopping`; evaluations are looked at between steps.
+        gtol, ftol, xtol, f_target, max_evaluations: see `StoppingRule`; evaluations are looked at between steps.
         callback: function of an `Iterate`, called after every step; a true result ends the run. It costs a return to
             Python per step.
 

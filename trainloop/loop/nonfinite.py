@@ -1,4 +1,4 @@
-"""What a loop does about a step that met a NaN or an infinity.
+"""What a loop does about a step that met a NaN or an infinity, and how it finds out where that came from.
 
     stop        the run ends with a `TrainingError`, which for data in memory says where the first such number arose
     skip        the step is left out, and the run goes on with the next batch
@@ -6,12 +6,29 @@
 
 The weights are never touched by such a step. Both ways on are bounded: where every batch fails, or steps that are 32
 times shorter fail too, going on would only hide it.
+
+Where the first such number arose (the batch, a layer, the loss, or the gradient of a variable): a failed step leaves
+the model as it was before it, dropout seeds included. So its batch can be run once more, outside of compiled code, with
+a look at what every layer returns. Nothing lasts of that either.
+
+NaN in the state (`NanInState`): a step whose f, g or x is not finite is never taken. But an optimizer may put NaN into
+a vector that it uses only later, and then every later step fails, and every checkpoint is poisoned. It is looked for
+once per block of steps, because a look costs a pass over the state. Scalars may be NaN on purpose, as "not known yet",
+and a `SharedMatrix` rejects a change that is not finite.
 """
 
+import contextlib
+import functools
 import logging
 
+import keras
+import tensorflow as tf
+
 from trainloop import checks
-from trainloop.saving import SaveCheckpoint
+from trainloop.hooks.save_checkpoint import SaveCheckpoint
+from trainloop.objectives import losses
+from trainloop.optimizer import state as states
+from trainloop.optimizer import validation
 from trainloop.status import Status
 
 _LOG = logging.getLogger("trainloop")
@@ -103,7 +120,7 @@ class OnNonfinite:
             status: of the block that has just run.
 
         Returns:
-            `checkpoint.Position` to continue from, or None.
+            `Position` to continue from, or None.
         """
         if (
             self.word != "rollback"
@@ -128,3 +145,107 @@ class OnNonfinite:
 
 def _saver_of(hooks):
     return next((hook for hook in hooks if isinstance(hook, SaveCheckpoint)), None)
+
+
+class NanInState:
+    """Looks into the state of an optimizer.
+
+    Args:
+        optimizer: built.
+    """
+
+    def __init__(self, optimizer):
+        # A partial, because TensorFlow takes the same method of many loops for one that is traced again and again.
+        self._count = tf.function(functools.partial(_counts, optimizer), autograph=False)
+
+    def __call__(self):
+        """A sentence that names what has NaN, or None."""
+        found = {path: (int(count), size) for path, (count, size) in self._count().items()}
+        named = [f"{path} ({count:,} of {int(size):,} numbers)" for path, (count, size) in found.items() if count]
+        return f"the method's state has NaN in {', '.join(named)}" if named else None
+
+
+def _counts(optimizer):
+    """(how many numbers are NaN [], how many there are []) by path."""
+    return {
+        path: (tf.math.count_nonzero(tf.math.is_nan(leaf)), tf.size(leaf))
+        for path, leaf in states.flatten(optimizer.state).items()
+        if tf.is_tensor(leaf) and leaf.dtype.is_floating and leaf.shape.rank != 0
+    }
+
+
+def first_nonfinite(model, loss, batch, vector, microbatch_size=None):
+    """A sentence that says where the first NaN or infinity arises, or None where all is finite.
+
+    Args:
+        model: as it was before the step that failed.
+        loss: a `BatchLoss`.
+        batch: of that step.
+        vector: the `VariableVector` of the model.
+        microbatch_size: at most so many samples are run at a time; None for all.
+    """
+    samples = int(losses.samples(batch))
+    for first in range(0, samples, microbatch_size or samples):
+        last = min(first + (microbatch_size or samples), samples)
+        part = tf.nest.map_structure(lambda t, a=first, b=last: t[a:b], batch)
+        found = _in_batch(part) or _in_passes(model, loss, part, vector)
+        if found:
+            return found
+    return None
+
+
+def _in_batch(batch):
+    if all(map(_is_finite, tf.nest.flatten(batch))):
+        return None
+    return "the batch itself has a number that is not finite"
+
+
+def _in_passes(model, loss, batch, vector):
+    found = []
+    with tf.GradientTape() as tape:
+        # Regularisers look for their weights in the scope, and nowhere else.
+        values = [(v, v.value) for v in model.trainable_variables if isinstance(v, keras.Variable)]
+        with keras.StatelessScope(values, collect_losses=True), _watch(model, found):
+            compared, own, _ = loss.terms(model, batch, training=True)
+        f = compared + own
+    if found:
+        return f"the first layer whose output is not finite is {found[0]}"
+    if not _is_finite(compared):
+        return "the outputs of all layers are finite, so it arises in the loss function"
+    if not _is_finite(own):
+        return "it arises in the losses that layers add themselves"
+    gradients = tape.gradient(f, vector.variables)
+    # A gradient comes into being from the loss back to the first layer.
+    for name, gradient in reversed(list(zip(vector.layout.names, gradients, strict=True))):
+        if gradient is not None and not _is_finite(tf.convert_to_tensor(gradient)):
+            return f"going back from the loss, the first gradient that is not finite is that of {name}"
+    return None
+
+
+@contextlib.contextmanager
+def _watch(model, found):
+    """Inside, names of layers that return something that is not finite are appended to `found`, inner ones first."""
+    layers = validation.layers_of(model)
+    for layer in layers:
+        layer.call = _watched(layer, layer.call, found)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.call  # the method of the class shows again
+
+
+def _watched(layer, call, found):
+    def watched(*args, **kwargs):
+        outputs = call(*args, **kwargs)
+        if not all(map(_is_finite, tf.nest.flatten(outputs))):
+            found.append(f"{layer.path or layer.name} ({type(layer).__name__})")  # some have no path
+        return outputs
+
+    return watched
+
+
+def _is_finite(tensor):
+    if not tf.is_tensor(tensor) or not tensor.dtype.is_floating:
+        return True
+    return bool(tf.reduce_all(tf.math.is_finite(tensor)))

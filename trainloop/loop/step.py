@@ -3,33 +3,33 @@
 To train, in this order:
 
     1  first pass over the batch: f, every gradient laid end to end into g, and metrics
-                                                            model_objective.py, layout.py
+                                                            objectives/model.py, vectors/layout.py
     2  finite check, clip, the method's update, finite check, commit
-                                                            whole_vector.py
+                                                            optimizer/base.py
     3  one row of the log: loss, gradient norm, every scalar of the state, what hooks watch (before the commit), and for
        methods that evaluate the objective themselves, the evaluations so far by kind
-                                                            watching.py, evaluations.py
+                                                            watch.py, objectives/counting.py
 
 Loss, gradient and metrics of a step describe the weights *before* its update. A failed step writes nothing, neither
 weights nor averages nor counters. To look at a step is 1 and 2 without metrics and commit.
 
 For a model made under a `tf.distribute` strategy every replica does 1 on its part of the batch, and one all-reduce
-gives f and g to all (replicated_objective.py).
+gives f and g to all (objectives/replicated.py).
 """
 
 import numpy as np
 import tensorflow as tf
 
-from trainloop import diagnosis
-from trainloop.evaluations import KINDS, Counted, Evaluations
-from trainloop.layout import VariableVector
-from trainloop.model_objective import ModelObjective
-from trainloop.optimizer import GlobalObjectiveOptimizer
-from trainloop.replicas import without_strategy
-from trainloop.replicated_objective import ReplicatedObjective
-from trainloop.side_effects import SideEffects
+from trainloop.distributed.replicas import without_strategy
+from trainloop.loop import nonfinite
+from trainloop.loop.watch import Watches
+from trainloop.objectives.counting import KINDS, Counted, Evaluations
+from trainloop.objectives.model import ModelObjective
+from trainloop.objectives.replicated import ReplicatedObjective
+from trainloop.objectives.side_effects import SideEffects
+from trainloop.optimizer.contracts import GlobalObjectiveOptimizer
 from trainloop.status import Status
-from trainloop.watching import Watches
+from trainloop.vectors.layout import VariableVector
 
 
 class Steps:
@@ -104,7 +104,7 @@ class Steps:
             batch: tensors, of a step that failed.
         """
         try:
-            return diagnosis.first_nonfinite(self._model, self._batch_loss, batch, self.vector, self._microbatch_size)
+            return nonfinite.first_nonfinite(self._model, self._batch_loss, batch, self.vector, self._microbatch_size)
         except tf.errors.OpError:  # such as too little memory outside of compiled code: the failure itself comes first
             return None
 

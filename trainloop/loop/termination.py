@@ -16,8 +16,9 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from trainloop import checks, linalg
+from trainloop import checks
 from trainloop.status import Status, first_failure
+from trainloop.vectors import linalg
 
 
 @dataclasses.dataclass(frozen=True)

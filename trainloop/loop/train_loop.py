@@ -2,10 +2,10 @@
 
 A block, in this order (`TrainLoop._one_block`):
 
-    1  how many steps: to the next hook, to the end of the epoch, or for half a second    hooks.py, feeds.py, pace.py
-    2  so many steps: batch, f and g, one all-reduce, finite check, clip, update, commit  engine.py, steps.py
+    1  how many steps: to the next hook, to the end of the epoch, or for half a second    feeds.py, pace.py
+    2  so many steps: batch, f and g, one all-reduce, finite check, clip, update, commit  engine.py, step.py
     3  they are accounted for; what failed is decided upon                                bookkeeping.py, nonfinite.py
-    4  hooks, and after an epoch a test on the validation data                            writers.py, saving.py, ...
+    4  hooks, and after an epoch a test on the validation data                            hooks/
     5  several workers agree on whether and how to go on                                  agreement.py
 
 What holds at every moment:
@@ -14,7 +14,7 @@ What holds at every moment:
     - A failed step writes nothing, neither weights nor averages nor counters; the block ends with it, and then
         `on_nonfinite` decides: `run` raises `TrainingError`, or goes on.
     - Between two blocks, when all hooks have seen the last one, everything that the rest of the run depends on can be
-        saved and put back (checkpoint.py).
+        saved and put back (checkpoints/contents.py).
     - How many steps a block has does not change a single bit of the result.
     - Reading a block's log is the only synchronisation with Python, once per block.
 
@@ -31,26 +31,29 @@ from typing import Any
 import keras
 import numpy as np
 
-from trainloop import checkpoint, loop_arguments, refusals, replicas
-from trainloop.agreement import Agreement
-from trainloop.bookkeeping import Bookkeeping, smallest
-from trainloop.checkpoint_folder import CheckpointFolder
-from trainloop.engine import Engine
-from trainloop.feeds import NO_DATA, WithFeed, as_feed
-from trainloop.history import RunResult
-from trainloop.hooks import Hook, end_all
-from trainloop.inspection import Inspection, Inspector
-from trainloop.metrics import MetricSet
-from trainloop.nan_in_state import NanInState
-from trainloop.nonfinite import NONFINITE, OnNonfinite
-from trainloop.pace import Pace
-from trainloop.replicas import without_strategy
-from trainloop.shards import spread_over
+from trainloop import checks
+from trainloop.checkpoints import contents
+from trainloop.checkpoints.files import CheckpointFolder
+from trainloop.distributed import replicas
+from trainloop.distributed.replicas import without_strategy
+from trainloop.distributed.shards import shard_over
+from trainloop.distributed.workers import Workers
+from trainloop.hooks.base import Hook, end_all
+from trainloop.loop import arguments
+from trainloop.loop.agreement import Agreement
+from trainloop.loop.bookkeeping import Bookkeeping, smallest
+from trainloop.loop.engine import Engine
+from trainloop.loop.feeds import NO_DATA, Data, WithFeed, as_feed
+from trainloop.loop.inspection import Inspection, Inspector
+from trainloop.loop.metrics import MetricSet
+from trainloop.loop.nonfinite import NONFINITE, NanInState, OnNonfinite
+from trainloop.loop.pace import Pace
+from trainloop.loop.step import Steps
+from trainloop.optimizer import validation
+from trainloop.optimizer.base import WholeVectorOptimizer
+from trainloop.results import RunResult
 from trainloop.status import Status, TrainingError
-from trainloop.steps import Steps
-from trainloop.typing import Data, Loss, LossFn, Metric, Path
-from trainloop.whole_vector import WholeVectorOptimizer
-from trainloop.workers import Workers
+from trainloop.types import Loss, LossFn, Metric, Path
 
 # Steps per compiled call of an evaluation by several workers, whose clocks differ.
 _TEST_STEPS = 64
@@ -78,6 +81,7 @@ class TrainLoop:
             last checkpoint and take shorter steps, which needs the hook `SaveCheckpoint`.
         eager: compile nothing. Every step runs as Python, so that a debugger, `print` and `.numpy()` work inside of
             `update`, of the model and of the loss. Slow: ten times as long for a step of LeNet-5. The same to rounding.
+        steps_per_execution, run_eagerly: Keras's names of `steps_per_call` and `eager`.
 
     Attributes:
         traces: how often a block of steps was traced: once per kind and shape of data, never with `eager`.
@@ -108,23 +112,29 @@ class TrainLoop:
         microbatch_size: int | None = None,
         on_nonfinite: str = "stop",
         eager: bool = False,
+        steps_per_execution: int | None = None,
+        run_eagerly: bool | None = None,
     ) -> None:
-        loop_arguments.check_kinds(model, optimizer)
-        self.model, self.optimizer, self.hooks = model, optimizer, loop_arguments.check_hooks(hooks)
-        batch_loss = loop_arguments.choose_loss(loss, loss_fn, metrics)
-        microbatch_size = loop_arguments.check_microbatches(microbatch_size, jit_compile)
+        steps_per_call = checks.one_of_two(
+            "steps_per_call", steps_per_call, "steps_per_execution", steps_per_execution, None
+        )
+        eager = checks.one_of_two("eager", eager, "run_eagerly", run_eagerly, False)
+        arguments.check_kinds(model, optimizer)
+        self.model, self.optimizer, self.hooks = model, optimizer, arguments.check_hooks(hooks)
+        batch_loss = arguments.choose_loss(loss, loss_fn, metrics)
+        microbatch_size = arguments.check_microbatches(microbatch_size, jit_compile)
         self.replicas = replicas.of(model)
-        self._jit_compile, eager = loop_arguments.check_engine(jit_compile, eager, self.replicas)
+        self._jit_compile, eager = arguments.check_engine(jit_compile, eager, self.replicas)
         # What only the loop needs exists once per process, and not on every replica.
         self._metrics = without_strategy(MetricSet, metrics)
         if self.replicas:
-            refusals.synchronized_averages(model)
+            validation.synchronized_averages(model)
             self._metrics = without_strategy(self._metrics.fresh_copy)
         self._test_metrics = without_strategy(self._metrics.fresh_copy)
-        with spread_over(self.replicas.strategy) if self.replicas else contextlib.nullcontext():
+        with shard_over(self.replicas.strategy) if self.replicas else contextlib.nullcontext():
             without_strategy(optimizer.build, model.trainable_variables)
-        loop_arguments.check_precision(batch_loss, optimizer.layout.dtype)
-        loop_arguments.check_growth(optimizer, optimizer.grows, self._jit_compile)
+        arguments.check_precision(batch_loss, optimizer.layout.dtype)
+        arguments.check_growth(optimizer, optimizer.grows, self._jit_compile)
         self._steps = Steps(
             model,
             optimizer,
@@ -144,7 +154,7 @@ class TrainLoop:
         self._current, self._inspected = NO_DATA, NO_DATA
         self._nonfinite = OnNonfinite(on_nonfinite, optimizer)
         # As model and optimizer are now: a hook may change the learning rate as soon as a run begins.
-        self._identity = checkpoint.identity(model, optimizer, self._metrics)
+        self._identity = contents.identity(model, optimizer, self._metrics)
         self._run, self._position, self._where, self._stop_reason = None, None, None, None
         self._workers = Workers(self.replicas and self.replicas.strategy)
         self._nan_in_state = NanInState(optimizer)
@@ -263,8 +273,8 @@ class TrainLoop:
         self._nonfinite.rollbacks = self._position.rollbacks
         return self._position.run["step"]
 
-    def restore_position(self, folder: CheckpointFolder) -> checkpoint.Position | None:
-        """The part of `restore` that is also a rollback's: a `checkpoint.Position`, or None where nothing is saved.
+    def restore_position(self, folder: CheckpointFolder) -> contents.Position | None:
+        """The part of `restore` that is also a rollback's: a `Position`, or None where nothing is saved.
 
         Args:
             folder: a `CheckpointFolder`.
@@ -273,11 +283,11 @@ class TrainLoop:
         if saved is None:
             return None
         with saved:
-            return checkpoint.load(saved, self.resumable())
+            return contents.load(saved, self.resumable())
 
-    def resumable(self) -> checkpoint.Resumable:
-        """What a checkpoint is made of: a `checkpoint.Resumable`."""
-        return checkpoint.Resumable(
+    def resumable(self) -> contents.Resumable:
+        """What a checkpoint is made of: a `Resumable`."""
+        return contents.Resumable(
             model=self.model,
             optimizer=self.optimizer,
             metrics=self._metrics,

@@ -7,9 +7,9 @@ are, and their names and dtypes are kept.
 import numpy as np
 import tensorflow as tf
 
-from trainloop import state as states
-from trainloop.hooks import Hook
-from trainloop.proposed_step import ProposedStep
+from trainloop.hooks.base import Hook
+from trainloop.optimizer import state as states
+from trainloop.optimizer.proposed_step import ProposedStep
 from trainloop.status import Status
 
 

@@ -9,14 +9,13 @@ another one: not every matrix is one.
 import numpy as np
 import tensorflow as tf
 
-from trainloop import linalg
-from trainloop.dilation_product import GROUP, DilationProduct
-from trainloop.matrix_storage import Dense
-from trainloop.panels import Panels
-from trainloop.rank_one_sum import RankOneSum
-from trainloop.spread_rows import SpreadRows
-from trainloop.stored_product import StoredProduct
-from trainloop.stored_sum import StoredSum
+from trainloop.matrices.dense import Panels
+from trainloop.matrices.dilation_product import GROUP, DilationProduct
+from trainloop.matrices.factored import StoredProduct, StoredSum
+from trainloop.matrices.rank_one_sum import RankOneSum
+from trainloop.matrices.rows import SpreadRows
+from trainloop.matrices.storage import Dense
+from trainloop.vectors import linalg
 
 _LARGEST_DECOMPOSITION = 5000
 

@@ -30,10 +30,10 @@ import itertools
 
 import tensorflow as tf
 
-from trainloop import shards, unmade
-from trainloop.shards import ALONE, Shards
-from trainloop.unmade import Unmade
-from trainloop.whole_array import WholeArray
+from trainloop.distributed import shards
+from trainloop.distributed.shards import ALONE, Shards, WholeArray
+from trainloop.matrices import lazy
+from trainloop.matrices.lazy import Unmade
 
 # Up to this n there is one panel, changed by plain operations: calls are what costs there, not memory. Beyond, panels
 # have about as many rows, but there are no more than sixteen: each is a piece of code to compile.
@@ -80,7 +80,7 @@ class Panels:
     def absent(cls, n, dtype, symmetric):
         """Panels without rows, which `fill` may give them later."""
         places = _places(n, symmetric, _count(n, ALONE))
-        return cls(tuple(unmade.zeros([0, width], dtype) for _, (_, width) in places), n, symmetric)
+        return cls(tuple(lazy.zeros([0, width], dtype) for _, (_, width) in places), n, symmetric)
 
     @property
     def dtype(self):

@@ -13,10 +13,10 @@ import dataclasses
 
 import tensorflow as tf
 
-from trainloop import unmade
-from trainloop.rank_one_sum import first_rows
-from trainloop.row_writing import write_rows
-from trainloop.shards import ALONE
+from trainloop.distributed.shards import ALONE
+from trainloop.matrices import lazy
+from trainloop.matrices.rank_one_sum import first_rows
+from trainloop.matrices.rows import write_rows
 
 GROUP = 8
 
@@ -40,7 +40,7 @@ class DilationProduct:
             dtype: of everything.
         """
         groups = -(-(capacity or first_rows(n)) // GROUP)
-        directions = unmade.zeros([groups, GROUP, n], dtype)
+        directions = lazy.zeros([groups, GROUP, n], dtype)
         room = GROUP * groups if capacity else tf.constant(GROUP * groups)
         return cls(directions, tf.zeros([groups, GROUP, GROUP], dtype), tf.constant(0), room)
 

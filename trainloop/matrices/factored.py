@@ -1,4 +1,9 @@
-"""A matrix and the changes it has seen, kept beside it or instead of it, up to a capacity. When that is reached,
+"""A matrix and the changes it has seen, kept beside it or instead of it, up to a capacity.
+
+    StoredSum         B = a M + d I + U' diag(c) V       the changes as a sum of terms
+    StoredProduct     B = a M D_1 D_2 ... D_k            the changes as a product of dilations
+
+When the capacity is reached,
 
 fold        they go into M, all at once: M is then read and written once for many changes
 grow        they get more room
@@ -14,9 +19,12 @@ import dataclasses
 
 import tensorflow as tf
 
-from trainloop.matrix_storage import MatrixStorage
-from trainloop.panels import Panels
-from trainloop.shards import ALONE
+from trainloop.distributed.shards import ALONE
+from trainloop.matrices.changes import ProductChange, SumChange
+from trainloop.matrices.dense import Panels
+from trainloop.matrices.dilation_product import DilationProduct
+from trainloop.matrices.rank_one_sum import RankOneSum
+from trainloop.matrices.storage import MatrixStorage
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -165,3 +173,138 @@ class HistoryStorage(MatrixStorage):
     @abc.abstractmethod
     def _restart(self):
         """B <- I."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class StoredSum(HistoryStorage):
+    """B = a M + d I + U' diag(c) V, with rounding of about eps / s along directions that B has shrunk by s."""
+
+    diagonal: object  # d []
+    history: RankOneSum
+    no_change = SumChange()
+
+    def product(self, columns):
+        beside = self.diagonal * columns + self.history.product(columns)
+        return self._matrix_product(lambda M: self._scaled(M.product(columns)) + beside, lambda: beside)
+
+    def transposed_product(self, columns):
+        beside = self._beside_transposed(columns)
+        return self._matrix_product(lambda M: self._scaled(M.transposed_product(columns)) + beside, lambda: beside)
+
+    def _scaled(self, product):
+        return tf.math.multiply_no_nan(product, self.scale)  # a factor of zero forgets everything
+
+    def _beside_transposed(self, columns):
+        return self.diagonal * columns + self.history.transposed_product(columns)
+
+    def as_variables(self, make_variable):
+        later = self.when_full == "dense"
+        return StoredSum(
+            self.n,
+            self.panels and self.panels.as_variables(make_variable, later=later),
+            self.when_full,
+            make_variable("times_full", self.times_full, False),
+            make_variable("scale", self.scale, False),
+            make_variable("diagonal", self.diagonal, False),
+            self.history.as_variables(make_variable),
+        )
+
+    def commit(self, change):
+        self._reset(change)
+        if change.factor is not None:
+            self.history.scale(change.factor)
+            for number in (self.scale, self.diagonal):
+                number.assign(tf.math.multiply_no_nan(number, change.factor))
+        if change.shift is not None:
+            self.diagonal.assign_add(change.shift)
+        if change.terms:
+            self._take(change.terms)
+
+    def _size(self, change):
+        return len(change.terms)
+
+    def _scalars(self):
+        return self.scale, self.diagonal, self.times_full
+
+    def _fold(self):
+        left, right = self.history.weighted()
+        self.panels.fold(tf.convert_to_tensor(self.scale), left, right, tf.convert_to_tensor(self.diagonal))
+        self._forget()
+        return tf.no_op()
+
+    def _forget(self):
+        """M has everything."""
+        self.history.clear()
+        self.scale.assign(1)
+        self.diagonal.assign(0)
+
+    def _restart(self):
+        self.history.clear()
+        self.scale.assign(0)
+        self.diagonal.assign(1)
+        return tf.no_op()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class StoredProduct(HistoryStorage):
+    """B = a M D_1 ... D_k, as accurate as n x n numbers."""
+
+    history: DilationProduct
+    no_change = ProductChange()
+
+    def product(self, columns):
+        dilated = self.history.product(columns)
+        return self.scale * self._matrix_product(lambda M: M.product(dilated), lambda: dilated)
+
+    def transposed_product(self, columns):
+        outer = self._matrix_product(lambda M: M.transposed_product(columns), lambda: columns)
+        return self.scale * self._beside_transposed(outer)
+
+    def _beside_transposed(self, columns):
+        return self.history.transposed_product(columns)
+
+    def as_variables(self, make_variable):
+        later = self.when_full == "dense"
+        return StoredProduct(
+            self.n,
+            self.panels and self.panels.as_variables(make_variable, later=later),
+            self.when_full,
+            make_variable("times_full", self.times_full, False),
+            make_variable("scale", self.scale, False),
+            self.history.as_variables(make_variable),
+        )
+
+    def commit(self, change):
+        self._reset(change)
+        if change.factor is not None:
+            self.scale.assign(change.factor * self.scale)
+        if change.dilations:
+            self._take(change.dilations)
+
+    def _size(self, change):
+        return len(change.dilations)
+
+    def _scalars(self):
+        return self.scale, self.times_full
+
+    def _restart(self):
+        self.history.clear()
+        self.scale.assign(1)
+        if self.when_full == "fold":
+            self.panels.make_identity()
+        elif self.panels is not None:
+            tf.cond(self._has_matrix(), self.panels.make_identity, tf.no_op)
+        return tf.no_op()
+
+    def _fold(self):
+        """M <- a M + (a M Xi' T) Xi, group after group."""
+        for i in range(self.history.directions.shape[0]):
+            Xi, T = self.history.group(i)
+            left = tf.transpose(self.panels.product(tf.linalg.matmul(Xi, T, transpose_a=True)))
+            self.panels.fold(tf.ones([], self.dtype), left, Xi)
+        self._forget()
+        return tf.no_op()
+
+    def _forget(self):
+        """M has everything but the factor."""
+        self.history.clear()

@@ -1,4 +1,4 @@
-"""A sum of rank-one matrices, U' diag(c) V, one row of U [k, n] and V [k, n] for each, see `spread_rows`.
+"""A sum of rank-one matrices, U' diag(c) V, one row of U [k, n] and V [k, n] for each, see `rows`.
 
 The rows have room for k terms, of which `rank` are in use; the coefficients of the others are zero, and products take
 all rows, because a slice would be a copy. Where the number of rows is open, they grow by a quarter when they are full.
@@ -8,9 +8,9 @@ import dataclasses
 
 import tensorflow as tf
 
-from trainloop import linalg
-from trainloop.shards import ALONE
-from trainloop.spread_rows import SpreadRows
+from trainloop.distributed.shards import ALONE
+from trainloop.matrices.rows import SpreadRows
+from trainloop.vectors import linalg
 
 
 def first_rows(n):

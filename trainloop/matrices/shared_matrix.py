@@ -1,10 +1,10 @@
 """One matrix B that couples all n parameters, as a value that algorithms compute with.
 
 An algorithm writes what its source has, `B @ g` and `B.add_symmetric(d, c)`, and does not know how B is
-stored: as n x n numbers, or as the history of its changes (see `storage_choice` for the words that ask for one, and
-`matrix_storage` for the forms).
+stored: as n x n numbers, or as the history of its changes (see `storage_spec` for the words that ask for one, and
+`storage` for the forms).
 
-Operations return a new value that only *describes* the change, see `matrix_change`. The new value can be
+Operations return a new value that only *describes* the change, see `changes`. The new value can be
 multiplied at once. Carrying the change out is `commit`, which the optimizer base calls when a step is accepted; a
 rejected step is one whose value is dropped, and costs nothing.
 """
@@ -15,18 +15,18 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from trainloop import checks, matrix_conversion
-from trainloop.dilation_product import DilationProduct
-from trainloop.matrix_storage import Dense
-from trainloop.panels import SMALL, Panels
-from trainloop.rank_one_sum import RankOneSum
-from trainloop.shards import ALONE, Shards
+from trainloop import checks
+from trainloop.distributed.shards import ALONE, Shards
+from trainloop.matrices import conversion
+from trainloop.matrices.dense import SMALL, Panels
+from trainloop.matrices.dilation_product import DilationProduct
+from trainloop.matrices.factored import StoredProduct, StoredSum
+from trainloop.matrices.rank_one_sum import RankOneSum
+from trainloop.matrices.storage import Dense
+from trainloop.matrices.storage_spec import StorageChoice
+from trainloop.matrices.stored_value import StoredValue
 from trainloop.status import Status
-from trainloop.storage_choice import StorageChoice
-from trainloop.stored import StoredValue
-from trainloop.stored_product import StoredProduct
-from trainloop.stored_sum import StoredSum
-from trainloop.typing import Scalar
+from trainloop.types import Scalar
 
 # Which operations will change B. Knowing it saves memory, and digits.
 UPDATES = {
@@ -49,9 +49,9 @@ class SharedMatrix(StoredValue):
     `update` are valid until that step is committed.
 
     Args:
-        stored: the numbers in one of the forms of `matrix_storage`.
+        stored: the numbers in one of the forms of `storage`.
         updates: which operations may change B, see `identity`.
-        change: what is to be done to them, see `matrix_change`; None for nothing.
+        change: what is to be done to them, see `changes`; None for nothing.
         reason: why this storage was chosen, for the memory plan; None where it was asked for.
 
     Example:
@@ -78,7 +78,7 @@ class SharedMatrix(StoredValue):
             dtype: a floating dtype.
             storage: "dense", "factored", "sharded": as dense, but spread over the devices or workers of
                 `trainloop.shards`, or "auto": dense while n x n numbers take at most 64 MiB, else factored, and never
-                sharded. See `storage_choice` for capacities.
+                sharded. See `storage_spec` for capacities.
             updates: which operations will change B. "symmetric": only `add_symmetric`, `scale`, `shift` and `reset`, so
                 that B' = B and half of the numbers suffice. "dilations": only `dilate`, `scale` and `reset`; then no
                 digits are lost where B becomes small. "any": all of them.
@@ -232,7 +232,7 @@ class SharedMatrix(StoredValue):
         return self._stored.scalars()
 
     def converted(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return matrix_conversion.convert(arrays, self._stored, self._updates == "symmetric")
+        return conversion.convert(arrays, self._stored, self._updates == "symmetric")
 
     @property
     def workspace(self) -> int:

@@ -12,9 +12,9 @@ import dataclasses
 
 import tensorflow as tf
 
-from trainloop import rank_one_sum
-from trainloop.matrix_change import SumChange
-from trainloop.panels import Panels
+from trainloop.matrices import rank_one_sum
+from trainloop.matrices.changes import SumChange
+from trainloop.matrices.dense import Panels
 
 
 class MatrixStorage(abc.ABC):

@@ -5,9 +5,9 @@
 
 Reading does not care for the order of rows: products with all of them come as [m], and sums take m coefficients.
 
-A queue would move every vector at every step. Here a step writes n numbers where they stand, see `row_writing`.
+A queue would move every vector at every step. Here a step writes n numbers where they stand, see `rows`.
 
-The rows may be spread over shards, see `spread_rows`: products with all of them are then one sum over the shards of m
+The rows may be spread over shards, see `rows`: products with all of them are then one sum over the shards of m
 numbers, and sums of them one of n.
 """
 
@@ -16,10 +16,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from trainloop import checks, linalg
-from trainloop.shards import ALONE, Shards
-from trainloop.spread_rows import SpreadRows
-from trainloop.stored import StoredValue
+from trainloop import checks
+from trainloop.distributed.shards import ALONE, Shards
+from trainloop.matrices.rows import SpreadRows
+from trainloop.matrices.stored_value import StoredValue
+from trainloop.vectors import linalg
 
 STORAGES = ("dense", "sharded")
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import keras
+import tensorflow as tf
 
 from trainloop.models import arguments
 
@@ -54,10 +55,17 @@ def _norm(name):
 
 @keras.saving.register_keras_serializable("trainloop")
 class LearnedPositions(keras.layers.Layer):
-    """x [N, T, d] plus a trainable vector [d] for each of the T positions."""
+    """x [N, T, d] plus a trainable vector [d] for each of the T positions.
 
-    def build(self, input_shape):
+    Example:
+        >>> models.LearnedPositions()(tf.zeros([2, 5, 3])).shape
+        TensorShape([2, 5, 3])
+    """
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Make the table [T, d] for an `input_shape` (N, T, d)."""
         self.table = self.add_weight(shape=input_shape[1:], initializer="uniform", name="table")
 
-    def call(self, x):
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """x + table."""
         return x + self.table

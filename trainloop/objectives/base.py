@@ -15,8 +15,8 @@ import abc
 
 import tensorflow as tf
 
-from trainloop import linalg
-from trainloop.typing import Evaluated
+from trainloop.types import Evaluated
+from trainloop.vectors import linalg
 
 
 class Objective(abc.ABC):

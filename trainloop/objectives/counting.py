@@ -6,7 +6,7 @@ Evaluations are what methods are compared by: a step of one costs one gradient, 
 import numpy as np
 import tensorflow as tf
 
-from trainloop.objective import Objective
+from trainloop.objectives.base import Objective
 
 # f and gradient count separately, because a backtracking line search asks for values alone.
 KINDS = ("f", "gradient", "Hv", "Gv")

@@ -15,7 +15,7 @@ functions by their graph; for them the differences are the ones to take.
 
 import tensorflow as tf
 
-from trainloop import linalg
+from trainloop.vectors import linalg
 
 # Operations behind which derivatives end.
 _OPAQUE = ("StopGradient", "PyFunc", "PyFuncStateless", "EagerPyFunc")

@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from trainloop import derivatives, linalg
-from trainloop.objective import Objective
-from trainloop.typing import Evaluated
+from trainloop.objectives import derivatives
+from trainloop.objectives.base import Objective
+from trainloop.types import Evaluated
+from trainloop.vectors import linalg
 
 
 class FunctionObjective(Objective):

@@ -25,10 +25,12 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from trainloop import batch_loss, checks, derivatives, linalg
-from trainloop.layout import VariableVector, pack_gradients
-from trainloop.objective import Objective
-from trainloop.typing import Evaluated, Loss, LossFn
+from trainloop import checks
+from trainloop.objectives import derivatives, losses
+from trainloop.objectives.base import Objective
+from trainloop.types import Evaluated, Loss, LossFn
+from trainloop.vectors import linalg
+from trainloop.vectors.layout import VariableVector, pack_gradients
 
 _INDEPENDENT = "the loss does not depend on the model's trainable variables"
 
@@ -61,7 +63,7 @@ class ModelObjective(Objective):
     def __init__(
         self,
         model: keras.Model,
-        loss: Loss | batch_loss.BatchLoss | None = None,
+        loss: Loss | losses.BatchLoss | None = None,
         batch: Any = None,
         *,
         loss_fn: LossFn | None = None,
@@ -72,7 +74,7 @@ class ModelObjective(Objective):
         frozen: Sequence | None = None,
     ) -> None:
         self.model, self.batch = model, tf.nest.map_structure(tf.convert_to_tensor, batch)
-        self._loss = loss if isinstance(loss, batch_loss.BatchLoss) else batch_loss.choose(loss, loss_fn)
+        self._loss = loss if isinstance(loss, losses.BatchLoss) else losses.choose(loss, loss_fn)
         if microbatch_size is not None:
             microbatch_size = checks.integer("microbatch_size", microbatch_size, at_least=1)
         self._microbatch_size = microbatch_size
@@ -229,7 +231,7 @@ class ModelObjective(Objective):
         """
         if self._microbatch_size is None:
             return one(_Part(self.batch, self._shares or (None, None)), self._frozen)
-        size, step = batch_loss.samples(self.batch), tf.constant(self._microbatch_size, tf.int64)
+        size, step = losses.samples(self.batch), tf.constant(self._microbatch_size, tf.int64)
 
         def add_part(start, total, frozen):
             batch = tf.nest.map_structure(lambda t: t[start : tf.minimum(start + step, size)], self.batch)
@@ -245,7 +247,7 @@ class ModelObjective(Objective):
         return tuple(tf.squeeze(one, 0) for one in total), frozen
 
     def _part(self, batch):
-        shares = self._loss.share(batch, self.batch), batch_loss.share_of_samples(batch, self.batch)
+        shares = self._loss.share(batch, self.batch), losses.share_of_samples(batch, self.batch)
         if self._shares is not None:
             shares = [_times(share, outer) for share, outer in zip(shares, self._shares, strict=True)]
         return _Part(batch, shares)
@@ -289,7 +291,7 @@ class _StatelessRun:
         """(predictions, the model's own losses or None)."""
         with self._values(x):
             predictions = self._loss.forward(self._model, self._part.batch, training=True)
-            own = batch_loss.own_losses(self._model, x.dtype) if self._model.losses else None
+            own = losses.own_losses(self._model, x.dtype) if self._model.losses else None
         self._check(self._part, predictions)
         return predictions, own
 

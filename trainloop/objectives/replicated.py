@@ -1,6 +1,6 @@
 """f of a model on one batch that is spread over replicas: each takes its part, one all-reduce adds them up.
 
-Every replica is to the batch what a microbatch is (see `model_objective`), so the sums are those of the whole batch:
+Every replica is to the batch what a microbatch is (see `model`), so the sums are those of the whole batch:
 
     f = sum_r share_r compare_r + sum_r (b_r / b) own_r         b_r samples on replica r, b in the whole
 
@@ -16,10 +16,10 @@ import functools
 
 import tensorflow as tf
 
-from trainloop import batch_loss
-from trainloop.model_objective import ModelObjective
-from trainloop.objective import Objective
-from trainloop.replicas import Share
+from trainloop.distributed.replicas import Share
+from trainloop.objectives import losses
+from trainloop.objectives.base import Objective
+from trainloop.objectives.model import ModelObjective
 
 
 class ReplicatedObjective(Objective):
@@ -45,7 +45,7 @@ class ReplicatedObjective(Objective):
         def part(index):
             share = Share(index, replicas.count)
             batch, has_any = take(share), share(samples)[-1]
-            shares = loss.share(batch, whole, samples), batch_loss.share_of_samples(batch, whole, samples)
+            shares = loss.share(batch, whole, samples), losses.share_of_samples(batch, whole, samples)
             return batch, [tf.cast(has_any, tf.float64) * tf.cast(s, tf.float64) for s in shares], has_any
 
         # Once for all evaluations.

@@ -18,17 +18,19 @@ from collections.abc import Callable, Iterable
 import keras
 import tensorflow as tf
 
-from trainloop import checks, linalg, memory_plan, refusals
-from trainloop import state as states
-from trainloop.layout import FlatLayout, VariableVector
-from trainloop.memory import Memory
-from trainloop.objective import Objective
-from trainloop.proposed_step import ProposedStep
-from trainloop.saved_variables import SavedVariables
+from trainloop import checks
+from trainloop.errors import users_line
+from trainloop.matrices.stored_value import StoredValue
+from trainloop.objectives.base import Objective
+from trainloop.optimizer import memory_plan, validation
+from trainloop.optimizer import state as states
+from trainloop.optimizer.proposed_step import ProposedStep
+from trainloop.optimizer.saving import SavedVariables
+from trainloop.optimizer.state import Memory
 from trainloop.status import Status, first_failure
-from trainloop.stored import StoredValue
-from trainloop.typing import Evaluated, LearningRate, State, Variable
-from trainloop.user_code import users_line
+from trainloop.types import Evaluated, LearningRate, State, Variable
+from trainloop.vectors import linalg
+from trainloop.vectors.layout import FlatLayout, VariableVector
 
 _LOG = logging.getLogger("trainloop")
 
@@ -38,6 +40,14 @@ class StepResult(typing.NamedTuple):
 
     `status` is an int32 code [] of `Status`; `logs` has the loss, the gradient norm, every scalar of the state and what
     was watched. `evaluated` is (f, g) at the point where the step ended, if the method knows them, else None.
+
+    Example:
+        >>> bowl = FunctionObjective(lambda x: tf.reduce_sum(x**2))
+        >>> optimizer, x = SimpleGD(0.1), tf.Variable([3.0, 4.0])
+        >>> optimizer.build([x])
+        >>> result = optimizer.step(bowl, bowl.value_and_grad(x))
+        >>> int(result.status), float(result.logs["loss"])
+        (0, 25.0)
     """
 
     status: tf.Tensor
@@ -60,7 +70,7 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
     def __init_subclass__(cls, **kwargs: typing.Any) -> None:
         """Make the class known to Keras, so that a saved model finds its optimizer again, as "Custom>HeavyBall"."""
         super().__init_subclass__(**kwargs)
-        package = "trainloop" if cls.__module__.startswith(f"{__package__}.") else "Custom"
+        package = "trainloop" if cls.__module__.startswith("trainloop.") else "Custom"
         keras.saving.register_keras_serializable(package)(cls)
 
     def __init__(
@@ -71,8 +81,8 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
         name: str | None = None,
         **kwargs: typing.Any,
     ) -> None:
-        refusals.old_api(type(self))
-        refusals.options(kwargs)
+        validation.old_api(type(self))
+        validation.options(kwargs)
         if global_clipnorm is not None:
             global_clipnorm = checks.real("global_clipnorm", global_clipnorm, above=0)
         super().__init__(_keras_rate(learning_rate), global_clipnorm=global_clipnorm, name=name)
@@ -191,7 +201,7 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
         if self.built:
             self._vector.arrange(variables, variables)
             return
-        refusals.variables(variables)
+        validation.variables(variables)
         with tf.init_scope():
             self._vector = VariableVector(variables)
             x = self._vector.read()
@@ -212,7 +222,7 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
         evaluated: Evaluated | None = None,
         watch: Callable[[ProposedStep], dict[str, tf.Tensor]] | None = None,
     ) -> StepResult:
-        """The door of the compiled loops: one step on an objective.
+        """The entry point of the compiled loops: one step on an objective.
 
         Args:
             objective: an `Objective`; without `evaluated` it has `first_pass() -> (f [], g [n])` at the point the

@@ -20,12 +20,13 @@ from typing import Any
 
 import tensorflow as tf
 
-from trainloop import fusion, refusals
-from trainloop import state as states
-from trainloop.layout import pack_gradients
-from trainloop.objective import Objective
-from trainloop.typing import LearningRate, ObjectiveUpdate, State, Variable, VectorUpdate
-from trainloop.whole_vector import WholeVectorOptimizer
+from trainloop.objectives.base import Objective
+from trainloop.optimizer import state as states
+from trainloop.optimizer import validation
+from trainloop.optimizer.base import WholeVectorOptimizer
+from trainloop.types import LearningRate, ObjectiveUpdate, State, Variable, VectorUpdate
+from trainloop.vectors import fusion
+from trainloop.vectors.layout import pack_gradients
 
 
 class GlobalVectorOptimizer(WholeVectorOptimizer):
@@ -107,7 +108,7 @@ class GlobalVectorOptimizer(WholeVectorOptimizer):
             ValueError: not exactly the variables the optimizer was built with, every gradient is None, or there are
                 several replicas.
         """
-        refusals.several_replicas()
+        validation.several_replicas()
         grads = list(grads)
         if trainable_variables is None and not self.built:
             raise ValueError("the first call needs the variables too: apply(grads, trainable_variables)")

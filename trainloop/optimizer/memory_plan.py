@@ -12,9 +12,9 @@ import re
 
 import tensorflow as tf
 
-from trainloop.shards import Shards
-from trainloop.storage_choice import StorageChoice
-from trainloop.stored import StoredValue
+from trainloop.distributed.shards import Shards
+from trainloop.matrices.storage_spec import StorageChoice
+from trainloop.matrices.stored_value import StoredValue
 
 _LOG = logging.getLogger("trainloop")
 
@@ -43,6 +43,11 @@ class MemoryPlan:
         peak: bytes during a step, the model's own work not counted.
         notes: sentences about matrices: how they are stored, and why.
         alternatives: (storage word, bytes) of other ways to store the largest matrix.
+
+    Example:
+        >>> plan = BFGS(storage="dense").memory_plan(1000, "float64")
+        >>> plan.nbytes >= 8 * 1000**2 / 2  # a symmetric matrix takes half
+        True
     """
 
     n: int
@@ -53,7 +58,7 @@ class MemoryPlan:
     alternatives: tuple = ()
 
     @property
-    def grows(self):
+    def grows(self) -> bool:
         """True when an array has no fixed shape."""
         return any(None in entry.shape for entry in self.entries)
 
@@ -68,7 +73,7 @@ class MemoryPlan:
 
     __repr__ = __str__
 
-    def refuse_what_does_not_fit(self, method, has_storage=True):
+    def refuse_what_does_not_fit(self, method: str, has_storage: bool = True) -> None:
         """Compare with the memory that is free now.
 
         Args:

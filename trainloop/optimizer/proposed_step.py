@@ -5,7 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from trainloop.layout import FlatLayout
+from trainloop.vectors.layout import FlatLayout
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainloop.memory import restore
+from trainloop.optimizer.state import restore
 
 # Names of what decides on the length of steps: proportional to the first two, damped by the last.
 SHRINKABLE = ("learning_rate", "radius", "damping")

@@ -6,11 +6,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from trainloop import state as states
-from trainloop.objective import Objective
-from trainloop.optimizer import GlobalObjectiveOptimizer, GlobalVectorOptimizer
-from trainloop.typing import Evaluated, State
-from trainloop.whole_vector import WholeVectorOptimizer
+from trainloop.objectives.base import Objective
+from trainloop.optimizer import state as states
+from trainloop.optimizer.base import WholeVectorOptimizer
+from trainloop.optimizer.contracts import GlobalObjectiveOptimizer, GlobalVectorOptimizer
+from trainloop.types import Evaluated, State
 
 
 class Wrapper(GlobalObjectiveOptimizer):
@@ -24,6 +24,18 @@ class Wrapper(GlobalObjectiveOptimizer):
         inner: the method, not used by anything else.
         takes: the class it must belong to.
         name, kwargs: see `GlobalObjectiveOptimizer`.
+
+    Example:
+        >>> class Doubled(Wrapper):
+        ...     def init_state(self, x):
+        ...         return self.inner_state(x)
+        ...
+        ...     def update(self, x, f, g, state, objective):
+        ...         x_new, state, _ = self.inner_update(x, f, g, state, objective)
+        ...         return x + 2 * (x_new - x), state
+        ...
+        >>> minimize(lambda x: tf.reduce_sum(x**2), [3.0, 4.0], Doubled(SimpleGD(0.1)), max_steps=50).f < 1e-6
+        True
     """
 
     def __init__(

@@ -1,18 +1,18 @@
 """A run as a picture."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 
-from trainloop.history import BOOKKEEPING
-from trainloop.layer_norms import PREFIXES, by_kind
-from trainloop.picture import BLUE, COLOURS, GREY, ORANGE, Picture, is_never_negative, label
+from trainloop.columns import BOOKKEEPING, PREFIXES, by_kind
+from trainloop.plots.figure import BLUE, COLOURS, GREY, ORANGE, Picture, is_never_negative, label
 
 # Lines of one panel, each with a look of its own: six colours, full and dashed.
 _LOOKS = [{"color": c, "linestyle": s, "linewidth": 0.9} for s, c in itertools.product(("-", "--"), COLOURS[:6])]
 
 
-def draw_curves(result, title=""):
+def draw_curves(result: Any, title: str = "") -> Picture:
     """Loss, metrics, gradient norm and the method's own scalars over the steps of a run.
 
     Args:
@@ -20,7 +20,11 @@ def draw_curves(result, title=""):
         title: above the figure.
 
     Returns:
-        `Picture`.
+        A Matplotlib figure.
+
+    Example:
+        >>> result = TrainLoop(model, Adam(), loss).run((x, y), epochs=2)
+        >>> plots.draw_curves(result, "two epochs of Adam").savefig("curves.png")
     """
     panels = _panels(result)
     figure = Picture(figsize=(6.4, 2.6 * len(panels) + 0.6), layout="constrained")

@@ -3,7 +3,11 @@
 import io
 
 import numpy as np
-from matplotlib.figure import Figure
+
+from trainloop.errors import needed_for
+
+with needed_for("drawing figures", "plot"):
+    from matplotlib.figure import Figure
 
 # Okabe and Ito (2008), without their yellow, which is too pale for a line on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

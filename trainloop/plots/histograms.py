@@ -5,9 +5,12 @@ where a hill stands and how wide it is is what they tell. A bar in it is the med
 zeros and numbers that are not finite, is written beside it.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from trainloop.picture import COLOURS, GREY, Picture
+from trainloop.plots.figure import COLOURS, GREY, Picture
+from trainloop.vectors.layout import FlatLayout
 
 _TITLES = {
     "x": ("weights x", "units of x"),
@@ -21,8 +24,8 @@ _MOST_LABELS = 40
 _LEFT_OUT = 0.01
 
 
-def draw(layout, vectors, title):
-    """The figure.
+def draw_histograms(layout: FlatLayout, vectors: Mapping[str, np.ndarray], title: str) -> Picture:
+    """How large the entries of vectors are in every variable, as a figure.
 
     Args:
         layout: a `FlatLayout`.
@@ -30,7 +33,11 @@ def draw(layout, vectors, title):
         title: of the figure.
 
     Returns:
-        `Picture`.
+        A Matplotlib figure.
+
+    Example:
+        >>> vector = VariableVector(model.trainable_variables)
+        >>> figure = plots.draw_histograms(vector.layout, {"x": vector.read().numpy()}, "weights")
     """
     spans = {name: layout.span(name) for name, size in zip(layout.names, layout.sizes, strict=True) if size}
     spans["all"] = slice(None)

@@ -17,10 +17,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainloop import batch_loss, plugins, user_code
-from trainloop.data_split import DataSplit
-from trainloop.reconstruction import ReconstructionError
-from trainloop.typing import Loss, LossFn
+from trainloop.data.split import DataSplit
+from trainloop.loop.metrics import ReconstructionError
+from trainloop.objectives import losses
+from trainloop.runs import plugins, user_code
+from trainloop.types import Loss, LossFn
 
 # What is trained on data of a kind unless another model is asked for.
 DEFAULT_MODELS = {"images": "lenet5", "features": "mlp", "tokens": "transformer"}
@@ -139,7 +140,7 @@ def _misfit(title, data, shape, own):
 
 
 def _try_loss(title, model, given, batch):
-    function = batch_loss.choose(**given)
+    function = losses.choose(**given)
     user_code.call(title, lambda: function(model, batch, training=False))
 
 

@@ -13,8 +13,8 @@ import dataclasses
 import json
 import pathlib
 
-from trainloop import user_code
-from trainloop.run_directory import versions
+from trainloop.runs import user_code
+from trainloop.versions import versions
 
 # Settings that say where and how a run is done, and not which: they are never taken from the file of another one.
 OF_ONE_RUN = ("config", "run_dir", "overwrite", "resume", "dry_run", "quiet")

@@ -1,4 +1,4 @@
-"""The files of one run, under one roof.
+"""The files of one run in its folder, and how they are written.
 
 config.json     everything needed to repeat it
 metrics.jsonl   every step and every epoch
@@ -9,21 +9,19 @@ model.keras     the model as it was left; as long as it is not there, the run ha
 lock            held by the process that works here
 """
 
+import dataclasses
 import datetime
 import json
 import os
 import pathlib
-import platform
 import shlex
 import shutil
 import sys
 
-import keras
-import numpy as np
-import tensorflow as tf
-
-from trainloop import durable
-from trainloop.run_lock import RunLock
+from trainloop import files
+from trainloop.files import RunLock
+from trainloop.hooks.metrics_file import read_run_log
+from trainloop.versions import versions
 
 # What may change when a run is continued: its goals, and what has no influence on any number.
 MAY_CHANGE = {
@@ -151,7 +149,7 @@ class RunDirectory:
             raise ValueError(f"{self.path} {what}, or begin again with --overwrite")
 
     def _write(self, config):
-        durable.replace_text(self.config, json.dumps({**config, "versions": versions()}, indent=2) + "\n")
+        files.replace_text(self.config, json.dumps({**config, "versions": versions()}, indent=2) + "\n")
 
 
 def _difference(name, there, here):
@@ -197,6 +195,16 @@ def interpreter():
     return sys.executable if here.startswith("..") else here
 
 
+def _as_typed(program, *words):
+    """A command as somebody in this folder would type it: a Python file, `python -m trainloop`, or an executable."""
+    if os.path.basename(program) == "__main__.py":
+        return [interpreter(), "-m", "trainloop", *words]
+    if program.endswith(".py"):
+        return [interpreter(), program, *words]
+    here = os.path.relpath(program)
+    return [os.path.basename(program) if here.startswith("..") else here, *words]
+
+
 def command_to_resume(arguments, path):
     """The command that continues a run in a folder.
 
@@ -217,16 +225,28 @@ def command_in_folder(arguments, option, path):
         path: of the folder.
     """
     named = any(argument.startswith(option) for argument in arguments)
-    return shlex.join([interpreter(), *arguments, *([] if named else [option, str(path)])])
+    return shlex.join([*_as_typed(*arguments), *([] if named else [option, str(path)])])
 
 
-def versions():
-    """What the numbers of a run may depend on."""
-    from trainloop import __version__
+def write_results(directory, loop, result, title, resumed):
+    """The model as it is, and the curves.
 
-    onednn = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "as TensorFlow decides")
-    packages = {"onednn": onednn, "trainloop": __version__, "tensorflow": tf.__version__, "keras": keras.__version__}
-    packages |= {"numpy": np.__version__, "python": platform.python_version()}
-    # Sums are cut into as many parts as there are threads.
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {**packages, "machine": platform.machine(), "processors": processors}
+    Args:
+        directory: a `RunDirectory` whose metrics file is complete.
+        loop: the `TrainLoop`.
+        result: its `RunResult`.
+        title: above the curves.
+        resumed: whether the result has only the steps of the last process.
+
+    Returns:
+        A message where the curves could not be drawn, because Matplotlib is not installed; else None.
+    """
+    if resumed:
+        log = read_run_log(directory.metrics)
+        result = dataclasses.replace(result, history=log.history, epochs=log.epochs)
+    loop.model.save(directory.model)  # first: a picture that fails must not cost the model
+    try:
+        result.plot(directory.curves, title)
+    except ImportError as error:
+        return f"no {directory.curves.name}: {error}"
+    return None

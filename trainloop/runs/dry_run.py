@@ -3,9 +3,11 @@
 import json
 import math
 
-from trainloop import loop_arguments, nonfinite, refusals
-from trainloop.layout import FlatLayout
-from trainloop.saved_variables import SHRINKABLE
+from trainloop.loop import arguments as loop_arguments
+from trainloop.loop import nonfinite
+from trainloop.optimizer import validation
+from trainloop.optimizer.saving import SHRINKABLE
+from trainloop.vectors.layout import FlatLayout
 
 
 def check(model, optimizer, settings, directory, facts):
@@ -31,7 +33,7 @@ def check(model, optimizer, settings, directory, facts):
     loop_arguments.check_kinds(model, optimizer)
     loop_arguments.check_engine(settings["jit"], settings["eager"])
     loop_arguments.check_microbatches(settings["microbatch"], settings["jit"])
-    refusals.variables(model.trainable_variables)
+    validation.variables(model.trainable_variables)
     layout = FlatLayout.of(model.trainable_variables)
     plan = optimizer.memory_plan(layout.size, layout.dtype)
     plan.refuse_what_does_not_fit(type(optimizer).__name__, has_storage=hasattr(optimizer, "storage"))

@@ -14,23 +14,32 @@ What a user's object has to be:
 --model         a function (input_shape, outputs) -> `keras.Model`, or such a model, which is used as it is
 --loss          a function (targets, predictions); a function (model, batch) if its first parameter is called `model`;
                 or a `keras.losses.Loss`
+
+`describe` tells what an optimizer takes: its first line, every argument with default and meaning, and an example.
 """
 
 import ast
 import functools
 import inspect
+import re
+import shlex
+import textwrap
 
 import keras
 
-from trainloop import batch_loss, checks, refusals, user_code
+from trainloop import checks
 from trainloop.algorithms import ALGORITHMS, WRAPPERS
-from trainloop.data_files import ARRAY_NAMES
-from trainloop.data_split import DataSplit
-from trainloop.datasets import load, make_split
+from trainloop.data.datasets import load, make_split
+from trainloop.data.files import ARRAY_NAMES
+from trainloop.data.split import DataSplit
+from trainloop.errors import mistake
 from trainloop.models import MODELS
-from trainloop.optimizer import GlobalObjectiveOptimizer
-from trainloop.whole_vector import WholeVectorOptimizer
-from trainloop.wrapper import Wrapper
+from trainloop.objectives import losses
+from trainloop.optimizer import validation
+from trainloop.optimizer.base import WholeVectorOptimizer
+from trainloop.optimizer.contracts import GlobalObjectiveOptimizer, GlobalVectorOptimizer
+from trainloop.optimizer.wrapper import Wrapper
+from trainloop.runs import user_code
 
 _BASES = (Wrapper, GlobalObjectiveOptimizer, WholeVectorOptimizer)
 
@@ -48,7 +57,7 @@ def find_optimizer(text):
     found = user_code.find(text, inspect.isclass, "classes")
     if not inspect.isclass(found) or not issubclass(found, WholeVectorOptimizer):
         if inspect.isclass(found):
-            refusals.old_api(found)
+            validation.old_api(found)
         raise ValueError(f"{text} is not a GlobalVectorOptimizer; derive it from trainloop.GlobalVectorOptimizer")
     return found
 
@@ -131,7 +140,7 @@ def find_loss(text):
             f"{text} must be a function (targets, predictions) or (model, batch), or a keras.losses.Loss, "
             f"received {found!r}"
         )
-    return {"loss_fn": found} if batch_loss.first_parameter(found) == "model" else {"loss": found}
+    return {"loss_fn": found} if losses.first_parameter(found) == "model" else {"loss": found}
 
 
 def _keras_loss(name):
@@ -192,7 +201,7 @@ def make_optimizer(cls, options):
     except (TypeError, ValueError) as error:
         raise ValueError(f"{cls.__name__}: {' '.join(str(error).split())}") from error
     except Exception as error:
-        raise user_code.mistake(cls.__name__, error) from error
+        raise mistake(cls.__name__, error) from error
 
 
 def _with_inner(options):
@@ -228,3 +237,75 @@ def _named(kind, name, known, advice=""):
         listing = ", ".join(known)
         raise ValueError(f"unknown {kind} {name!r}{checks.near_miss(name, list(known))}; known: {listing}{advice}")
     return known[name.lower()]
+
+
+# `rad: radius of the ball.`, `beta_1, beta_2: decay of the moments.`, `power (int): of the norm.`
+_ENTRY = re.compile(r"    (?P<names>\w+(, \w+)*)( \(.*?\))?: (?P<text>.*)")
+
+_WIDTH = 110
+
+
+def describe(text):
+    """A method by what a user types for it: its first line, every argument with default and meaning, and an example.
+
+    Args:
+        text: see `plugins.find_optimizer`.
+
+    Raises:
+        FileNotFoundError, ValueError: as `plugins.find_optimizer`.
+    """
+    cls = find_optimizer(text)
+    arguments, meanings = constructor_arguments(cls), _meanings(cls)
+    if issubclass(cls, GlobalObjectiveOptimizer):
+        arguments.pop("global_clipnorm", None)  # known to the constructor, which refuses it with the reason
+    words = {name: _option(name, default) for name, default in arguments.items()}
+    column = max(map(len, words.values()), default=0) + 4
+    entries = [f"  {word:<{column - 2}}{meanings.get(name, '')}" for name, word in words.items()]
+    lines = [textwrap.fill(entry, _WIDTH, subsequent_indent=" " * column) for entry in entries]
+    first = (cls.__doc__ or "has no docstring").strip().splitlines()[0]
+    return "\n".join([f"{text}: {first}", "", *lines, "", f"for example: {_example(text, arguments)}"])
+
+
+def _option(name, default):
+    if name == "inner":
+        return "-o inner=METHOD"
+    return f"-o {name}" + ("=..., required" if default is inspect.Parameter.empty else f"={default}")
+
+
+def _example(text, arguments):
+    """The method with what it requires, and with the first of its arguments that has a default."""
+    chosen = []
+    for name, default in arguments.items():
+        if name == "inner":
+            chosen += ["inner=momentum", "inner.momentum=0.95"]
+        elif default is inspect.Parameter.empty:
+            chosen.append(f"{name}=...")
+        elif name != "name" and default is not None:
+            chosen.append(f"{name}={default}")
+            break
+    return shlex.join(["--optimizer", text, *(word for option in chosen for word in ("-o", option))])
+
+
+def _meanings(cls):
+    """{argument: what the docstrings say of it}: that of the class first, then those of its bases."""
+    found = {}
+    for base in (*cls.__mro__, GlobalVectorOptimizer):
+        if issubclass(base, WholeVectorOptimizer):
+            for names, text in _entries(inspect.cleandoc(vars(base).get("__doc__") or "")):
+                for name in names:
+                    found.setdefault(name, text)
+    return found
+
+
+def _entries(documentation):
+    """(names, text) of what stands below `Args:`, without references to other docstrings."""
+    section = documentation.partition("\nArgs:\n")[2]
+    entries = []
+    for line in section.splitlines():
+        if line and not line.startswith(" "):
+            break
+        if entry := _ENTRY.match(line):
+            entries.append((entry["names"].split(", "), [entry["text"]]))
+        elif entries:
+            entries[-1][1].append(line.strip())
+    return [(names, " ".join(lines).strip()) for names, lines in entries if not lines[0].startswith("see `")]

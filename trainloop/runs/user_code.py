@@ -8,15 +8,12 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
-import os
 import pathlib
 import re
 import sys
-import traceback
-
-import keras
 
 from trainloop import checks
+from trainloop.errors import mistake
 
 _REFERENCE = re.compile(r"(?P<source>.+\.py|[^\W\d]\w*(\.\w+)*):(?P<name>\w+)")
 
@@ -70,32 +67,6 @@ def call(text, function, *arguments):
         return function(*arguments)
     except Exception as error:
         raise mistake(text, error) from error
-
-
-def mistake(text, error):
-    """An exception in a user's code as a ValueError of one line that points at the user's line.
-
-    Args:
-        text: what the user typed to name what failed.
-        error: the exception.
-    """
-    return ValueError(f"{text}{users_line(error)}: {type(error).__name__}: {' '.join(str(error).split())}")
-
-
-def users_line(error):
-    """The innermost line of an exception that is a user's, as " at file:line in function"; empty where there is none.
-
-    Lines of this package, of libraries and of the program that was started are nobody's fault.
-    """
-    libraries = [pathlib.Path(module.__file__).resolve().parent for module in (sys.modules[__package__], os)]
-    libraries.append(pathlib.Path(keras.__file__).resolve().parent.parent)
-    program = getattr(sys.modules["__main__"], "__file__", None)
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        file = pathlib.Path(frame.filename).resolve()
-        ours = program is not None and file == pathlib.Path(program).resolve()
-        if file.is_file() and not ours and not any(library in file.parents for library in libraries):
-            return f" at {frame.filename}:{frame.lineno} in {frame.name}"
-    return ""
 
 
 def _digest(source):

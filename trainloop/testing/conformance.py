@@ -25,12 +25,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainloop.function_objective import LeastSquares
-from trainloop.layout import VariableVector
-from trainloop.loop import TrainLoop
-from trainloop.optimizer import GlobalVectorOptimizer
+from trainloop.loop.train_loop import TrainLoop
+from trainloop.objectives.function import LeastSquares
+from trainloop.optimizer.base import WholeVectorOptimizer
+from trainloop.optimizer.contracts import GlobalVectorOptimizer
 from trainloop.status import Status
-from trainloop.whole_vector import WholeVectorOptimizer
+from trainloop.vectors.layout import VariableVector
 
 
 class ConformanceError(AssertionError):

@@ -9,7 +9,7 @@ updates of plain arithmetic are compiled, which one look at the traced operation
 
 import tensorflow as tf
 
-from trainloop import linalg
+from trainloop.vectors import linalg
 
 _ARITHMETIC = frozenset(
     """

@@ -27,8 +27,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainloop import xla
-from trainloop.typing import Variable
+from trainloop.types import Variable
+from trainloop.vectors import xla
 
 # Pieces of about this many numbers take longer to copy than to ask for one by one.
 _LONG_PIECE = 2**14

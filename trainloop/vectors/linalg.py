@@ -10,7 +10,7 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from trainloop import xla
+from trainloop.vectors import xla
 
 # From this length on a vector counts as long: a pass over it takes longer than starting one.
 LONG = 2**14

@@ -1,7 +1,13 @@
-"""Whether code is being traced for XLA: a few operations are fast in one form there and in another everywhere else."""
+"""Whether code is being traced for XLA, or run as Python for a while.
+
+A few operations are fast in one form under XLA and in another everywhere else (`tracing`). Inside of `running`,
+compiled functions run as Python, so that a debugger, `print` and `.numpy()` work inside of them.
+"""
 
 import contextlib
 import contextvars
+
+import tensorflow as tf
 
 _TRACING = contextvars.ContextVar("tracing for XLA", default=False)
 
@@ -19,3 +25,14 @@ def tracing():
 def is_tracing():
     """True inside of `tracing`."""
     return _TRACING.get()
+
+
+@contextlib.contextmanager
+def running():
+    """Inside, every `tf.function` runs as Python. TensorFlow's switch is global; it is put back in any case."""
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)

@@ -1,0 +1,7 @@
+"""Data in memory: built-in and other data sets, and batches gathered from arrays."""
+
+from trainloop.data.arrays import ArrayData
+from trainloop.data.datasets import DATASETS, load
+from trainloop.data.split import DataSplit
+
+__all__ = ["DATASETS", "ArrayData", "DataSplit", "load"]

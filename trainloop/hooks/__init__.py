@@ -1,0 +1,22 @@
+"""Hooks: what happens between the steps of a run, and looks into every step."""
+
+from trainloop.hooks.base import Hook, LoopProtocol, Progress
+from trainloop.hooks.layer_norms import LayerNorms
+from trainloop.hooks.metrics_file import MetricsFile, read_run_log
+from trainloop.hooks.save_checkpoint import SaveCheckpoint
+from trainloop.hooks.stopping import EarlyStopping, RestoreBest, StopWhen
+from trainloop.hooks.tensorboard import TensorBoardFile
+
+__all__ = [
+    "EarlyStopping",
+    "Hook",
+    "LayerNorms",
+    "LoopProtocol",
+    "MetricsFile",
+    "Progress",
+    "RestoreBest",
+    "SaveCheckpoint",
+    "StopWhen",
+    "TensorBoardFile",
+    "read_run_log",
+]

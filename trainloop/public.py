@@ -1,0 +1,95 @@
+"""Every public name of `trainloop`, in one list: what `import trainloop as tl` gives."""
+
+from trainloop import algorithms, data, distributed, hooks, linesearch, models, plots, testing
+from trainloop.algorithms import *  # noqa: F403
+from trainloop.data import *  # noqa: F403
+from trainloop.distributed import WorkersError, connect_workers
+from trainloop.hooks import (
+    EarlyStopping,
+    Hook,
+    LayerNorms,
+    MetricsFile,
+    Progress,
+    RestoreBest,
+    SaveCheckpoint,
+    StopWhen,
+    TensorBoardFile,
+)
+from trainloop.loop.inspection import Inspection
+from trainloop.loop.metrics import ReconstructionError
+from trainloop.loop.minimizer import Iterate, MinimizeResult, minimize
+from trainloop.loop.train_loop import TrainLoop
+from trainloop.matrices.shared_matrix import SharedMatrix
+from trainloop.matrices.stored_value import StoredValue
+from trainloop.matrices.vector_ring import VectorRing
+from trainloop.models import MODELS, autoencoder, lenet5, lstm, mlp, resnet20, softmax_regression, transformer
+from trainloop.objectives.base import Objective
+from trainloop.objectives.function import FunctionObjective, LeastSquares
+from trainloop.objectives.model import ModelObjective
+from trainloop.optimizer.base import StepResult
+from trainloop.optimizer.contracts import GlobalObjectiveOptimizer, GlobalVectorOptimizer
+from trainloop.optimizer.memory_plan import MemoryPlan
+from trainloop.optimizer.proposed_step import ProposedStep
+from trainloop.optimizer.wrapper import Wrapper
+from trainloop.results import RunResult
+from trainloop.runs.assembly import Assembly, assemble
+from trainloop.status import Status, TrainingError
+from trainloop.vectors.layout import FlatLayout, VariableVector
+
+__all__ = [
+    *algorithms.__all__,
+    *data.__all__,
+    "MODELS",
+    "Assembly",
+    "EarlyStopping",
+    "FlatLayout",
+    "FunctionObjective",
+    "GlobalObjectiveOptimizer",
+    "GlobalVectorOptimizer",
+    "Hook",
+    "Inspection",
+    "Iterate",
+    "LayerNorms",
+    "LeastSquares",
+    "MemoryPlan",
+    "MetricsFile",
+    "MinimizeResult",
+    "ModelObjective",
+    "Objective",
+    "Progress",
+    "ProposedStep",
+    "ReconstructionError",
+    "RestoreBest",
+    "RunResult",
+    "SaveCheckpoint",
+    "SharedMatrix",
+    "Status",
+    "StepResult",
+    "StopWhen",
+    "StoredValue",
+    "TensorBoardFile",
+    "TrainLoop",
+    "TrainingError",
+    "VariableVector",
+    "VectorRing",
+    "WorkersError",
+    "Wrapper",
+    "algorithms",
+    "assemble",
+    "autoencoder",
+    "connect_workers",
+    "data",
+    "distributed",
+    "hooks",
+    "lenet5",
+    "linesearch",
+    "lstm",
+    "minimize",
+    "mlp",
+    "models",
+    "plots",
+    "resnet20",
+    "softmax_regression",
+    "testing",
+    "transformer",
+]
