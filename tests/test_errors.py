@@ -1,4 +1,4 @@
-"""What is not installed is named in one line, with the extra that brings it. Users' lines: tests/runs/test_user_code.py."""
+"""What is not installed is named in one line, with the extra that brings it."""
 
 import sys
 
