@@ -617,7 +617,7 @@ def test_exactly_one_loss_is_wanted():
         ModelObjective(dense_net(), "mse", blobs(4), loss_fn=lambda model, batch: 0.0)
 
 
-def test_variables_that_are_not_of_keras_can_be_trained_but_not_evaluated_elsewhere():
+def test_variables_that_are_not_of_keras_are_evaluated_elsewhere_too():
     class Raw:
         def __init__(self):
             self.trainable_variables = [tf.Variable([1.0, 2.0], name="raw", dtype="float64")]
@@ -627,8 +627,9 @@ def test_variables_that_are_not_of_keras_can_be_trained_but_not_evaluated_elsewh
     f, g = objective.first_pass()
     assert float(f) == 19
     np.testing.assert_array_equal(g, [6, 16])
-    with pytest.raises(ValueError, match=r"Keras variables.*raw"):
-        objective.value(objective.vector.read())
+    assert float(objective.value(2 * objective.vector.read())) == 4 * 19
+    np.testing.assert_array_equal(objective.hvp(objective.vector.read(), tf.constant([1.0, 1.0], tf.float64)), [6, 8])
+    np.testing.assert_array_equal(objective.vector.read(), [1, 2])
 
 
 class Quadratic(Objective):

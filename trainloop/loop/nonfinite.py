@@ -21,7 +21,6 @@ import contextlib
 import functools
 import logging
 
-import keras
 import tensorflow as tf
 
 from trainloop import checks
@@ -177,6 +176,8 @@ def _counts(optimizer):
 def first_nonfinite(model, loss, batch, vector, microbatch_size=None):
     """A sentence that says where the first NaN or infinity arises, or None where all is finite.
 
+    What the passes write stays: averages, seeds and counters are the caller's to put back.
+
     Args:
         model: as it was before the step that failed.
         loss: a `BatchLoss`.
@@ -203,9 +204,7 @@ def _in_batch(batch):
 def _in_passes(model, loss, batch, vector):
     found = []
     with tf.GradientTape() as tape:
-        # Regularisers look for their weights in the scope, and nowhere else.
-        values = [(v, v.value) for v in model.trainable_variables if isinstance(v, keras.Variable)]
-        with keras.StatelessScope(values, collect_losses=True), _watch(model, found):
+        with _watch(model, found):
             compared, own, _ = loss.terms(model, batch, training=True)
         f = compared + own
     if found:

@@ -17,6 +17,8 @@ For a model made under a `tf.distribute` strategy every replica does 1 on its pa
 gives f and g to all (objectives/replicated.py).
 """
 
+import contextlib
+
 import numpy as np
 import tensorflow as tf
 
@@ -25,8 +27,9 @@ from trainloop.loop import nonfinite
 from trainloop.loop.watch import Watches
 from trainloop.objectives.counting import KINDS, Counted, Evaluations
 from trainloop.objectives.model import ModelObjective
+from trainloop.objectives.placement import kept
 from trainloop.objectives.replicated import ReplicatedObjective
-from trainloop.objectives.side_effects import SideEffects
+from trainloop.objectives.side_effects import LastStep, SideEffects
 from trainloop.optimizer.contracts import GlobalObjectiveOptimizer
 from trainloop.status import Status
 from trainloop.vectors.layout import VariableVector
@@ -62,6 +65,10 @@ class Steps:
         self.columns = {"samples": np.dtype("int64"), **optimizer.log_dtypes()}
         if self.evaluations:
             self.columns |= {f"evaluations/{kind}": np.dtype("int64") for kind in KINDS}
+        # A replica's evaluations write nothing.
+        evaluating = self.evaluations is not None and replicas is None
+        self._last_step = without_strategy(LastStep, self.vector) if evaluating else None
+        self._eager, self._found, self._written = eager, None, []
         self._watches = Watches(hooks, optimizer, self.vector, self.columns, eager)
         self.columns |= self._watches.columns
 
@@ -74,11 +81,13 @@ class Steps:
         Returns:
             (status int32 [], row float64 [columns]).
         """
-        effects = SideEffects([*self._others(), *self._metrics.variables])
         objective = self._objective(take, self._metrics)
+        effects = SideEffects([*objective.written, *self._metrics.variables])
+        if self._last_step:
+            self._last_step.begin(objective.written)
         if self.evaluations:
             objective = Counted(objective, self.evaluations)
-        status, logs, _ = self._optimizer.step(objective, watch=self._watches or None)
+        status, logs, _ = self._optimizer.step(objective, objective.first_pass(), self._watches or None)
         effects.undo_where(status < 0)
         logs = {"samples": take.samples(), **logs}
         if self.evaluations:
@@ -87,8 +96,9 @@ class Steps:
 
     def propose(self, take):
         """The `ProposedStep` on a batch, which leaves everything as it was."""
-        effects = SideEffects(self._others())
-        step = self._optimizer.propose(self._objective(take))
+        objective = self._objective(take)
+        effects = SideEffects(objective.written)
+        step = self._optimizer.propose(objective, objective.first_pass())
         effects.undo()
         return step
 
@@ -104,7 +114,10 @@ class Steps:
             batch: tensors, of a step that failed.
         """
         try:
-            return nonfinite.first_nonfinite(self._model, self._batch_loss, batch, self.vector, self._microbatch_size)
+            with kept(self._written):
+                return nonfinite.first_nonfinite(
+                    self._model, self._batch_loss, batch, self.vector, self._microbatch_size
+                )
         except tf.errors.OpError:  # such as too little memory outside of compiled code: the failure itself comes first
             return None
 
@@ -121,19 +134,26 @@ class Steps:
         if self._replicas:
             return self._replicated(take, metrics, self._microbatch_size)
         observe = (lambda part, predictions: metrics.update(part[1], predictions)) if metrics else None
-        return ModelObjective(
+        objective = ModelObjective(
             self._model,
             self._batch_loss,
             take(),
             microbatch_size=self._microbatch_size,
             vector=self.vector,
             observe=observe,
+            counters=metrics.variables if metrics else (),
+            found=self._found,
         )
+        if self._eager:
+            self._found = objective.found  # one trace for all steps
+        self._written = objective.written
+        return objective
 
     def _replicated(self, take, metrics, microbatch_size=None):
         return ReplicatedObjective(
             self._replicas, self._model, self._batch_loss, take, self.vector, microbatch_size, metrics
         )
 
-    def _others(self):
-        return getattr(self._model, "non_trainable_variables", ())
+    def undisturbed(self):
+        """A context, outside of compiled code: an exception inside leaves the model as it was before the last step."""
+        return self._last_step.put_back() if self._last_step else contextlib.nullcontext()

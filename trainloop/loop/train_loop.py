@@ -353,14 +353,16 @@ class TrainLoop:
                 self._position.find_in(self._inspected.feed)
         elif self._current is NO_DATA or (self._position is not None and self._run is None):
             raise ValueError("inspect needs data here: no run has begun since the loop was made or restored")
-        return self._inspector((self._current if data is None else self._inspected).feed)
+        with self._steps.undisturbed():
+            return self._inspector((self._current if data is None else self._inspected).feed)
 
     def _one_block(self, run, validation_data):
         """One compiled call and everything between it and the next."""
         if run.feed.index == 0:
             self._metrics.reset()
         wanted = smallest(run.steps_available(), self._pace.limit(), *self._steps_to_hooks(run.step))
-        block = self._train(run.feed, wanted)
+        with self._steps.undisturbed():
+            block = self._train(run.feed, wanted)
         self._pace.observe(len(block.rows), block.seconds)
         lost = self._nan_in_state()
         back_to = self._nonfinite.roll_back(self, Status.NONFINITE_STATE if lost else block.status)

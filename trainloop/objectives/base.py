@@ -46,6 +46,13 @@ class Objective(abc.ABC):
     def value_and_grad(self, x: tf.Tensor) -> Evaluated:
         """(f [], g [n]) at x [n]."""
 
+    def first_pass(self) -> Evaluated:
+        """(f [], g [n]) where the variables of a model are, as the ordinary pass of a training step.
+
+        The only evaluation whose side effects (averages, seeds, counters) stay.
+        """
+        raise ValueError(f"{type(self).__name__} has no variables that hold x; call value_and_grad(x)")
+
     def hvp(self, x: tf.Tensor, v: tf.Tensor) -> tf.Tensor:
         """H(x) v [n], for x and v [n]."""
         raise ValueError(f"{type(self).__name__} has no Hessian products; define hvp(self, x, v)")

@@ -13,12 +13,47 @@ with BatchNormalization in training, LayerNormalization and GroupNormalization. 
 functions by their graph; for them the differences are the ones to take.
 """
 
+import contextlib
+
 import tensorflow as tf
 
+from trainloop.objectives.finder import find
 from trainloop.vectors import linalg
 
-# Operations behind which derivatives end.
-_OPAQUE = ("StopGradient", "PyFunc", "PyFuncStateless", "EagerPyFunc")
+# What TensorFlow raises where a gradient has no gradient: softsign, bicubic resizing, recomputed blocks.
+NO_GRADIENT = (LookupError, NotImplementedError)
+
+
+class Sources:
+    """What is differentiated with respect to, and how its gradients become one vector.
+
+    Args:
+        tensors: list of tensors or variables: the vector x itself, or its parts.
+        pack: function (list of gradients, None for zeros) -> [n]; None where the only tensor is x.
+    """
+
+    def __init__(self, tensors, pack=None):
+        self.tensors, self._pack = list(tensors), pack
+
+    @contextlib.contextmanager
+    def recorded(self):
+        """A tape that watches all of them, also those that are not trainable."""
+        with tf.GradientTape() as tape:
+            for tensor in self.tensors:
+                tape.watch(tensor)
+            yield tape
+
+    def gradient(self, tape, target, weights=None):
+        """Gradient of `target`, or of its product with `weights`, as a vector [n]; None where nothing is connected."""
+        gradients = tape.gradient(target, self.tensors, weights)
+        if all(gradient is None for gradient in gradients):
+            return None
+        return self._pack(gradients) if self._pack else tf.convert_to_tensor(gradients[0])
+
+    def gradient_or_zeros(self, tape, target, like, weights=None):
+        """The same with zeros of the shape of `like` where nothing is connected."""
+        g = self.gradient(tape, target, weights)
+        return tf.zeros_like(like) if g is None else g
 
 
 class Linearised:
@@ -27,16 +62,18 @@ class Linearised:
     Args:
         function: x [n] -> z, a floating tensor of any shape, or (z, anything else).
         x: [n].
+        sources: the `Sources` that x consists of; None for x itself.
 
     Attributes:
         z: the value.
         extra: what else the function returned, None if nothing.
     """
 
-    def __init__(self, function, x):
-        self._x = x
+    def __init__(self, function, x, sources=None):
+        self._x, self._sources = x, sources or Sources([x])
         with tf.GradientTape(persistent=True) as self._forward:
-            self._forward.watch(x)
+            for tensor in self._sources.tensors:
+                self._forward.watch(tensor)
             result = function(x)
             self.z, self.extra = result if isinstance(result, tuple) else (result, None)
         self._weights = tf.zeros_like(self.z)
@@ -46,7 +83,7 @@ class Linearised:
 
     def vjp(self, u):
         """J' u for u of the shape of z: [n]."""
-        return self._forward.gradient(self.z, self._x, u, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        return self._sources.gradient_or_zeros(self._forward, self.z, self._x, u)
 
     def jvp(self, v):
         """J v for v [n]: the shape of z."""
@@ -54,20 +91,21 @@ class Linearised:
         return self._backward.gradient(self._pulled, self._weights, v, unconnected_gradients=zero)
 
 
-def value_and_grad(function, x):
+def value_and_grad(function, x, sources=None):
     """f and its gradient, None where f does not depend on x.
 
     Args:
         function: x [n] -> f [].
         x: [n].
+        sources: the `Sources` that x consists of; None for x itself.
 
     Returns:
         (f [], g [n] or None).
     """
-    with tf.GradientTape() as tape:
-        tape.watch(x)
+    sources = sources or Sources([x])
+    with sources.recorded() as tape:
         f = function(x)
-    return f, tape.gradient(f, x)
+    return f, sources.gradient(tape, f)
 
 
 def hessian(function, x):
@@ -86,7 +124,7 @@ def hessian(function, x):
     def product(v):
         try:
             return hvp(function, x, v)
-        except LookupError:  # an operation whose gradient has no gradient
+        except NO_GRADIENT:
             return _by_differences(function, x, v)
 
     return product
@@ -101,35 +139,40 @@ def _by_differences(function, x, v):
     return tf.reshape(product, tf.shape(x))
 
 
-def hvp(function, x, v):
+def hvp(function, x, v, sources=None):
     """H v by reverse over reverse, for functions that stop no gradients.
 
     Args:
         function: x (any shape) -> f [].
         x, v: of the same shape.
+        sources: the `Sources` that x consists of; None for x itself.
 
     Returns:
         H v, of the shape of x.
+
+    Raises:
+        LookupError, NotImplementedError: the gradient of an operation has no gradient.
     """
-    with tf.GradientTape() as outer:
-        outer.watch(x)
-        _, g = value_and_grad(function, x)
+    sources = sources or Sources([x])
+    with sources.recorded() as outer:
+        _, g = value_and_grad(function, x, sources)
         g = tf.zeros_like(x) if g is None else g
-    return outer.gradient(g, x, v, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    return sources.gradient_or_zeros(outer, g, x, v)
 
 
 def difference_of_gradients(gradient, x, v):
     """H v = (g(x + h v) - g(x - h v)) / (2 h), with an error of order h^2.
 
     h makes the two points eps^(1/3) max(1, max |x_i|) away from x, where the errors of the formula and of rounding
-    balance. In float64 that leaves some ten digits, in float32 some three or four.
+    balance. In float64 that leaves some ten digits, in float32 some three or four. With the outputs z(x) in place of
+    the gradient it is J v.
 
     Args:
-        gradient: x [n] -> g [n].
+        gradient: x [n] -> g [n], or a tensor of any other shape.
         x, v: [n].
 
     Returns:
-        [n]; zeros for v = 0.
+        of the shape of g; zeros for v = 0.
     """
     length = linalg.norm(v)
     unit = v / tf.where(length > 0, length, tf.ones_like(length))
@@ -144,19 +187,31 @@ def difference_of_gradients(gradient, x, v):
 def stops_gradients(function, x):
     """Whether second derivatives of a function by autodiff may lack something.
 
-    That is so where `tf.stop_gradient` occurs anywhere in it, in the layers it calls too, or a Python function that
-    TensorFlow cannot look into.
+    That is so where `tf.stop_gradient` occurs anywhere in it or in its gradient, in the layers it calls too, a gradient
+    that has no gradient and says nothing (bilinear resizing), or a Python function that TensorFlow cannot look into.
 
     Args:
         function: x [n] -> tensors. One that only runs eagerly, with a `.numpy()` in it, may lack something too.
         x: only shape and dtype are used.
     """
-    spec = tf.TensorSpec(x.shape, x.dtype)
+
+    def differentiated(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = [tensor for tensor in tf.nest.flatten(function(x)) if tensor is not None and tensor.dtype.is_floating]
+        return y, tape.gradient(y, x)
+
     try:
-        graph = tf.function(function, autograph=False).get_concrete_function(spec).graph.as_graph_def()
-    except (AttributeError, TypeError, NotImplementedError):  # what tensors without values raise
+        graph = (
+            tf.function(differentiated, autograph=False).get_concrete_function(tf.TensorSpec(x.shape, x.dtype)).graph
+        )
+    except (AttributeError, TypeError, *NO_GRADIENT):  # also what tensors without values raise
         if tf.inside_function():
             raise
         return True
-    nodes = [graph.node, *(inner.node_def for inner in graph.library.function)]
-    return any(node.op in _OPAQUE for part in nodes for node in part)
+    return loses_second_derivatives(find(graph))
+
+
+def loses_second_derivatives(found):
+    """Whether what was `Found` in a function and its gradient says so."""
+    return bool(found.stopped or found.opaque or found.soft_targets or not found.traced)

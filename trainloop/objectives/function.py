@@ -59,7 +59,7 @@ class FunctionObjective(Objective):
                 tape.watch(x)
                 _, g = self.value_and_grad(x)
             return tape.gradient(g, x, v)
-        except LookupError:  # an operation whose gradient has no gradient
+        except derivatives.NO_GRADIENT:
             return None
 
     def _stops_gradients(self, x):

@@ -3,9 +3,10 @@
 The first pass over a batch is an ordinary Keras training pass at the point the variables hold: BatchNormalization
 averages and dropout seeds advance once, exactly as `model.fit` would advance them.
 
-Every further evaluation is stateless. It runs the same training pass with x in place of the trainable variables and
-with all other variables (averages, seeds) as they were before the first pass, and drops what the layers would write.
-So dropout draws the same mask each time, and the model is left untouched.
+Every further evaluation writes x into the variables, and into everything that the loss writes (averages, seeds,
+counters) what was there before the first pass; then it runs the same loss, and puts everything back. So dropout draws
+the same mask each time, the model is left untouched, and whatever the loss calls sees x, see `placement`. What a loss
+writes is found by tracing it once, see `finder`; the same trace is what runs.
 
 A large batch can be taken in microbatches. Their losses and gradients add up to those of the whole batch, in the
 memory of one of them:
@@ -18,6 +19,7 @@ whole batch gives, but still the same one at every evaluation.
 """
 
 import contextlib
+import logging
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,11 +30,22 @@ import tensorflow as tf
 from trainloop import checks
 from trainloop.objectives import derivatives, losses
 from trainloop.objectives.base import Objective
+from trainloop.objectives.finder import Found, find
+from trainloop.objectives.placement import Assignment, RawVariable, Substitution
+from trainloop.objectives.seam import Seam
 from trainloop.types import Evaluated, Loss, LossFn
 from trainloop.vectors import linalg
-from trainloop.vectors.layout import VariableVector, pack_gradients
+from trainloop.vectors.layout import VariableVector
+
+_LOG = logging.getLogger("trainloop")
 
 _INDEPENDENT = "the loss does not depend on the model's trainable variables"
+
+# What tensors without values raise where a loss asks for one.
+_NEEDS_VALUES = (AttributeError, TypeError, NotImplementedError)
+
+# Handles of variables that were named in the log because a loss reads them and nobody trains them.
+_named: set[int] = set()
 
 
 class ModelObjective(Objective):
@@ -46,12 +59,19 @@ class ModelObjective(Objective):
         microbatch_size: at most this many samples at a time; None for all at once.
         vector: the `VariableVector` of the trainable variables, if there is one already.
         observe: function (batch, predictions), called for each part in the first pass.
+        counters: the variables that `observe` writes.
+        found: what a trace of the same loss did, a `Found`; None traces it.
         shares: for a batch that is a part of a larger one: with which weights (see f_i and b_i / b above) it counts
             there. None for a batch of its own.
-        frozen: values of the non-trainable variables; None for those they have now.
+        frozen: on one of several replicas the values of the non-trainable variables; x is then substituted, see
+            `placement`. None elsewhere.
+
+    Attributes:
+        found: what the loss reads, writes and draws, a `Found`.
 
     Raises:
-        ValueError: not exactly one of `loss` and `loss_fn`, or a trainable variable that is not a Keras variable.
+        ValueError: not exactly one of `loss` and `loss_fn`; the loss writes a trainable variable, is not a scalar, or
+            depends on none of the variables.
 
     Example:
         >>> objective = ModelObjective(model, loss, (x, y))
@@ -70,6 +90,8 @@ class ModelObjective(Objective):
         microbatch_size: int | None = None,
         vector: VariableVector | None = None,
         observe: Callable[[Any, Any], Any] | None = None,
+        counters: Sequence = (),
+        found: Found | None = None,
         shares: Sequence | None = None,
         frozen: Sequence | None = None,
     ) -> None:
@@ -79,12 +101,23 @@ class ModelObjective(Objective):
             microbatch_size = checks.integer("microbatch_size", microbatch_size, at_least=1)
         self._microbatch_size = microbatch_size
         self.vector = vector or VariableVector(model.trainable_variables)
-        self._observe = observe
-        self._shares = shares
-        self._known_to_stop = None
+        self._observe, self._counters, self._shares = observe, counters, shares
+        self._known_to_stop, self._passes, self.found, self._unconnected = None, {}, found, []
+        others = list(getattr(model, "non_trainable_variables", ()))
+        self._placement: Assignment | Substitution
+        if frozen is None:
+            self._placement = Assignment(self.vector, self._find_written(others))
+        else:
+            self._placement = Substitution(self.vector, others)
         # Read before the first pass moves them.
-        self._others = list(getattr(model, "non_trainable_variables", ()))
-        self._frozen = [tf.identity(v) for v in self._others] if frozen is None else frozen
+        self._frozen = self._placement.values() if frozen is None else frozen
+
+    @property
+    def written(self) -> list:
+        """The variables besides x that the loss writes, but for those of metrics."""
+        return self._placement.written if isinstance(self._placement, Assignment) else []
+
+    # --- At the point the variables hold ---
 
     def first_pass(self) -> Evaluated:
         """f and its gradient where the variables are, with the side effects of a training pass.
@@ -95,18 +128,174 @@ class ModelObjective(Objective):
         Raises:
             ValueError: the loss is not a scalar, or depends on none of the variables.
         """
+        result = self._pass(self._observe)
+        if self._unconnected:
+            warnings.warn(
+                f"the loss does not depend on {', '.join(self._unconnected)}; their gradient is taken as zero",
+                stacklevel=2,
+            )
+        return result
 
+    def _pass(self, observe=None):
+        """f and g at the point the variables hold, by the trace of the loss; as Python where nothing is compiled."""
+        watched = observe is not None and tf.executing_eagerly()  # by somebody who may look at values
+        if not self.found.traced or watched or tf.config.functions_run_eagerly():
+            f, g = self._f_and_g(observe)
+        else:
+            f, g = self._traced(observe)()
+        if len(self._unconnected) == len(self.vector.layout.names):
+            raise ValueError(f"every gradient is None: {_INDEPENDENT}")
+        return f, g
+
+    def _traced(self, observe=None):
+        if observe not in self._passes:
+            eager, batch = tf.executing_eagerly(), self.batch
+
+            def traced():
+                # Tensors that have values are made such without: a loss that looks at them should not run here.
+                self.batch = tf.nest.map_structure(tf.identity, batch) if eager else batch
+                try:
+                    return self._f_and_g(observe)
+                finally:
+                    self.batch = batch
+
+            self._passes[observe] = tf.function(traced, autograph=False).get_concrete_function()
+        return self._passes[observe]
+
+    def _f_and_g(self, observe=None):
         def gradient_of_part(part, frozen):
-            with tf.GradientTape() as tape:
+            with derivatives.Sources(self.vector.native).recorded() as tape:
                 compared, own, predictions = self._loss.terms(self.model, part.batch, training=True)
                 self._refuse_unless_adding_up(part, predictions)
                 f = part.weighted(compared, own)
-            if self._observe:
-                self._observe(part.batch, predictions)
-            gradients = tape.gradient(f, self.vector.variables)
-            return (tf.cast(f, self.vector.layout.dtype), pack_gradients(self.vector.layout, gradients)), frozen
+            if observe:
+                observe(part.batch, predictions)
+            layout, gradients = self.vector.layout, tape.gradient(f, self.vector.native)
+            self._unconnected = [name for name, g in zip(layout.names, gradients, strict=True) if g is None]
+            missing = len(self._unconnected) == len(layout.names)  # which is an error where the result is asked for
+            g = tf.zeros([layout.size], layout.dtype) if missing else layout.pack(gradients)
+            return (tf.cast(f, layout.dtype), g), frozen
 
-        return self._sum_over_parts(gradient_of_part, [[], [self.vector.layout.size]])[0]
+        return self._sum_over_parts(gradient_of_part, [[], [self.vector.layout.size]], [])[0]
+
+    def _find_written(self, others):
+        """Trace the loss, and say what it does that an objective cannot allow. Returns the variables that it writes."""
+        tracked = []
+        if self.found is None:
+            try:
+                graph = self._traced(None if tf.executing_eagerly() else self._observe).graph
+                tracked, self.found = list(graph.variables), find(graph, set(self._names()))
+            except _NEEDS_VALUES:
+                if not tf.executing_eagerly():
+                    raise
+                self.found = Found(traced=False)
+        if not self.found.traced:
+            return [getattr(v, "value", v) for v in others]
+        known = {id(v.handle): v for v in [*tracked, *(getattr(v, "value", v) for v in others)] if hasattr(v, "handle")}
+        names = self._names()
+        if own := [names[key] for key in self.found.writes if key in names]:
+            raise ValueError(
+                f"the forward pass writes weights that are trained ({', '.join(own)}), so the loss is no function of "
+                "them; compute with a changed copy in place of assigning to the weight, or make it non-trainable"
+            )
+        self._name_untrained(tracked, names)
+        found = self.found
+        counted = {id(getattr(v, "value", v).handle) for v in self._counters}
+        written = [key for key in found.writes if key not in counted]
+        return [known[k] if k in known else RawVariable(found.handles[k], found.writes[k]) for k in written]
+
+    def _names(self):
+        """{id of a handle: name} of the variables of x."""
+        named = zip(self.vector.native, self.vector.layout.names, strict=True)
+        return {id(v.handle): name for v, name in named if hasattr(v, "handle")}
+
+    def _name_untrained(self, variables, names):
+        """Name in the log what a loss reads, could be trained and is not part of x; once for each."""
+        trained = [getattr(v, "value", v) for v in getattr(self.model, "variables", ())]
+        known = {*names, *_named, *(id(v.handle) for v in trained if hasattr(v, "handle"))}
+        new = [v for v in variables if v.trainable and v.dtype.is_floating and id(v.handle) not in known]
+        if new:
+            _named.update(id(v.handle) for v in new)
+            listing = ", ".join(f"{v.name} {tuple(v.shape)}" for v in new)
+            _LOG.warning("the loss reads variables that are no weights of the model and are not trained: %s", listing)
+
+    # --- At any other point ---
+
+    def value(self, x: tf.Tensor) -> tf.Tensor:
+        return self._sum_at(x, lambda run: (run.f(),), [[]])[0]
+
+    def value_and_grad(self, x: tf.Tensor) -> Evaluated:
+        if isinstance(self._placement, Assignment):
+            with self._at(x):
+                return self._pass()
+
+        def derive(run):
+            f, g = derivatives.value_and_grad(lambda _: run.f(), x, run.sources)
+            if g is None:
+                raise ValueError(_INDEPENDENT)
+            return f, g
+
+        return self._sum_at(x, derive, [[], x.shape])
+
+    def hvp(self, x: tf.Tensor, v: tf.Tensor) -> tf.Tensor:
+        """H(x) v.
+
+        Differences of gradients replace autodiff where the model stops gradients, as normalisation layers do; see
+        `derivatives`. That is said once, with a warning.
+        """
+        if not self._stops_gradients(x):
+            try:
+                return self._sum_at(x, lambda run: (derivatives.hvp(lambda _: run.f(), x, v, run.sources),), [x.shape])[
+                    0
+                ]
+            except derivatives.NO_GRADIENT:
+                pass
+        return derivatives.difference_of_gradients(lambda z: self.value_and_grad(z)[1], x, v)
+
+    def ggnvp(self, x: tf.Tensor, v: tf.Tensor) -> tf.Tensor:
+        """(J' L J + R) v at x with J of the predictions, L of the loss, and R the Hessian of the model's own losses.
+
+        Crossentropies of probabilities are split at the logits, where the model's last activation is softmax or sigmoid
+        and the loss computes with the logits that Keras keeps: z are these, and G is the Fisher matrix.
+        """
+        return self._sum_at(x, lambda run: (run.curvature()(v),), [x.shape])[0]
+
+    def ggn(self, x: tf.Tensor) -> tf.Tensor:
+        unit_vectors = tf.eye(x.shape[0], dtype=x.dtype)
+        columns = self._sum_at(x, lambda run: (linalg.map_rows(run.curvature(), unit_vectors),), [unit_vectors.shape])
+        return linalg.symmetric(columns[0])
+
+    def _at(self, x, frozen=None):
+        """The context in which the variables hold x."""
+        if self.found and self.found.random:
+            drawn = ", ".join(f"{name} at {where}" for name, where in self.found.random.items())
+            raise ValueError(
+                f"the loss draws random numbers that cannot be repeated ({drawn}), so it is another function at every "
+                "evaluation; draw with keras.random and a SeedGenerator, or with a layer that has a seed, or use an "
+                "optimizer that needs only the gradient"
+            )
+        return self._placement.at(x, self._frozen if frozen is None else frozen)
+
+    def _stops_gradients(self, x):
+        if self._known_to_stop is None:
+            if isinstance(self._placement, Assignment):
+                self._known_to_stop = derivatives.loses_second_derivatives(self.found)
+            else:
+                self._known_to_stop = derivatives.stops_gradients(self.value, x)
+            if self._known_to_stop:
+                warnings.warn(
+                    "the loss stops gradients somewhere (normalisation layers do) or cannot be traced, so second "
+                    "derivatives by autodiff may be wrong; Hessian products are taken as differences of gradients, two "
+                    "per product",
+                    stacklevel=2,
+                )
+        return self._known_to_stop
+
+    def _loses_jacobian(self):
+        """Whether J v by autodiff may lack something: a gradient in the model has no gradient and says nothing."""
+        return self.found is not None and bool(self.found.stopped.keys() - {"StopGradient"})
+
+    # --- On one of several replicas ---
 
     def pure_pass(self, x: tf.Tensor, metrics: Any = None) -> tuple:
         """What `first_pass` does, at x and without side effects.
@@ -120,87 +309,44 @@ class ModelObjective(Objective):
             non-trainable variables.
         """
 
-        def pass_of_part(part, frozen):
-            run = _StatelessRun(self, part, frozen)
-            with tf.GradientTape() as tape:
-                tape.watch(x)
-                f, predictions = run.f_and_predictions(x)
-            g = tape.gradient(f, x)
+        def derive(run):
+            with run.sources.recorded() as tape:
+                f, predictions = run.f_and_predictions()
+            g = run.sources.gradient(tape, f)
             if g is None:
                 raise ValueError(_INDEPENDENT)
-            return (f, tf.convert_to_tensor(g), _measured(metrics, part, predictions)), run.written
+            return f, g, _measured(metrics, run.part, predictions)
 
-        return self._sum_over_parts(pass_of_part, [[], x.shape, [metrics.size if metrics else 0]])
+        with self._placement.at(x, self._frozen) as sources:
+            shapes = [[], x.shape, [metrics.size if metrics else 0]]
+            return self._sum_over_parts(self._deriving(x, sources, derive), shapes, self._frozen)
 
     def inference_pass(self, x: tf.Tensor, metrics: Any = None) -> tuple:
         """(f [] at x in inference mode, what the batch adds to the counters of the metrics [k])."""
 
-        def pass_of_part(part, frozen):
-            f, predictions = _StatelessRun(self, part, frozen).f_and_predictions(x, training=False)
-            return (f, _measured(metrics, part, predictions)), frozen
-
-        return self._sum_over_parts(pass_of_part, [[], [metrics.size if metrics else 0]])[0]
-
-    def value(self, x: tf.Tensor) -> tf.Tensor:
-        return self._sum_stateless(lambda run: (run.f(x),), [[]])[0]
-
-    def value_and_grad(self, x: tf.Tensor) -> Evaluated:
         def derive(run):
-            f, g = derivatives.value_and_grad(run.f, x)
-            if g is None:
-                raise ValueError(_INDEPENDENT)
-            return f, tf.convert_to_tensor(g)
+            f, predictions = run.f_and_predictions(training=False)
+            return f, _measured(metrics, run.part, predictions)
 
-        return self._sum_stateless(derive, [[], x.shape])
+        with self._placement.at(x, self._frozen) as sources:
+            shapes = [[], [metrics.size if metrics else 0]]
+            return self._sum_over_parts(self._deriving(x, sources, derive, still=True), shapes, self._frozen)[0]
 
-    def hvp(self, x: tf.Tensor, v: tf.Tensor) -> tf.Tensor:
-        """H(x) v.
+    # --- Parts of a batch ---
 
-        Differences of gradients replace autodiff where the model stops gradients, as normalisation layers do; see
-        `derivatives`. That is said once, with a warning.
-        """
-        if not self._stops_gradients(x):
-            try:
-                return self._sum_stateless(lambda run: (derivatives.hvp(run.f, x, v),), [x.shape])[0]
-            except LookupError:  # an operation whose gradient has no gradient
-                pass
-        return derivatives.difference_of_gradients(lambda z: self.value_and_grad(z)[1], x, v)
+    def _sum_at(self, x, derive, shapes):
+        """The sum over all parts of what `derive(run)` makes of each at x: a tuple of tensors of these shapes."""
+        with self._at(x) as sources:
+            return self._sum_over_parts(self._deriving(x, sources, derive), shapes, self._frozen)[0]
 
-    def ggnvp(self, x: tf.Tensor, v: tf.Tensor) -> tf.Tensor:
-        """(J' L J + R) v at x with J of the predictions, L of the loss, and R the Hessian of the model's own losses."""
-        return self._sum_stateless(lambda run: (self._curvature(run, x)(v),), [x.shape])[0]
+    def _deriving(self, x, sources, derive, still=False):
+        """Function (part, frozen) -> (tensors, frozen for the next part), see `_sum_over_parts`."""
 
-    def ggn(self, x: tf.Tensor) -> tf.Tensor:
-        unit_vectors = tf.eye(x.shape[0], dtype=x.dtype)
-        shapes = [unit_vectors.shape]
-        columns = self._sum_stateless(lambda run: (linalg.map_rows(self._curvature(run, x), unit_vectors),), shapes)[0]
-        return linalg.symmetric(columns)
+        def derive_part(part, frozen):
+            run = _Run(self, part, frozen, x, sources)
+            return derive(run), frozen if still else run.written
 
-    def _curvature(self, run, x):
-        """v -> G v of one part, with everything that does not depend on v computed once."""
-        if not self._loss.composite:
-            raise ValueError(
-                "Gauss-Newton products need a loss of the model's predictions; pass loss=... instead of loss_fn, or "
-                "choose curvature='hessian'"
-            )
-        model = derivatives.Linearised(run.predictions_and_own, x)
-        loss = derivatives.hessian(run.compare, model.z)
-        if model.extra is None:
-            return lambda v: model.vjp(loss(model.jvp(v)))
-        own = derivatives.hessian(run.own, x)
-        return lambda v: model.vjp(loss(model.jvp(v))) + own(v)
-
-    def _stops_gradients(self, x):
-        if self._known_to_stop is None:
-            self._known_to_stop = derivatives.stops_gradients(self.value, x)
-            if self._known_to_stop:
-                warnings.warn(
-                    "the loss stops gradients somewhere (normalisation layers do) or cannot be traced, so second "
-                    "derivatives by autodiff may be wrong; Hessian products are taken as differences of gradients, two "
-                    "per product",
-                    stacklevel=2,
-                )
-        return self._known_to_stop
+        return derive_part
 
     def _refuse_unless_adding_up(self, part, predictions):
         is_whole = part.batch is self.batch and self._shares is None
@@ -210,27 +356,19 @@ class ModelObjective(Objective):
                 "microbatch_size=None and one replica, or a loss with reduction='sum'"
             )
 
-    def _sum_stateless(self, derive, shapes):
-        """The sum over all parts of what `derive(run)` makes of each: a tuple of tensors of these shapes."""
-
-        def derive_part(part, frozen):
-            run = _StatelessRun(self, part, frozen)
-            return derive(run), run.written
-
-        return self._sum_over_parts(derive_part, shapes)[0]
-
-    def _sum_over_parts(self, one, shapes):
+    def _sum_over_parts(self, one, shapes, frozen):
         """Sum of one(part, frozen) -> (tensors, frozen for the next part).
 
         Args:
-            one: function of a `_Part` and the values of the non-trainable variables.
+            one: function of a `_Part` and the values of what the loss writes.
             shapes: of the tensors.
+            frozen: these values for the first part; none where the variables themselves carry them.
 
         Returns:
             (tuple of sums, frozen after the last part).
         """
         if self._microbatch_size is None:
-            return one(_Part(self.batch, self._shares or (None, None)), self._frozen)
+            return one(_Part(self.batch, self._shares or (None, None)), frozen)
         size, step = losses.samples(self.batch), tf.constant(self._microbatch_size, tf.int64)
 
         def add_part(start, total, frozen):
@@ -242,7 +380,7 @@ class ModelObjective(Objective):
         # Each sum has one more axis than its terms. Otherwise TensorFlow joins this addition with one inside of a term
         # and may store the sum in place, which fails with AlreadyExistsError when a loop runs again (its issue 37740).
         zeros = [tf.zeros([1, *shape], self.vector.layout.dtype) for shape in shapes]
-        start = tf.constant(0, tf.int64), zeros, self._frozen
+        start = tf.constant(0, tf.int64), zeros, frozen
         _, total, frozen = tf.while_loop(lambda start, *_: start < size, add_part, start, parallel_iterations=1)
         return tuple(tf.squeeze(one, 0) for one in total), frozen
 
@@ -269,53 +407,97 @@ class _Part:
         return _times(self._weights[1], own)
 
 
-class _StatelessRun:
-    """One part of the objective as functions of x. `written` is what the layers wrote in the first of its runs."""
+class _Run:
+    """One part of the objective at x, where the variables hold x. `written` is what the first of its runs has left."""
 
-    def __init__(self, objective, part, frozen):
-        self._model, self._loss, self._vector = objective.model, objective._loss, objective.vector
-        self._others, self._frozen, self._part = objective._others, frozen, part
-        self._check = objective._refuse_unless_adding_up
+    def __init__(self, objective, part, frozen, x, sources):
+        self._objective, self.part, self._frozen, self._x, self.sources = objective, part, frozen, x, sources
+        self._model, self._loss, self._placement = objective.model, objective._loss, objective._placement
         self.written = None
 
-    def f(self, x):
-        return self.f_and_predictions(x)[0]
+    def f(self):
+        return self.f_and_predictions()[0]
 
-    def f_and_predictions(self, x, training=True):
-        with self._values(x):
-            compared, own, predictions = self._loss.terms(self._model, self._part.batch, training)
-        self._check(self._part, predictions)
-        return tf.cast(self._part.weighted(compared, own), x.dtype), predictions
+    def f_and_predictions(self, training=True):
+        with self._running():
+            compared, own, predictions = self._loss.terms(self._model, self.part.batch, training)
+        self._objective._refuse_unless_adding_up(self.part, predictions)
+        return tf.cast(self.part.weighted(compared, own), self._x.dtype), predictions
 
-    def predictions_and_own(self, x):
+    def curvature(self):
+        """v -> G v, with everything that does not depend on v computed once."""
+        if not self._loss.composite:
+            raise ValueError(
+                "Gauss-Newton products need a loss of the model's predictions; pass loss=... instead of loss_fn, or "
+                "choose curvature='hessian'"
+            )
+        seam = []
+
+        def outputs(_):
+            predictions, own = self._predictions_and_own()
+            seam.append(Seam(predictions, self._compare))
+            return seam[0].z, own
+
+        model = derivatives.Linearised(outputs, self._x, self.sources)
+        loss = derivatives.hessian(seam[0].compare, model.z)
+        jvp = self._jacobian_product(model, seam[0])
+        if model.extra is None:
+            return lambda v: model.vjp(loss(jvp(v)))
+        return lambda v: model.vjp(loss(jvp(v))) + self._own_product(v)
+
+    def _jacobian_product(self, model, seam):
+        """v -> J v: by autodiff, or by differences of z where a gradient has no gradient."""
+
+        def product(v):
+            if not self._objective._loses_jacobian():
+                try:
+                    return model.jvp(v)
+                except derivatives.NO_GRADIENT:
+                    pass
+            return derivatives.difference_of_gradients(lambda x: seam.of(self._predictions_at(x)), self._x, v)
+
+        return product
+
+    def _own_product(self, v):
+        """R v, R the Hessian of the model's own losses."""
+        if not self._objective._stops_gradients(self._x):
+            try:
+                return derivatives.hvp(lambda _: self._own(), self._x, v, self.sources)
+            except derivatives.NO_GRADIENT:
+                pass
+        return derivatives.difference_of_gradients(self._gradient_of_own, self._x, v)
+
+    def _gradient_of_own(self, x):
+        with self._objective._at(x, self._frozen) as sources:
+            with sources.recorded() as tape:
+                own = self._own()
+            return sources.gradient_or_zeros(tape, own, x)
+
+    def _own(self):
+        return self.part.weighted_own(self._predictions_and_own()[1])
+
+    def _predictions_and_own(self):
         """(predictions, the model's own losses or None)."""
-        with self._values(x):
-            predictions = self._loss.forward(self._model, self._part.batch, training=True)
-            own = losses.own_losses(self._model, x.dtype) if self._model.losses else None
-        self._check(self._part, predictions)
+        with self._running():
+            predictions = self._loss.forward(self._model, self.part.batch, training=True)
+            own = losses.own_losses(self._model, self._x.dtype) if self._model.losses else None
+        self._objective._refuse_unless_adding_up(self.part, predictions)
         return predictions, own
 
-    def compare(self, predictions):
-        return self._part.weighted_loss(self._loss.compare(predictions, self._part.batch))
+    def _predictions_at(self, x):
+        with self._objective._at(x, self._frozen):
+            return self._predictions_and_own()[0]
 
-    def own(self, x):
-        return self._part.weighted_own(self.predictions_and_own(x)[1])
+    def _compare(self, predictions):
+        return self.part.weighted_loss(self._loss.compare(predictions, self.part.batch))
 
     @contextlib.contextmanager
-    def _values(self, x):
-        """Inside, the model's variables have the values of x, and nothing it writes lasts."""
-        variables = [*self._vector.variables, *self._others]
-        for v in variables:
-            if not isinstance(v, keras.Variable):
-                raise ValueError(
-                    f"evaluating a model at another x needs Keras variables, received {type(v).__name__} {v.name!r}; "
-                    "make it with add_weight or keras.Variable, or use a method that needs only the gradient"
-                )
-        values = [*self._vector.layout.unpack(x), *self._frozen]
-        with keras.StatelessScope(list(zip(variables, values, strict=True)), collect_losses=True) as scope:
+    def _running(self):
+        fresh = self.written is None and self._objective._microbatch_size is None  # it was placed there with x
+        with self._placement.running(self._frozen, fresh):
             yield
         if self.written is None:
-            self.written = [scope.get_current_value(v) for v in self._others]
+            self.written = self._placement.values()
 
 
 def _measured(metrics, part, predictions):

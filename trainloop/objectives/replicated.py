@@ -51,6 +51,11 @@ class ReplicatedObjective(Objective):
         # Once for all evaluations.
         self._parts, self._frozen = replicas.spread(part), [tf.identity(v) for v in self._others]
 
+    @property
+    def written(self):
+        """The variables that the first pass writes."""
+        return [v.value for v in self._others]
+
     def first_pass(self):
         """f and its gradient where the variables are, with the side effects of a training pass: f [] and g [n]."""
         x, moves = self._vector.read(), [v.value.dtype.is_floating for v in self._others]

@@ -225,9 +225,8 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
         """The entry point of the compiled loops: one step on an objective.
 
         Args:
-            objective: an `Objective`; without `evaluated` it has `first_pass() -> (f [], g [n])` at the point the
-                variables hold.
-            evaluated: (f [], g [n]) at that point, if known.
+            objective: an `Objective`.
+            evaluated: (f [], g [n]) at the point the variables hold; None asks `objective.first_pass()`.
             watch: function of the `ProposedStep`, called before anything is written: dict of tensors [] for the logs.
 
         Returns:
@@ -236,12 +235,16 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
         f, g = objective.first_pass() if evaluated is None else evaluated
         return self._advance(f, g, objective, watch)
 
-    def propose(self, objective: Objective) -> ProposedStep:
+    def propose(self, objective: Objective, evaluated: Evaluated | None = None) -> ProposedStep:
         """What `step` would do, without doing it: a `ProposedStep`.
 
         The side effects of the objective's first pass are the caller's to undo.
+
+        Args:
+            objective, evaluated: see `step`.
         """
-        return self._propose(*objective.first_pass(), objective, self._read_state())[0]
+        f, g = objective.first_pass() if evaluated is None else evaluated
+        return self._propose(f, g, objective, self._read_state())[0]
 
     # Without this, autograph would rewrite `update` in some callers' functions and not in others'.
     @tf.autograph.experimental.do_not_convert

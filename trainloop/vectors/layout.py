@@ -247,6 +247,11 @@ class VariableVector:
             raise ValueError("a variable occurs twice; pass each variable once, as model.trainable_variables does")
         self.layout = FlatLayout.of(self.variables)
 
+    @property
+    def native(self) -> tuple[tf.Variable, ...]:
+        """The `tf.Variable`s behind the variables, in the same order."""
+        return self._native
+
     def arrange(self, items: Iterable[Any], variables: Iterable[Variable]) -> list[Any]:
         """Items that belong to variables in some order, in the order of the vector.
 

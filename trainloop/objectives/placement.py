@@ -1,0 +1,129 @@
+"""How x gets into a model for an evaluation at another point, and how everything is put back.
+
+    Assignment      x is written into the variables, the loss runs, and everything is written back
+    Substitution    Keras is given x in place of its variables, for models with a copy on every replica
+
+A loss is code: it calls `tf.function`s, recomputes blocks in the backward pass, holds raw variables. All of that reads
+variables, so writing x into them reaches it; a value that Keras is given instead does not. Writing moves no numbers: a
+variable takes the buffer it is given, and the one it had before is kept by whoever has read it.
+"""
+
+import contextlib
+
+import keras
+import tensorflow as tf
+
+from trainloop.objectives.derivatives import Sources
+
+
+class RawVariable:
+    """A variable of which only the handle is known, such as the state of Keras's global seed.
+
+    Args:
+        handle: of the resource.
+        dtype: of its value.
+    """
+
+    def __init__(self, handle, dtype):
+        self.handle, self.dtype = handle, dtype
+
+    def read_value(self):
+        return tf.raw_ops.ReadVariableOp(resource=self.handle, dtype=self.dtype)
+
+    def assign(self, value):
+        tf.raw_ops.AssignVariableOp(resource=self.handle, value=value)
+
+
+def read(variables):
+    """The values now: they stay as they are when the variables are written."""
+    return [variable.read_value() for variable in variables]
+
+
+def write(variables, values):
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+@contextlib.contextmanager
+def kept(variables):
+    """Inside, variables may be written; afterwards they are as they were."""
+    before = read(variables)
+    try:
+        yield
+    finally:
+        write(variables, before)
+
+
+class Assignment:
+    """See the top of this file.
+
+    Args:
+        vector: the `VariableVector` of x.
+        written: the variables besides, which the loss writes: `tf.Variable`s and `RawVariable`s.
+    """
+
+    def __init__(self, vector, written):
+        self._vector, self.written = vector, written
+
+    @contextlib.contextmanager
+    def at(self, x, frozen):
+        """Inside, the variables hold x and `frozen`. The last backward pass may read them, and belongs inside too.
+
+        Yields:
+            the `Sources` of x.
+        """
+        with kept([*self._vector.native, *self.written]):
+            self._vector.assign(x)
+            write(self.written, frozen)
+            yield Sources(self._vector.native, self._vector.layout.pack)
+
+    @contextlib.contextmanager
+    def running(self, frozen, fresh=False):
+        """Inside, one run of the loss finds what it writes as `frozen` says; `fresh` where that is so already."""
+        if not fresh:
+            write(self.written, frozen)
+        yield
+
+    def values(self):
+        """What is written holds now, or was given by the last run."""
+        return read(self.written)
+
+
+class Substitution:
+    """See the top of this file. Pure: nothing is written.
+
+    Args:
+        vector: the `VariableVector` of x, all of Keras.
+        others: the model's non-trainable variables.
+    """
+
+    def __init__(self, vector, others):
+        self._vector, self._others = vector, others
+        self._pieces, self._written = None, None
+        for variable in [*vector.variables, *others]:
+            if not isinstance(variable, keras.Variable):
+                raise ValueError(
+                    "evaluating a model at another x on several replicas needs Keras variables, received "
+                    f"{type(variable).__name__} {variable.name!r}; make it with add_weight or keras.Variable, or train "
+                    "on one device"
+                )
+
+    @contextlib.contextmanager
+    def at(self, x, frozen):
+        """As `Assignment.at`; `frozen` is given to every run."""
+        before, self._pieces = self._pieces, self._vector.layout.unpack(x)
+        try:
+            yield Sources(self._pieces, self._vector.layout.pack)
+        finally:
+            self._pieces = before
+
+    @contextlib.contextmanager
+    def running(self, frozen, fresh=False):
+        del fresh
+        values = zip([*self._vector.variables, *self._others], [*self._pieces, *frozen], strict=True)
+        with keras.StatelessScope(list(values), collect_losses=True) as scope:
+            yield
+        self._written = [scope.get_current_value(v) for v in self._others]
+
+    def values(self):
+        return [tf.identity(v) for v in self._others] if self._written is None else self._written
