@@ -102,7 +102,9 @@ class ModelObjective(Objective):
         self._microbatch_size = microbatch_size
         self.vector = vector or VariableVector(model.trainable_variables)
         self._observe, self._counters, self._shares = observe, counters, shares
-        self._known_to_stop, self._passes, self.found, self._unconnected = None, {}, found, []
+        self._known_to_stop, self.found = None, found
+        self._passes: dict[Any, Any] = {}  # traces, by what observes them
+        self._unconnected: list[str] = []  # variables without a gradient
         others = list(getattr(model, "non_trainable_variables", ()))
         self._placement: Assignment | Substitution
         if frozen is None:

@@ -60,7 +60,7 @@ class LastStep:
         Args:
             written: the variables besides x that the loss writes.
         """
-        if [id(v) for v in written] != [id(v) for v in self._written]:
+        if [id(v.handle) for v in written] != [id(v.handle) for v in self._written]:
             self._written = list(written)
             self._values = without_strategy(lambda: [tf.Variable(value, trainable=False) for value in read(written)])
         self._x.assign(self._vector.read())
