@@ -200,16 +200,19 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
         variables = list(variables)
         if self.built:
             self._vector.arrange(variables, variables)
+            self._catch_up()
             return
         validation.variables(variables)
+        have_values = states.have_values(variables)
         with tf.init_scope():
             self._vector = VariableVector(variables)
-            x = self._vector.read()
-            leaves = states.as_tensors(states.flatten(self.init_state(x)), like=x)
+            layout = self._vector.layout
+            x = self._vector.read() if have_values else tf.zeros([layout.size], layout.dtype)
+            leaves = self._first_leaves(x)
             needed = memory_plan.plan(leaves, x.shape[0], x.dtype)
             needed.refuse_what_does_not_fit(type(self).__name__, has_storage=hasattr(self, "storage"))
             _LOG.info("%s: %s", type(self).__name__, needed)
-            self._memory.create(leaves, self.add_variable)
+            self._memory.create(leaves, self.add_variable, of_x=have_values)
             self._skipped_steps = self.add_variable((), "zeros", "int64", name="skipped_steps")
             self._last_failure = self.add_variable((), "zeros", "int32", name="last_failure")
             super().build(variables)
@@ -248,6 +251,8 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
     def _advance(self, f, g, objective, watch=None):
         """From f and g to the next committed point. Both doors end here."""
         old = self._read_state()
+        if self._memory.is_late():
+            old = self._memory.read_or(self._first_leaves(self._vector.read()))
         proposed, grad_norm, evaluated = self._propose(f, g, objective, old)
         watched = watch(proposed) if watch else {}
         known = () if evaluated is None else (f, g)
@@ -400,7 +405,17 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
             raise ValueError(
                 f"{type(self).__name__} is not built and has no state; call build(model.trainable_variables)"
             )
+        self._catch_up()
         return self._memory.read()
+
+    def _first_leaves(self, x):
+        return states.as_tensors(states.flatten(self.init_state(x)), like=x)
+
+    def _catch_up(self):
+        """Give the state its first values where the variables had none when it was made, see `Memory`."""
+        if self._memory.is_late() and states.have_values(self._vector.variables):
+            with tf.init_scope():
+                self._memory.begin(self._first_leaves(self._vector.read()))
 
     def get_config(self) -> dict[str, typing.Any]:
         """The constructor arguments, as JSON-able values. Subclasses add their own."""
