@@ -126,11 +126,21 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
 
     @learning_rate.setter
     def learning_rate(self, value: typing.Any) -> None:
-        if not self._has_rate:
-            raise ValueError(f"{type(self).__name__} has no learning rate to set")
+        validation.learning_rate_to_set(self, value, self._has_rate, super().learning_rate)
         if isinstance(value, (int, float)):
             value = checks.real("learning_rate", value, above=0)
         keras.optimizers.Optimizer.learning_rate.fset(self, value)
+
+    def exclude_from_weight_decay(self, var_list: typing.Any = None, var_names: typing.Any = None) -> None:
+        """Keras's way to leave variables out of its weight decay, which optimizers of this package do not have.
+
+        Args:
+            var_list, var_names: not looked at.
+
+        Raises:
+            ValueError: always; it names the replacement.
+        """
+        validation.weight_decay_exclusions(self)
 
     def best_point(self) -> tuple[tf.Tensor, tf.Tensor] | None:
         """(x [n], f []) of the best point seen, for methods that keep it (`BestSoFar`); else None."""

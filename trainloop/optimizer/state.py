@@ -100,8 +100,10 @@ def check_update(method, old, new):
 def _check_leaf(where, old, new):
     if isinstance(old, StoredValue):
         if not isinstance(new, type(old)) or not new.describes_change_of(old):
+            reset = "; for the identity again return that matrix after .reset()" if hasattr(old, "reset") else ""
             raise ValueError(
-                f"{where} must be derived from the {type(old).__name__} received, by its own operations; got {new!r}"
+                f"{where} must be derived from the {type(old).__name__} received, by its own operations; "
+                f"got {new!r}{reset}"
             )
         return new
     return check_tensor(where, old, new)
