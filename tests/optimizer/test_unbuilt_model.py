@@ -128,6 +128,16 @@ def step_in_functions(model, optimizer, nested):
     return step
 
 
+@pytest.mark.parametrize("strategy", [tf.distribute.OneDeviceStrategy, lambda d: tf.distribute.MirroredStrategy([d])])
+def test_fit_under_a_strategy_with_one_replica(strategy):
+    """There Keras builds the model before the first trace."""
+    results = []
+    for built in (True, False):
+        with strategy("/cpu:0").scope():
+            results.append(fitted(net(built), Tethered(), **GRAPH))
+    np.testing.assert_array_equal(*results)
+
+
 @pytest.mark.parametrize("nested", [False, True])
 def test_a_train_step_of_ones_own(nested):
     results = []

@@ -162,7 +162,7 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
     @property
     def skipped_steps(self) -> int:
         """How many steps of this optimizer's life failed and were not taken."""
-        return int(self._skipped_steps) if self.built else 0
+        return int(tf.convert_to_tensor(self._skipped_steps)) if self.built else 0
 
     @property
     def grows(self) -> bool:
@@ -407,7 +407,7 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
         super().finalize_variable_values(var_list)
         skipped = self.skipped_steps
         if skipped:
-            reason = Status(int(self._last_failure)).sentence
+            reason = Status(int(tf.convert_to_tensor(self._last_failure))).sentence
             warnings.warn(f"{skipped} steps were not taken; the last one because {reason}", stacklevel=2)
 
     def _read_state(self):

@@ -232,8 +232,10 @@ class Memory:
 
     def is_late(self):
         """Whether the first values are missing as far as is known before a function runs: a Python bool."""
+        if self._late is None:
+            return False
         with tf.init_scope():
-            return self._late is not None and bool(self._late)
+            return bool(self._late)
 
     def begin(self, first):
         """Write first values into a state that is late; nothing where it is not.
