@@ -491,7 +491,7 @@ def test_the_best_epoch_is_kept(tmp_path):
         ({"every_steps": 0}, "every_steps must be an integer of at least 1"),
         ({"every_minutes": 0}, "every_minutes must be a finite number above 0"),
         ({"keep": 0}, "keep must be an integer of at least 1"),
-        ({"monitor": "val_something"}, "say so with larger_is_better"),
+        ({"monitor": "val_something"}, "set larger_is_better=True or False"),
     ],
 )
 def test_bad_arguments(options, words, tmp_path):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from environment import ROOT
 
-from trainloop import ALGORITHMS, DATASETS, MODELS, WRAPPERS
+from trainloop import ALGORITHMS, DATASETS, MODELS, WRAPPERS, TrainLoop
 from trainloop.files import RunLock
 
 TRAIN = [sys.executable, str(ROOT / "scripts" / "train.py")]
@@ -174,10 +174,11 @@ def test_a_users_mistake_is_named_by_its_line_and_the_files_are_readable(tmp_pat
     assert json.loads((tmp_path / "a" / "config.json").read_text())["optimizer"] == "mine.py:Mine"
 
 
-def test_what_is_no_mistake_of_a_users_code_is_not_blamed_on_a_line(train_here):
-    code, _, err = train_here("--dataset", "wine", "--epochs", "1", "--quiet", "--keep-best", "val_score")
+def test_what_is_no_mistake_of_a_users_code_is_not_blamed_on_a_line(train_here, monkeypatch):
+    monkeypatch.setattr(TrainLoop, "evaluate", TrainLoop.run)  # which raises where a run is going on
+    code, _, err = train_here("--dataset", "wine", "--epochs", "1", "--quiet")
     assert code == 1
-    assert err[-1].startswith("Error: ValueError: no epoch's summary has 'val_score'; it has epoch, ")
+    assert err[-1].startswith("Error: RuntimeError: this loop runs already")
 
 
 def test_overwrite_replaces_a_run(tmp_path, train_here):
@@ -403,7 +404,8 @@ BAD = {
     "--run-dir stopped": "it did not come to its end, so continue it with --resume",
     "--run-dir stopped --resume": "lacks dataset, model",
     "--run-dir /proc/nowhere": "/proc/nowhere",
-    "--keep-best val_something --run-dir b": "say so with larger_is_better",
+    "--keep-best val_acuracy --run-dir b": "val_accuracy; received 'val_acuracy' (did you mean 'val_accuracy'?)",
+    "--dry-run --keep-best val_score": "--keep-best must be one of epoch, step, seconds, loss, accuracy, val_loss,",
     "--on-nonfinite rollback --optimizer lbfgs --run-dir b": "no learning rate, radius or damping",
     "--config nowhere.json": "nowhere.json",
     "--config file": "file is not a config.json of a run",

@@ -801,3 +801,10 @@ def test_fingerprint_ignores_how_the_same_data_were_given():
     assert fingerprint(batch_size=None) == fingerprint(batch_size=6)
     assert fingerprint(tf.constant(x)) == fingerprint(x)
     assert fingerprint(np.arange(12.0)[::2] / 2) == fingerprint(x)
+
+
+@pytest.mark.parametrize("shuffle", ["no", None, 0, np.array([True])])
+def test_shuffle_is_a_flag(shuffle):
+    """bool("no") is True."""
+    with pytest.raises(ValueError, match="shuffle must be True or False, received"):
+        ArrayData(np.ones(4), np.ones(4), 2, shuffle=shuffle)

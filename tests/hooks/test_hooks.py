@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import inspect
+import pathlib
 
 import numpy as np
 import pytest
+from networks import dense_net
 
-from trainloop.hooks.base import Hook, Progress
+from trainloop import SimpleGD, TrainLoop
+from trainloop.hooks.base import Hook, LoopProtocol, Progress
+from trainloop.loop import nonfinite
 
 METHODS = ["on_start", "on_block", "on_step", "on_epoch", "on_end"]
 
@@ -61,3 +66,41 @@ def test_progress_cannot_be_changed_by_a_hook():
     with pytest.raises(dataclasses.FrozenInstanceError):
         progress.step = 8
     assert progress.step == 7
+
+
+# --- What hooks see of a loop ------------------------------------------------------------------------------
+
+
+def attributes_of_a_loop(path):
+    """Names `a` in `loop.a` and `self._loop.a` of a file."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute):
+            owner = node.value
+            named = owner.id if isinstance(owner, ast.Name) else getattr(owner, "attr", None)
+            found |= {node.attr} if named in ("loop", "_loop") else set()
+    return found
+
+
+def members(protocol):
+    return {
+        name for c in protocol.__mro__ for name in (*vars(c), *vars(c).get("__annotations__", ())) if name[0] != "_"
+    }
+
+
+def test_hooks_use_what_the_protocol_has():
+    files = sorted(pathlib.Path(inspect.getfile(Hook)).parent.glob("*.py"))
+    used = set().union(*map(attributes_of_a_loop, files))
+    assert used
+    assert used <= members(LoopProtocol)
+
+
+def test_rollbacks_use_what_their_protocol_has():
+    used = attributes_of_a_loop(pathlib.Path(inspect.getfile(nonfinite)))
+    assert used <= members(nonfinite.LoopWithCheckpoints)
+    assert {"hooks", "restore_position"} <= used
+
+
+def test_a_loop_has_all_that_its_protocols_have():
+    loop = TrainLoop(dense_net(), SimpleGD(), "mse")
+    assert [name for name in members(nonfinite.LoopWithCheckpoints) if not hasattr(loop, name)] == []

@@ -188,8 +188,8 @@ def test_the_best_weights_keep_their_order():
         (StopWhen, "needs f_target=..., seconds=... or evaluations=...; received none"),
         (lambda: StopWhen(seconds=0), "seconds must be a finite number above 0"),
         (lambda: EarlyStopping(patience=0), "patience must be an integer of at least 1"),
-        (lambda: EarlyStopping("cosine"), "say so with larger_is_better"),
-        (lambda: run(EarlyStopping()), "no epoch's summary has 'val_loss'; it has .*is validation_data missing"),
+        (lambda: EarlyStopping("cosine"), "check its spelling, or set larger_is_better"),
+        (lambda: run(EarlyStopping()), "'val_loss', which no epoch's summary will have; .*; pass validation_data"),
         (lambda: Monitor("loss", larger_is_better=1), "larger_is_better must be True or False"),
     ],
 )

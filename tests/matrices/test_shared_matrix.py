@@ -369,3 +369,58 @@ def test_a_symmetric_factored_matrix_keeps_one_vector_per_update():
 def test_a_changed_value_cannot_become_variables(change):
     with pytest.raises(ValueError, match="must return a SharedMatrix as built, without changes"):
         with_variables(change(identity(3)))
+
+
+ARITHMETIC = {
+    "B - tensor": lambda B, v: B - tf.tensordot(v, v, 0),
+    "tensor - B": lambda B, v: tf.tensordot(v, v, 0) - B,
+    "B + array": lambda B, v: B + np.eye(3),
+    "array + B": lambda B, v: np.eye(3) + B,
+    "B + B": lambda B, v: B + B,
+    "2 B": lambda B, v: 2.0 * B,
+    "B 2": lambda B, v: B * 2.0,
+    "tensor B": lambda B, v: tf.constant(2.0, tf.float64) * B,
+    "number B": lambda B, v: np.float64(2) * B,
+    "B / 2": lambda B, v: B / 2,
+    "-B": lambda B, v: -B,
+    "matvec": lambda B, v: tf.linalg.matvec(B, v),
+}
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("operation", ARITHMETIC)
+def test_arithmetic_names_the_operations_that_there_are(operation, compiled):
+    function = tf.function(ARITHMETIC[operation], autograph=False) if compiled else ARITHMETIC[operation]
+    with pytest.raises(TypeError, match=r"B.add_outer\(u, v, c\), .* B.scale\(s\), .* B.shift\(c\)"):
+        function(identity(3), tf.ones(3, tf.float64))
+
+
+@pytest.mark.parametrize(
+    ("product", "words"),
+    [
+        (lambda B, v: v @ B, r"for x' B use B.T @ x|B @ x multiplies"),  # a tensor asks for a tensor first
+        (lambda B, v: v.numpy() @ B, r"for x' B use B.T @ x"),
+        (lambda B, v: B @ B, r"for B1 B2 use B1 @ B2.to_dense\(\)"),
+    ],
+)
+def test_products_that_there_are_not(product, words):
+    with pytest.raises(TypeError, match=words):
+        product(identity(3), tf.ones(3, tf.float64))
+
+
+def test_the_operations_that_are_named_are_what_was_meant():
+    u, v, B = tf.constant([1.0, 2, 3], tf.float64), tf.constant([0.0, 1, -1], tf.float64), identity(3)
+    one = np.eye(3)
+    np.testing.assert_allclose(B.add_outer(u, v, -1.0).to_dense(), one - np.outer(u, v))
+    np.testing.assert_allclose(B.add_symmetric(u, 2.0).to_dense(), one + 2 * np.outer(u, u))
+    np.testing.assert_allclose(B.scale(0.5).to_dense(), one / 2)
+    np.testing.assert_allclose(B.shift(3.0).to_dense(), 4 * one)
+    changed = B.add_outer(u, v)
+    np.testing.assert_allclose(changed.T @ u, np.asarray(u) @ (one + np.outer(u, v)))
+    np.testing.assert_allclose(changed.reset().to_dense(), one)
+
+
+@pytest.mark.parametrize("dtype", ["int32", tf.int64, "bool", "complex64", "floaty", int])
+def test_a_dtype_that_is_not_floating(dtype):
+    with pytest.raises(ValueError, match=r"dtype must be a floating dtype, received .*; pass that of x"):
+        SharedMatrix.identity(3, dtype=dtype)

@@ -224,6 +224,7 @@ def test_what_cannot_be_converted_is_refused(path, value, fragments):
 def test_a_matrix_must_be_derived_from_the_one_received(replacement, received):
     message = refusal(B=replacement())
     assert "state 'B' must be derived from the SharedMatrix received" in message
+    assert message.endswith("for the identity again return that matrix after .reset()")
     assert received in message
 
 

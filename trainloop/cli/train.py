@@ -229,6 +229,7 @@ def prepare(settings, check_facts):
     batches = tl.ArrayData(*parts.train, batch_size, settings["seed"])
     facts = run_config.facts(settings, tl.FlatLayout.of(parts.model.trainable_variables), batches, optimizer)
     check_facts(facts)
+    check_keep_best(settings["keep_best"], parts.metrics)
     hooks = make_hooks(settings, directory)
     if settings["dry_run"]:
         if workers.index > 0:  # one description is enough
@@ -302,6 +303,24 @@ def make_hooks(settings, directory):
         *([tl.LayerNorms()] if settings["layer_norms"] else []),
         tl.SaveCheckpoint(directory.checkpoints, steps, minutes, settings["keep"], settings["keep_best"]),
     ]
+
+
+def check_keep_best(name, metrics):
+    """Raise for a name that no epoch's summary will have, before a file is written.
+
+    Args:
+        name: given with --keep-best, or None.
+        metrics: those of the loop.
+
+    Raises:
+        ValueError: names those that there are.
+    """
+    from trainloop import checks
+    from trainloop.loop.bookkeeping import summary_names
+    from trainloop.loop.metrics import MetricSet
+
+    if name is not None:
+        checks.choice("--keep-best", name, summary_names(MetricSet(metrics), validated=True))
 
 
 def make_endings(settings):

@@ -99,7 +99,7 @@ class ArrayData:
         self.size = _common_length(self._leaves())
         self.batch_size = self._resolve(batch_size)
         self.seed = checks.integer("seed", seed, at_least=0)
-        self.shuffle = bool(shuffle)
+        self.shuffle = checks.flag("shuffle", shuffle)
 
     @property
     def steps_per_epoch(self) -> int:

@@ -9,6 +9,7 @@ Python between two compiled blocks; the loop ends a block exactly where a hook w
 
 import contextlib
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import keras
@@ -106,6 +107,9 @@ class Hook:
     Attributes:
         chief_only: True for hooks that write files or to a screen. Where several processes train together, only the
             first one calls them.
+        monitors: names of the numbers that it looks up in the epochs' summaries. `TrainLoop.run` raises before the
+            first step where no summary will have one of them.
+        adds: names of the numbers that its `on_epoch` puts into the summaries, for hooks after it.
 
     Example:
         >>> class StepLength(Hook):
@@ -116,6 +120,8 @@ class Hook:
     """
 
     chief_only = False
+    monitors: Sequence[str] = ()
+    adds: Sequence[str] = ()
     every_steps: int | None = None  # also for subclasses whose constructor does not call this one
 
     def __init__(self, every_steps: int | None = None) -> None:

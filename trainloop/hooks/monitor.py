@@ -79,4 +79,7 @@ def _by_name(name):
         return False
     if any(word in name for word in _LARGER):
         return True
-    raise ValueError(f"whether larger values of {name!r} are better is not in its name; say so with larger_is_better")
+    raise ValueError(
+        f"cannot tell from the name {name!r} whether larger values are better; check its spelling, or set "
+        "larger_is_better=True or False"
+    )

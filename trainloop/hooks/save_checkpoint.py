@@ -10,7 +10,7 @@ from trainloop.checkpoints import contents
 from trainloop.checkpoints.files import CheckpointFolder
 from trainloop.distributed.shards import take_part
 from trainloop.hooks.base import Hook, LoopProtocol, Progress
-from trainloop.hooks.monitor import Monitor
+from trainloop.hooks.monitor import Monitor, direction
 from trainloop.status import Status
 from trainloop.types import Path
 
@@ -32,6 +32,8 @@ class SaveCheckpoint(Hook):
         monitor: name of a metric of the epochs' summaries, such as "val_loss": an epoch that is better than all before
             it is saved at once, and kept until a better one comes. None for no such thing.
         clock: function returning seconds.
+        larger_is_better: whether larger values of `monitor` are better; None finds out by its name.
+        mode: "min", "max" or "auto", which Keras has in place of `larger_is_better`.
 
     A run that ends without a failure is saved at its end in any case.
 
@@ -53,6 +55,9 @@ class SaveCheckpoint(Hook):
         keep: int = 3,
         monitor: str | None = None,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        larger_is_better: bool | None = None,
+        mode: str | None = None,
     ) -> None:
         super().__init__(every_steps)
         self.folder = CheckpointFolder(folder)
@@ -60,7 +65,8 @@ class SaveCheckpoint(Hook):
             every_minutes = checks.real("every_minutes", every_minutes, above=0)
         self._every_seconds = every_minutes and 60 * every_minutes
         self._keep = checks.integer("keep", keep, at_least=1)
-        self._monitor = monitor and Monitor(monitor)
+        self._monitor = monitor and Monitor(monitor, direction(larger_is_better, mode))
+        self.monitors = (monitor,) if monitor else ()
         self._best_step, self._better = None, False
         self._clock, self._loop = clock, None
         self._saved_step, self._saved_at = None, None

@@ -43,6 +43,7 @@ class EarlyStopping(Hook):
         super().__init__()
         by = checks.one_of_two("by", by, "min_delta", min_delta, 0.0)
         self._monitor = Monitor(monitor, direction(larger_is_better, mode), by)
+        self.monitors = (self._monitor.name,)
         self._patience = checks.integer("patience", patience, at_least=1)
         self._loop, self._epochs = None, 0
 
@@ -151,6 +152,7 @@ class RestoreBest(Hook):
     ) -> None:
         super().__init__()
         self._monitor = Monitor(monitor, direction(larger_is_better, mode))
+        self.monitors = (self._monitor.name,)
         self._model, self._weights = None, []
 
     def on_start(self, loop: LoopProtocol) -> None:

@@ -2,6 +2,7 @@
 
 import warnings
 
+import keras
 import tensorflow as tf
 
 from trainloop import checks
@@ -17,6 +18,10 @@ def check_kinds(model, optimizer):
     Raises:
         ValueError: see above, or a layer computes in float16.
     """
+    if isinstance(model, keras.optimizers.Optimizer) and isinstance(optimizer, keras.Model):
+        raise ValueError(
+            f"model and optimizer are swapped; write TrainLoop({optimizer.name}, {type(model).__name__}(...), ...)"
+        )
     if not isinstance(optimizer, WholeVectorOptimizer):
         raise ValueError(
             f"optimizer must be a GlobalVectorOptimizer, received {type(optimizer).__name__}; subclass "
@@ -32,18 +37,80 @@ def check_kinds(model, optimizer):
 
 
 def check_hooks(hooks):
-    """The hooks as a tuple.
+    """The hooks as a tuple: an empty one for None.
 
     Raises:
         ValueError: not a list of instances of `Hook`.
     """
     if isinstance(hooks, Hook):
         raise ValueError(f"hooks must be a list, received a {type(hooks).__name__}; write hooks=[...]")
-    hooks = tuple(hooks)
+    hooks = () if hooks is None else tuple(hooks)
     for hook in hooks:
         if not isinstance(hook, Hook):
             raise ValueError(f"a hook must be an instance of a subclass of trainloop.Hook, received {hook!r}")
     return hooks
+
+
+def check_monitors(hooks, known):
+    """Raise where a hook looks up a number that no epoch's summary will have.
+
+    Args:
+        hooks: tuple of `Hook`s.
+        known: names of the numbers there will be, see `summary_names`.
+
+    Raises:
+        ValueError: names the hook, the number and those that there are.
+    """
+    for hook in hooks:
+        for name in hook.monitors:
+            if name not in known:
+                unvalidated = name.startswith("val_") and "val_loss" not in known
+                advice = "; pass validation_data to run" if unvalidated else checks.near_miss(name, known)
+                raise ValueError(
+                    f"{type(hook).__name__} monitors {name!r}, which no epoch's summary will have; expected one of "
+                    f"{', '.join(known)}{advice}"
+                )
+
+
+def check_finite_data(name, feed):
+    """Raise for an evaluation that would not end.
+
+    Args:
+        name: of the data, for the message.
+        feed: a `Feed`.
+
+    Raises:
+        ValueError: the data are an infinite dataset.
+    """
+    if feed.infinite:
+        raise ValueError(f"{name} must end, received an infinite dataset; bound it with take(number of batches)")
+
+
+def check_metrics(metrics):
+    """The metrics as given; an empty tuple for None.
+
+    Raises:
+        ValueError: a name that Keras does not know.
+    """
+    if metrics is None:
+        return ()
+    for name in metrics if isinstance(metrics, (list, tuple)) else ():
+        if isinstance(name, str) and name not in ("accuracy", "acc"):
+            try:
+                keras.metrics.get(name)
+            except ValueError as error:
+                known = _metric_names()
+                raise ValueError(
+                    f"{name!r} is no metric of Keras{checks.near_miss(name, known)}; known are {', '.join(known)}; or "
+                    "pass a function (targets, predictions) -> one value per sample"
+                ) from error
+    return metrics
+
+
+def _metric_names():
+    """Names that stand for a function of targets and predictions."""
+    public = (name for name in dir(keras.metrics) if name.islower() and name[0] != "_")
+    return ["accuracy", *(name for name in public if name not in ("get", "serialize", "deserialize"))]
 
 
 def choose_loss(loss, loss_fn, metrics):

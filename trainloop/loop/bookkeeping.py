@@ -10,6 +10,23 @@ from trainloop.results import RunResult
 from trainloop.status import Status
 
 
+def summary_names(metrics, validated, hooks=()):
+    """What the summaries of epochs will have, in their order, as `Bookkeeping.finish_epoch` makes them.
+
+    Args:
+        metrics: the `MetricSet`.
+        validated: whether there are validation data.
+        hooks: those of the loop, which may add numbers.
+
+    Returns:
+        list of names.
+    """
+    # One name may stand for several: "accuracy" has a metric of each kind until it sees targets.
+    measured = ["loss", *dict.fromkeys(metric.name for metric in metrics.all())]
+    validation = [f"val_{name}" for name in measured] if validated else []
+    return ["epoch", "step", "seconds", *measured, *validation, *(name for hook in hooks for name in hook.adds)]
+
+
 class Bookkeeping:
     """Counts steps and epochs of one run and says when it is over.
 

@@ -69,7 +69,7 @@ class Engine:
         """Run up to k steps on the feed's next batches. The feed's position is the caller's to advance.
 
         Args:
-            feed: an `ArrayFeed` or a `DatasetFeed`.
+            feed: a `Feed`.
             k: a positive int.
 
         Returns:

@@ -10,6 +10,7 @@ it is a pair of pure pieces: `source`, tensors (or an iterator) handed to the bl
 `hold` is for looking at the next batch without taking it: until `advance`, every source begins with it.
 """
 
+import abc
 import contextlib
 from typing import Any, TypeAlias
 
@@ -47,7 +48,84 @@ class Batch:
         return tf.convert_to_tensor(self._samples(), tf.int32)
 
 
-class ArrayFeed:
+class Feed(abc.ABC):
+    """A position in data that are passed over again and again, and the batches from there on.
+
+    The loop asks `available`, hands `source` to a compiled block, which calls `batch` for each of its steps, and then
+    tells `advance` how many steps there were. `batch` and `signature` are static, because a block is traced once for a
+    kind of feed and not for each feed.
+
+    Args:
+        infinite: whether an epoch has no end.
+        steps_per_epoch: how many batches it has, None where that is not known.
+
+    Attributes:
+        infinite, steps_per_epoch: as given.
+        epoch: epochs that are over.
+        index: batches of the present epoch that are taken.
+    """
+
+    def __init__(self, infinite, steps_per_epoch):
+        self.infinite, self.steps_per_epoch = infinite, steps_per_epoch
+        self.epoch, self.index = 0, 0
+
+    @abc.abstractmethod
+    def available(self):
+        """How many steps the next block may take at most, None when the length is not known."""
+
+    @abc.abstractmethod
+    def source(self):
+        """Arguments of the next block: tensors or an iterator, by which the batch after the last `advance` is found."""
+
+    @abc.abstractmethod
+    def hold(self):
+        """Allow the next batch to be read repeatedly without advancing.
+
+        Raises:
+            ValueError: there is no next batch in this epoch.
+        """
+
+    @staticmethod
+    @abc.abstractmethod
+    def batch(source, i):
+        """Inside of a block: (whether there is one, the block's i-th batch: a `Batch`).
+
+        Args:
+            source: what `source` returned.
+            i: int32 [].
+        """
+
+    @staticmethod
+    @abc.abstractmethod
+    def signature(source):
+        """What a trace depends on: dict of texts by name, see `Engine`."""
+
+    @abc.abstractmethod
+    def advance(self, taken, wanted):
+        """Account for a block of `taken` out of `wanted` steps. Returns whether the epoch is over."""
+
+    @abc.abstractmethod
+    def description(self):
+        """What a checkpoint says of these data: a JSON-able dict, equal for equal ones."""
+
+    @abc.abstractmethod
+    def arrays(self):
+        """What a checkpoint needs besides epoch and index to find the next batch: dict of arrays by name.
+
+        Raises:
+            ValueError: the position in these data cannot be saved.
+        """
+
+    @abc.abstractmethod
+    def go_to(self, epoch, index, arrays):
+        """Continue with batch `index` of an epoch, from what `arrays` returned."""
+
+    @abc.abstractmethod
+    def again(self, i):
+        """The i-th batch of the block that has just run, before `advance`; None where it cannot be found again."""
+
+
+class ArrayFeed(Feed):
     """Batches gathered from arrays in memory, in the order that `ArrayData` gives each epoch.
 
     Args:
@@ -57,15 +135,13 @@ class ArrayFeed:
     """
 
     def __init__(self, data, static=False):
+        super().__init__(infinite=False, steps_per_epoch=data.steps_per_epoch)
         self.data, self.static = data, static
-        self.infinite = False
-        self.steps_per_epoch = data.steps_per_epoch
-        self.epoch, self.index = 0, 0
         self._order = None
         self._fingerprint = None
 
     def available(self):
-        """How many steps the next block may take at most."""
+        """How many steps the next block may take at most: with static sizes not into a smaller last batch."""
         if self.static and self.data.remainder and self.index < self.steps_per_epoch - 1:
             return self.steps_per_epoch - 1 - self.index
         return self.steps_per_epoch - self.index
@@ -80,7 +156,7 @@ class ArrayFeed:
         return self.data.arrays, self._order, tf.constant(first), size
 
     def hold(self):
-        """Let the next batch be had any number of times. Here it can be anyway."""
+        """Nothing: arrays are read as often as one likes."""
 
     @staticmethod
     def batch(source, i):
@@ -132,7 +208,7 @@ class ArrayFeed:
         return self.batch(self.source(), i)[1]()
 
 
-class DatasetFeed:
+class DatasetFeed(Feed):
     """Batches of a `tf.data.Dataset`; one epoch is one pass over it. The next batch is made while a step is computed.
 
     Raises:
@@ -142,9 +218,7 @@ class DatasetFeed:
     def __init__(self, dataset):
         self.dataset = dataset.prefetch(tf.data.AUTOTUNE)
         cardinality = int(dataset.cardinality())
-        self.infinite = cardinality == tf.data.INFINITE_CARDINALITY
-        self.steps_per_epoch = cardinality if cardinality >= 0 else None
-        self.epoch, self.index = 0, 0
+        super().__init__(cardinality == tf.data.INFINITE_CARDINALITY, cardinality if cardinality >= 0 else None)
         self._iterator = None
         self._held = None  # the next batch, when it was taken from the iterator before its time
         self._beginning = None  # of the epoch, as `dataset_iterator` saves it
@@ -168,7 +242,7 @@ class DatasetFeed:
         return (self._iterator,)
 
     def hold(self):
-        """Let the next batch be had any number of times. Until `advance`, there is no other one.
+        """Allow the next batch to be read repeatedly. Until `advance`, there is no other one.
 
         Raises:
             ValueError: there is no next batch in this epoch.

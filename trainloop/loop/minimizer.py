@@ -123,6 +123,7 @@ def minimize(
     """
     if callback is not None and not callable(callback):
         raise ValueError(f"callback must be a function of an Iterate, received {callback!r}")
+    _check_order(fun, x0)
     objective = fun if isinstance(fun, Objective) else FunctionObjective(fun)
     x0 = _checked_start(x0)
     max_steps = checks.integer("max_steps", max_steps, at_least=1)
@@ -140,6 +141,15 @@ def minimize(
     minimization = _Minimization(objective, x0, optimizer, rule)
     del x0  # lest it be one vector more than the run needs
     return minimization.run(max_steps, callback)
+
+
+def _check_order(fun, x0):
+    """Raise where arguments are swapped: what is wrong with each alone would not say so."""
+    if isinstance(x0, WholeVectorOptimizer) or (callable(x0) and not callable(fun) and not isinstance(fun, Objective)):
+        raise ValueError(
+            f"expected minimize(fun, x0, optimizer), received {type(fun).__name__} as fun and {type(x0).__name__} as "
+            "x0; put the arguments into this order"
+        )
 
 
 class _Minimization:

@@ -20,10 +20,14 @@ and a `SharedMatrix` rejects a change that is not finite.
 import contextlib
 import functools
 import logging
+from typing import Protocol
 
 import tensorflow as tf
 
 from trainloop import checks
+from trainloop.checkpoints.contents import Position
+from trainloop.checkpoints.files import CheckpointFolder
+from trainloop.hooks.base import Hook, LoopProtocol
 from trainloop.hooks.save_checkpoint import SaveCheckpoint
 from trainloop.objectives import losses
 from trainloop.optimizer import state as states
@@ -61,6 +65,15 @@ def check_policy(word, optimizer, shrinkable):
     return word
 
 
+class LoopWithCheckpoints(LoopProtocol, Protocol):
+    """What a rollback needs of a `TrainLoop`, beyond what hooks see."""
+
+    hooks: tuple[Hook, ...]
+
+    def restore_position(self, folder: CheckpointFolder) -> Position | None:
+        """Put the newest checkpoint of a folder back: its `Position`, or None where there is none."""
+
+
 class OnNonfinite:
     """The policy of one loop.
 
@@ -76,11 +89,11 @@ class OnNonfinite:
         self.word = check_policy(word, optimizer, optimizer.shrink_steps(1))
         self.rollbacks, self._skips_in_a_row = 0, 0
 
-    def begin(self, loop, step, continued):
+    def begin(self, loop: LoopWithCheckpoints, step: int, continued: bool) -> None:
         """Before the first step of a run: see to it that there is a checkpoint to go back to, and that it is its own.
 
         Args:
-            loop: a `TrainLoop`.
+            loop: that of the run.
             step: steps taken before.
             continued: whether the run continues that of a checkpoint.
 
@@ -111,11 +124,11 @@ class OnNonfinite:
         _LOG.warning("step %d was left out, because %s", step + len(block.rows), block.status.sentence)
         return block._replace(status=Status.RUNNING, rows=block.rows[:-1]), 1
 
-    def roll_back(self, loop, status):
+    def roll_back(self, loop: LoopWithCheckpoints, status: Status) -> Position | None:
         """Restore the last checkpoint and shorten the steps, where that is the policy.
 
         Args:
-            loop: a `TrainLoop`.
+            loop: that of the run.
             status: of the block that has just run.
 
         Returns:

@@ -41,7 +41,7 @@ from trainloop.distributed.workers import Workers
 from trainloop.hooks.base import Hook, end_all
 from trainloop.loop import arguments
 from trainloop.loop.agreement import Agreement
-from trainloop.loop.bookkeeping import Bookkeeping, smallest
+from trainloop.loop.bookkeeping import Bookkeeping, smallest, summary_names
 from trainloop.loop.engine import Engine
 from trainloop.loop.feeds import NO_DATA, Data, WithFeed, as_feed
 from trainloop.loop.inspection import Inspection, Inspector
@@ -70,8 +70,8 @@ class TrainLoop:
         loss_fn: for any other batches: function (model, batch) -> scalar, see `CustomLoss`. Exactly one
             of `loss` and `loss_fn`.
         metrics: Keras metrics, names, or functions (targets, predictions) -> one value per sample; "accuracy" is
-            chosen to fit the targets. Only with `loss`.
-        hooks: `Hook`s, called in this order.
+            chosen to fit the targets. Only with `loss`. None for no metrics.
+        hooks: `Hook`s, called in this order. None for no hooks.
         jit_compile: compile whole blocks with XLA. Needs data in memory. Faster for dense networks, slower
             for convolutions on CPUs.
         steps_per_call: at most this many steps per compiled call; None finds a length of about half a second.
@@ -105,8 +105,8 @@ class TrainLoop:
         loss: Loss | None = None,
         *,
         loss_fn: LossFn | None = None,
-        metrics: Sequence[Metric] = (),
-        hooks: Iterable[Hook] = (),
+        metrics: Sequence[Metric] | None = (),
+        hooks: Iterable[Hook] | None = (),
         jit_compile: bool = False,
         steps_per_call: int | None = None,
         microbatch_size: int | None = None,
@@ -121,6 +121,7 @@ class TrainLoop:
         eager = checks.one_of_two("eager", eager, "run_eagerly", run_eagerly, False)
         arguments.check_kinds(model, optimizer)
         self.model, self.optimizer, self.hooks = model, optimizer, arguments.check_hooks(hooks)
+        metrics = arguments.check_metrics(metrics)
         batch_loss = arguments.choose_loss(loss, loss_fn, metrics)
         microbatch_size = arguments.check_microbatches(microbatch_size, jit_compile)
         self.replicas = replicas.of(model)
@@ -202,8 +203,8 @@ class TrainLoop:
             `RunResult`.
 
         Raises:
-            ValueError: neither epochs nor steps, or not positive; data of an unknown kind; a layer was frozen or
-                unfrozen since the loop was made.
+            ValueError: neither epochs nor steps, or not positive; data of an unknown kind; infinite validation data; a
+                hook monitors a number that no epoch will have; a layer was frozen or unfrozen since the loop was made.
             RuntimeError: this loop runs already.
             TrainingError: a step failed. Everything before it is kept, in the weights and in the error's
                 `result`.
@@ -215,8 +216,7 @@ class TrainLoop:
         counted = self._steps.evaluations and self._steps.evaluations.as_dict()
         current = self._with_feed(data)
         run = Bookkeeping(current.feed, epochs, steps, int(self.optimizer.iterations.numpy()), counted)
-        if validation_data is not None:
-            as_feed(validation_data)  # what is wrong with it should not show only after the first epoch
+        self._check_epochs(validation_data)
         continued = self._position is not None
         if continued:
             self._position.continue_in(run)
@@ -316,8 +316,7 @@ class TrainLoop:
             dict of floats: "loss" and the metrics by name.
         """
         feed = as_feed(data)
-        if feed.infinite:
-            raise ValueError("an infinite dataset cannot be evaluated; bound it with take()")
+        arguments.check_finite_data("data to evaluate", feed)
         self._test_metrics.reset()
         pace, rows, finished = Pace(_TEST_STEPS if self._workers.count > 1 else None), [], False
         with self._workers.watched():
@@ -388,6 +387,13 @@ class TrainLoop:
             run.status = Status.STOPPED if stop else run.status_by_goal()
         for hook in self._called:
             hook.on_rest(progress, run.status)
+
+    def _check_epochs(self, validation_data):
+        """Raise now for what would show only after the first epoch."""
+        if validation_data is not None:
+            arguments.check_finite_data("validation_data", as_feed(validation_data))
+        known = summary_names(self._metrics, validation_data is not None, self.hooks)
+        arguments.check_monitors(self.hooks, known)
 
     def _call_hooks(self, run, progress):
         for hook in self._called:

@@ -35,6 +35,11 @@ UPDATES = {
     "dilations": ("dilate", "scale", "reset"),
 }
 
+_OPERATIONS = (
+    "B + c u v' is B.add_outer(u, v, c), B + c u u' is B.add_symmetric(u, c), s B is B.scale(s), "
+    "B + c I is B.shift(c), and B.to_dense() is a tensor of all n x n numbers"
+)
+
 # So many changes wait beside a large dense matrix: folding them in one pass is still bound by memory.
 _WAITING = 8
 
@@ -84,10 +89,10 @@ class SharedMatrix(StoredValue):
                 digits are lost where B becomes small. "any": all of them.
 
         Raises:
-            ValueError: n < 1, an unknown storage, or unknown updates.
+            ValueError: n < 1, a dtype that is not floating, an unknown storage, or unknown updates.
         """
         n = checks.integer("n", n, at_least=1)
-        dtype = tf.as_dtype(dtype)
+        dtype = _floating(dtype)
         choice = StorageChoice.parse(storage)
         checks.choice("updates", updates, UPDATES)
         reason = None
@@ -128,6 +133,32 @@ class SharedMatrix(StoredValue):
         """The transposed matrix, for products: `B.T @ g`."""
         return _Transposed(self)
 
+    def _no_arithmetic(self, *_):
+        raise TypeError(f"a SharedMatrix has no +, -, * and /: {_OPERATIONS}")
+
+    # Without these, the messages of Python, NumPy and TensorFlow would name no remedy.
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __neg__ = _no_arithmetic
+    __array_ufunc__ = None  # lets NumPy leave `array - B` to the matrix
+
+    def __tf_tensor__(self, dtype: Any = None, name: str | None = None) -> tf.Tensor:
+        """What TensorFlow calls where it needs a tensor, as in `tensor - B` and `tf.linalg.matvec(B, g)`.
+
+        Args:
+            dtype, name: not looked at.
+
+        Raises:
+            TypeError: always; it names the operations that there are.
+        """
+        raise TypeError(f"a SharedMatrix is no tensor: B @ x multiplies, {_OPERATIONS}")
+
+    def __rmatmul__(self, x: Any) -> None:
+        """x' B, which is written B.T @ x.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError("a SharedMatrix is multiplied from the left: B @ x; for x' B use B.T @ x")
+
     def __matmul__(self, x: tf.Tensor) -> tf.Tensor:
         """B x for x of shape [n] or [n, k]."""
         return self._product(x, lambda columns: self._change.product(self._stored.product, columns))
@@ -138,6 +169,8 @@ class SharedMatrix(StoredValue):
         )
 
     def _product(self, x, product):
+        if isinstance(x, SharedMatrix):
+            raise TypeError("a SharedMatrix multiplies vectors and tensors [n, k]; for B1 B2 use B1 @ B2.to_dense()")
         x = tf.convert_to_tensor(x, self.dtype)
         if x.shape.rank not in (1, 2) or x.shape[0] not in (self.n, None):
             raise ValueError(
@@ -255,6 +288,22 @@ class SharedMatrix(StoredValue):
     def __repr__(self):
         changed = "" if self._change.nothing else ", changed"
         return f"SharedMatrix(n={self.n}, dtype={self.dtype.name}, storage={self.storage!r}{changed})"
+
+
+def _floating(dtype):
+    """The `tf.DType`.
+
+    Raises:
+        ValueError: no name of a dtype, or not a floating one.
+    """
+    try:
+        known = tf.as_dtype(dtype)
+    except TypeError:
+        known = None
+    if known is None or not known.is_floating:
+        received = dtype if known is None else known.name
+        raise ValueError(f"dtype must be a floating dtype, received {received!r}; pass that of x, such as 'float32'")
+    return known
 
 
 def _bytes(arrays):

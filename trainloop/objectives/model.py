@@ -101,6 +101,7 @@ class ModelObjective(Objective):
             microbatch_size = checks.integer("microbatch_size", microbatch_size, at_least=1)
         self._microbatch_size = microbatch_size
         self.vector = vector or VariableVector(model.trainable_variables)
+        _check_has_weights(model, self.vector)
         self._observe, self._counters, self._shares = observe, counters, shares
         self._known_to_stop, self.found = None, found
         self._passes: dict[Any, Any] = {}  # traces, by what observes them
@@ -508,3 +509,13 @@ def _measured(metrics, part, predictions):
 
 def _times(weight, term):
     return term if weight is None else tf.cast(weight, term.dtype) * term
+
+
+def _check_has_weights(model, vector):
+    """Raise where there is nothing to differentiate by."""
+    if not vector.variables:
+        if getattr(model, "built", True):
+            raise ValueError("the model has no trainable variables; set trainable = True for a layer that is to change")
+        raise ValueError(
+            "the model is not built, so it has no weights yet; give it an Input, or call it once on a batch"
+        )

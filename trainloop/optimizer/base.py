@@ -126,11 +126,21 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
 
     @learning_rate.setter
     def learning_rate(self, value: typing.Any) -> None:
-        if not self._has_rate:
-            raise ValueError(f"{type(self).__name__} has no learning rate to set")
+        validation.learning_rate_to_set(self, value, self._has_rate, super().learning_rate)
         if isinstance(value, (int, float)):
             value = checks.real("learning_rate", value, above=0)
         keras.optimizers.Optimizer.learning_rate.fset(self, value)
+
+    def exclude_from_weight_decay(self, var_list: typing.Any = None, var_names: typing.Any = None) -> None:
+        """Keras's way to leave variables out of its weight decay, which optimizers of this package do not have.
+
+        Args:
+            var_list, var_names: not looked at.
+
+        Raises:
+            ValueError: always; it names the replacement.
+        """
+        validation.weight_decay_exclusions(self)
 
     def best_point(self) -> tuple[tf.Tensor, tf.Tensor] | None:
         """(x [n], f []) of the best point seen, for methods that keep it (`BestSoFar`); else None."""
@@ -152,7 +162,7 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
     @property
     def skipped_steps(self) -> int:
         """How many steps of this optimizer's life failed and were not taken."""
-        return int(self._skipped_steps) if self.built else 0
+        return int(tf.convert_to_tensor(self._skipped_steps)) if self.built else 0
 
     @property
     def grows(self) -> bool:
@@ -200,16 +210,19 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
         variables = list(variables)
         if self.built:
             self._vector.arrange(variables, variables)
+            self._catch_up()
             return
         validation.variables(variables)
+        have_values = states.have_values(variables)
         with tf.init_scope():
             self._vector = VariableVector(variables)
-            x = self._vector.read()
-            leaves = states.as_tensors(states.flatten(self.init_state(x)), like=x)
+            layout = self._vector.layout
+            x = self._vector.read() if have_values else tf.zeros([layout.size], layout.dtype)
+            leaves = self._first_leaves(x)
             needed = memory_plan.plan(leaves, x.shape[0], x.dtype)
             needed.refuse_what_does_not_fit(type(self).__name__, has_storage=hasattr(self, "storage"))
             _LOG.info("%s: %s", type(self).__name__, needed)
-            self._memory.create(leaves, self.add_variable)
+            self._memory.create(leaves, self.add_variable, of_x=have_values)
             self._skipped_steps = self.add_variable((), "zeros", "int64", name="skipped_steps")
             self._last_failure = self.add_variable((), "zeros", "int32", name="last_failure")
             super().build(variables)
@@ -251,6 +264,8 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
     def _advance(self, f, g, objective, watch=None):
         """From f and g to the next committed point. Both doors end here."""
         old = self._read_state()
+        if self._memory.is_late():
+            old = self._memory.read_or(self._first_leaves(self._vector.read()))
         proposed, grad_norm, evaluated = self._propose(f, g, objective, old)
         watched = watch(proposed) if watch else {}
         known = () if evaluated is None else (f, g)
@@ -395,7 +410,7 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
         super().finalize_variable_values(var_list)
         skipped = self.skipped_steps
         if skipped:
-            reason = Status(int(self._last_failure)).sentence
+            reason = Status(int(tf.convert_to_tensor(self._last_failure))).sentence
             warnings.warn(f"{skipped} steps were not taken; the last one because {reason}", stacklevel=2)
 
     def _read_state(self):
@@ -403,7 +418,17 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
             raise ValueError(
                 f"{type(self).__name__} is not built and has no state; call build(model.trainable_variables)"
             )
+        self._catch_up()
         return self._memory.read()
+
+    def _first_leaves(self, x):
+        return states.as_tensors(states.flatten(self.init_state(x)), like=x)
+
+    def _catch_up(self):
+        """Give the state its first values where the variables had none when it was made, see `Memory`."""
+        if self._memory.is_late() and states.have_values(self._vector.variables):
+            with tf.init_scope():
+                self._memory.begin(self._first_leaves(self._vector.read()))
 
     def get_config(self) -> dict[str, typing.Any]:
         """The constructor arguments, as JSON-able values. Subclasses add their own."""

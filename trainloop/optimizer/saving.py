@@ -69,3 +69,4 @@ class SavedVariables(keras.optimizers.Optimizer):
         saved = {name: array for name, array in saved.items() if not name.startswith("state.")}
         saved |= {name.replace("/", "."): array for name, array in ours.items()}
         restore(type(self).__name__, self._saved_variables(), saved)
+        self._memory.begin({})

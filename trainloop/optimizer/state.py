@@ -7,6 +7,7 @@ The paths are the names under which scalars are logged and arrays are saved, so 
 a whole at each step, stored values carry out the change that they describe.
 """
 
+import keras
 import tensorflow as tf
 
 from trainloop.matrices.stored_value import StoredValue
@@ -99,8 +100,10 @@ def check_update(method, old, new):
 def _check_leaf(where, old, new):
     if isinstance(old, StoredValue):
         if not isinstance(new, type(old)) or not new.describes_change_of(old):
+            reset = "; for the identity again return that matrix after .reset()" if hasattr(old, "reset") else ""
             raise ValueError(
-                f"{where} must be derived from the {type(old).__name__} received, by its own operations; got {new!r}"
+                f"{where} must be derived from the {type(old).__name__} received, by its own operations; "
+                f"got {new!r}{reset}"
             )
         return new
     return check_tensor(where, old, new)
@@ -146,11 +149,30 @@ def failures(leaves):
     return [failure for leaf in leaves.values() if isinstance(leaf, StoredValue) for failure in leaf.failures()]
 
 
+def have_values(variables):
+    """Whether variables have values by now: those that are made while a function is traced get them after it.
+
+    Args:
+        variables: Keras variables or `tf.Variable`s.
+    """
+    if tf.executing_eagerly():
+        return True
+    native = [v.value if isinstance(v, keras.Variable) else v for v in variables]
+    with tf.init_scope():
+        return all(bool(v.is_initialized()) for v in native)
+
+
 class Memory:
     """Variables for the leaves of a state.
 
     A class of its own also because Keras and TensorFlow would adopt containers of variables that they find among the
     attributes of an optimizer.
+
+    A model without an Input is built while `model.fit` traces its first step. Then x has no value from which the first
+    state could be computed, and the state is *late*. It gets its first values at the next trace, which TensorFlow makes
+    as soon as the variables have theirs, before anything runs. Where that one does not come (a function inside of a
+    function is not traced twice), or x has no value even then (it is computed from the batch), the first trace runs;
+    so there a step computes the first state itself, if nobody did before.
 
     Attributes:
         variables: the variables by the name under which they are saved, "state/" and the path; a `WholeArray` for an
@@ -160,14 +182,17 @@ class Memory:
     def __init__(self):
         self.variables = {}
         self._leaves = {}  # path -> variable, or stored value of variables
+        self._late = None  # bool [], a variable: whether the state has yet to get its first values
 
-    def create(self, leaves, add_variable):
+    def create(self, leaves, add_variable, of_x=True):
         """Make variables.
 
         Args:
             leaves: dict of first values by path.
             add_variable: of a Keras optimizer.
+            of_x: False when the leaves have the right shapes and dtypes, but not the values, because x has none yet.
         """
+        self._late = None if of_x else tf.Variable(True, trainable=False, name="late")
         for path, leaf in leaves.items():
             if isinstance(leaf, StoredValue):
                 self._leaves[path] = leaf = leaf.as_variables(
@@ -205,6 +230,29 @@ class Memory:
         leaves = self._leaves.items()
         return {path: leaf if isinstance(leaf, StoredValue) else tf.convert_to_tensor(leaf) for path, leaf in leaves}
 
+    def is_late(self):
+        """Whether the first values are missing as far as is known before a function runs: a Python bool."""
+        if self._late is None:
+            return False
+        with tf.init_scope():
+            return bool(self._late)
+
+    def begin(self, first):
+        """Write first values into a state that is late; nothing where it is not.
+
+        Args:
+            first: leaves by path; stored values do not depend on x and are right. Empty for a state that was restored.
+        """
+        if self.is_late():
+            for path, leaf in _tensors(first).items():
+                self._leaves[path].assign(leaf)
+            self._late.assign(False)
+
+    def read_or(self, first):
+        """The leaves of a state that is late, as they are when a function runs: the first ones, if it still is then."""
+        chosen = {path: tf.where(self._late, leaf, self._leaves[path]) for path, leaf in _tensors(first).items()}
+        return {**self.read(), **chosen}
+
     def converted(self, saved):
         """Saved arrays by name, where stored values that were saved in another form are in the form they have here.
 
@@ -229,9 +277,11 @@ class Memory:
             leaves: by path.
         """
         stored = [leaf for leaf in leaves.values() if isinstance(leaf, StoredValue)]
-        tensors = {path: leaf for path, leaf in leaves.items() if not isinstance(leaf, StoredValue)}
+        tensors = _tensors(leaves)
         for path, leaf in tensors.items():
             self._leaves[path].assign(leaf)
+        if self.is_late():
+            self._late.assign(False)
         if stored:
             # Whatever still reads a stored value comes first: a buffer in use is copied instead of written in place.
             with tf.control_dependencies(list(tensors.values())):
@@ -258,6 +308,10 @@ def restore(owner, variables, saved):
             raise ValueError(f"saved {name} has shape {saved[name].shape}, this optimizer needs {variable.shape}")
     for name, variable in variables.items():
         variable.assign(saved[name])
+
+
+def _tensors(leaves):
+    return {path: leaf for path, leaf in leaves.items() if not isinstance(leaf, StoredValue)}
 
 
 def _fits(saved, variables):

@@ -56,11 +56,52 @@ def options(given):
             raise ValueError(f"{name}={value!r} is refused: {_REFUSED[name]}")
 
 
+def weight_decay_exclusions(optimizer):
+    """Reject exclusions from a weight decay that does not exist.
+
+    Raises:
+        ValueError: always.
+    """
+    raise ValueError(
+        f"{type(optimizer).__name__} has no exclude_from_weight_decay, because Keras's weight_decay would change x "
+        "outside of update; trainloop.Adam(weight_decay=...) leaves out biases and the scales of normalisation layers "
+        "by their names, and in an update of your own self.layout.mask(...) chooses entries"
+    )
+
+
+def learning_rate_to_set(optimizer, value, has_rate, rate):
+    """Reject a number for a learning rate that is not one.
+
+    Args:
+        optimizer: whose rate it is.
+        value: what a user or a callback of Keras sets.
+        has_rate: whether the optimizer has a learning rate.
+        rate: the one it has now: a variable, a number or a tensor.
+
+    Raises:
+        ValueError: there is none, or it is computed by a function.
+    """
+    name = type(optimizer).__name__
+    if not has_rate:
+        lengths = optimizer.shrink_steps(1) if optimizer.built else ()
+        instead = f"; optimizer.shrink_steps(0.5) shortens its steps by its {', '.join(lengths)}" if lengths else ""
+        raise ValueError(
+            f"{name} has no learning rate to set, received {value!r}; leave out callbacks such as ReduceLROnPlateau "
+            f"and LearningRateScheduler{instead}"
+        )
+    if not callable(value) and not isinstance(rate, keras.Variable):
+        raise ValueError(
+            f"the learning rate of this {name} is a function or a schedule and cannot be set to {value!r}; construct "
+            f"it with a number, as in {name}(0.01), where a callback is to change it"
+        )
+
+
 def variables(given):
     """Refuse variables that cannot be one vector.
 
     Raises:
-        ValueError: there are none, one has a constraint or a dtype of 16 bits, or a replica of several asks.
+        ValueError: there are none, one has a constraint, takes its value from its gradient, or has a dtype of 16 bits,
+            or a replica of several asks.
     """
     if not given or all(0 in v.shape for v in given):
         raise ValueError("nothing to train: the model has no trainable variables; build it, or unfreeze a layer")
@@ -69,6 +110,11 @@ def variables(given):
             raise ValueError(
                 f"{v.path} has a constraint, which would move x behind the method's back; remove it, or project "
                 "inside update"
+            )
+        if getattr(v, "overwrite_with_gradient", False):
+            raise ValueError(
+                f"{v.path} is to be overwritten with its gradient, as scales of float8 layers are; that is no gradient "
+                "of f, and g would have a wrong direction; use the policy 'mixed_bfloat16' or 'float32'"
             )
         dtype = tf.as_dtype(v.dtype)
         if dtype.is_floating and dtype.size < tf.float32.size:
