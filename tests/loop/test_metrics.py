@@ -73,6 +73,19 @@ def test_predictions_without_an_axis_of_classes_are_binary(static):
     assert float(metrics.results()["accuracy"]) == 0.75
 
 
+def meanGap(targets, predictions):
+    return tf.abs(targets - predictions)
+
+
+def test_metrics_have_the_names_that_fit_gives_them():
+    x, y = np.arange(8.0)[:, None], np.zeros([8, 1])
+    given = ["mae", "mean_squared_error", "MeanSquaredLogarithmicError", meanGap, keras.metrics.LogCoshError()]
+    models = [keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="ones")]) for _ in "ab"]
+    models[0].compile(loss="mse", metrics=given, jit_compile=False)
+    wanted = models[0].evaluate(x, y, verbose=0, return_dict=True)
+    assert TrainLoop(models[1], SimpleGD(0.1), "mse", metrics=given).evaluate((x, y)) == pytest.approx(wanted, rel=1e-6)
+
+
 class OfTwo(keras.metrics.Mean):
     """One without `get_config`."""
 
@@ -85,7 +98,7 @@ class OfTwo(keras.metrics.Mean):
     [
         (["accuracy", "accuracy"], "two numbers called 'accuracy'"),
         ([keras.metrics.Mean(name="loss")], "two numbers called 'loss'"),
-        ([OfTwo], "a metric must be"),
+        ([OfTwo], r"a metric must be .*; write OfTwo\(\)"),
         ([OfTwo(1)], "let get_config return all arguments"),
         ([keras.metrics.F1Score(name="f1")], r"'f1' must have one number as its result, received shape \(3,\)"),
     ],

@@ -284,7 +284,7 @@ class _StatelessRun:
         self._model, self._loss, self._vector = objective.model, objective._loss, objective.vector
         self._others, self._frozen, self._part = objective._others, frozen, part
         self._check = objective._refuse_unless_adding_up
-        self.written = None
+        self.written, self._apart = None, None
 
     def f(self, x):
         return self.f_and_predictions(x)[0]
@@ -301,7 +301,8 @@ class _StatelessRun:
             predictions = self._loss.forward(self._model, self._part.batch, training=True)
             own = losses.own_losses(self._model, x.dtype) if self._model.losses else None
         self._check(self._part, predictions)
-        z, self._apart = joined(predictions)
+        z, apart = joined(predictions)
+        self._apart = self._apart or apart  # a later run may be traced elsewhere, where its shapes are out of reach
         return z, own
 
     def compare(self, predictions):
