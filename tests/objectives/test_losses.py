@@ -338,6 +338,8 @@ def test_class_numbers_are_checked_in_memory(labels, received):
     loss.check_labels(tf.constant([0, 2, 1]))
     with pytest.raises(ValueError, match=f"targets: expected class numbers in 0..2, received {received}"):
         loss.check_labels(tf.constant(labels))
+    with pytest.raises(ValueError, match="class numbers in 0..2"):
+        choose(keras.losses.CategoricalGeneralizedCrossEntropy(), model=model).check_labels(tf.constant(labels))
     ignoring = keras.losses.SparseCategoricalCrossentropy(ignore_class=-1)
     choose(ignoring, model=model).check_labels(tf.constant([-1, 0]))
     choose("mse", model=model).check_labels(tf.constant([[-1.0], [7.0]]))

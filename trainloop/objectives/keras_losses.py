@@ -13,8 +13,9 @@ import re
 import keras
 import tensorflow as tf
 
-# Losses of Keras whose targets have another shape than the predictions.
-_OF_LABELS = ("sparse_categorical_crossentropy", "circle", "ctc")
+# Losses of Keras whose targets have another shape than the predictions; those of the first line are class numbers.
+_OF_CLASSES = ("sparse_categorical_crossentropy", "categorical_generalized_cross_entropy")
+_OF_LABELS = (*_OF_CLASSES, "circle", "ctc", "_crossentropy")
 
 
 def as_loss(loss, what="loss"):
@@ -129,7 +130,7 @@ def check_shapes(loss, targets, predictions, of=""):
                 f"the {name}{of} must be real numbers, received {tensor.dtype.name}; a loss of others needs "
                 "loss_fn=function(model, batch)"
             )
-    if not _is_of_keras(loss) or _function_name(loss) in (*_OF_LABELS, "_crossentropy"):
+    if not _is_of_keras(loss) or _function_name(loss) in _OF_LABELS:
         return
     shapes = [tensor.shape for tensor in (targets, predictions)]
     if None in [shape.rank for shape in shapes]:
@@ -234,7 +235,7 @@ def values_of(loss, targets, predictions):
 
 def labels_of(loss):
     """(whether the targets are class numbers, the one that is ignored or None)."""
-    sparse = _function_name(loss) == "sparse_categorical_crossentropy"
+    sparse = _function_name(loss) in _OF_CLASSES
     return sparse, loss.get_config().get("ignore_class") if sparse and not isinstance(loss, FunctionLoss) else None
 
 
