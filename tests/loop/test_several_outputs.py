@@ -9,6 +9,7 @@ import trainloop as tl
 from trainloop.objectives.model import ModelObjective
 
 pytestmark = pytest.mark.usefixtures("no_graph_rewriting")
+thorough = pytest.mark.thorough
 
 N = 24
 X = np.random.default_rng(0).normal(size=(N, 5))
@@ -60,10 +61,10 @@ def assert_same_as_fit(kind, targets, weight, *arguments, **options):
         ("list", {"a": Y, "b": 2 * Y}, None, ({"b": "mae", "a": "mse"}, {"b": ["mse"]}, {"b": 0.5, "a": 2.0})),
         ("list", [Y], None, (["mse", None],)),
         ("dict", {"p": Y, "q": 2 * Y}, {"q": WEIGHT[::-1].copy(), "p": WEIGHT}, ("mse", {"p": "mae"})),
-        ("dict", [Y, 2 * Y], None, (["mse", "mae"], ["mae", "mse"])),
-        ("nested", {"p": Y, "r": [Y, -Y]}, None, ("mse",)),
+        pytest.param("dict", [Y, 2 * Y], None, (["mse", "mae"], ["mae", "mse"]), marks=thorough),
+        pytest.param("nested", {"p": Y, "r": [Y, -Y]}, None, ("mse",), marks=thorough),
         ("nested", {"p": Y, "r": [Y, -Y]}, None, ({"p": "mse", "r": ["mae", "mse"]}, {"p": "mae", "r": ["mse", []]})),
-        ("one in a list", Y, WEIGHT, ("mse", ["mae"])),
+        pytest.param("one in a list", Y, WEIGHT, ("mse", ["mae"]), marks=thorough),
         ("one in a dict", {"p": Y}, None, ({"p": "mse"}, {"p": ["mae"]}, 2.0)),
     ],
 )
@@ -129,7 +130,7 @@ def test_models_that_do_not_say_what_they_put_out():
     assert total == pytest.approx({"loss": expected["p_loss"] + expected["q_mse"]}, rel=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["list", "nested"])
+@pytest.mark.parametrize("kind", [pytest.param("list", marks=thorough), "nested"])
 def test_gauss_newton_products_are_those_of_the_residuals_of_all_outputs(kind):
     model = net(kind)
     targets = tf.nest.map_structure(lambda _: Y, model.output)

@@ -338,7 +338,7 @@ def test_class_numbers_are_checked_in_memory(labels, received):
     loss.check_labels(tf.constant([0, 2, 1]))
     with pytest.raises(ValueError, match=f"targets: expected class numbers in 0..2, received {received}"):
         loss.check_labels(tf.constant(labels))
-    with pytest.raises(ValueError, match="class numbers in 0..2"):
+    with pytest.raises(ValueError, match=r"class numbers in 0\.\.2"):
         choose(keras.losses.CategoricalGeneralizedCrossEntropy(), model=model).check_labels(tf.constant(labels))
     ignoring = keras.losses.SparseCategoricalCrossentropy(ignore_class=-1)
     choose(ignoring, model=model).check_labels(tf.constant([-1, 0]))
