@@ -5,7 +5,7 @@ is a tensor, whatever its shape.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import keras
@@ -34,6 +34,9 @@ LearningRate: TypeAlias = float | keras.optimizers.schedules.LearningRateSchedul
 
 # (targets, predictions) -> a number per sample, and other words for it.
 Loss: TypeAlias = str | keras.losses.Loss | Callable[[Any, Any], Any]
+# For several outputs a list or dict with one for each, None for an output without a loss; nested as the outputs.
+Losses: TypeAlias = Loss | Sequence[Any] | Mapping[str, Any]
+LossWeights: TypeAlias = Scalar | Sequence[Any] | Mapping[str, Any]
 Metric: TypeAlias = str | keras.metrics.Metric | Callable[[Any, Any], Any]
 
 # (model, batch) -> f [], or (model, batch, training) -> f [].

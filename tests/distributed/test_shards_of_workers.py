@@ -39,13 +39,13 @@ def folder(tmp_path_factory):
     """Where the two have left their reports."""
     folder = tmp_path_factory.mktemp("workers")
     cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "helpers")])
     running = []
     for i in range(2):
         config = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": i}})
         environment = {**os.environ, "TF_CONFIG": config, "PYTHONPATH": path}
         with open(folder / f"log_{i}.txt", "wb") as log:
-            command = [sys.executable, str(ROOT / "tests" / "sharded_worker.py"), str(folder)]
+            command = [sys.executable, str(ROOT / "tests" / "helpers" / "sharded_worker.py"), str(folder)]
             running.append(subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT))
     try:
         for process in running:

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.thorough
 def told(tmp_path_factory):
     """{scenario: what each worker told}, and where the files are under "folder"."""
     folder = tmp_path_factory.mktemp("workers")
-    words = [sys.executable, str(ROOT / "tests" / "workers_at_work.py"), str(folder)]
+    words = [sys.executable, str(ROOT / "tests" / "helpers" / "workers_at_work.py"), str(folder)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
     found = {"folder": folder}

@@ -206,6 +206,42 @@ def test_what_several_replicas_cannot_do_is_refused(strategy):
         model.fit(*data().arrays, verbose=0)
 
 
+def net_of_two(dtype="float64"):
+    """A network with two outputs."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6,), dtype=dtype)
+    hidden = keras.layers.Dense(5, "tanh", kernel_regularizer="l2", dtype=dtype)(inputs)
+    return keras.Model(inputs, {name: keras.layers.Dense(1, dtype=dtype)(hidden) for name in "pq"})
+
+
+@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "sum", "mean_with_sample_weight"])
+def test_several_outputs_are_logged_as_on_one_replica(strategy, reduction):
+    mse, mae = keras.losses.MeanSquaredError(reduction=reduction), keras.losses.MeanAbsoluteError(reduction=reduction)
+    x, y, weight = data(weighted=True).arrays
+    batches = tl.ArrayData(x, {"p": y[:, None], "q": -y[:, None]}, 95, sample_weight=weight)
+    options = {"loss_weights": {"p": 2.0, "q": 1.0}, "metrics": {"q": ["mse"]}, "microbatch_size": 20}
+    one, two = (
+        tl.TrainLoop(model, tl.SimpleGD(1e-3), {"p": mse, "q": mae}, **options).run(
+            batches, epochs=2, validation_data=batches
+        )
+        for model in (net_of_two(), on_two(strategy, net_of_two))
+    )
+    assert {"p_loss", "q_loss", "q_mse", "val_p_loss"} <= one.epochs.keys()
+    for name in one.epochs.keys() - {"seconds"}:
+        np.testing.assert_allclose(two.epochs[name], one.epochs[name], rtol=1e-12, err_msg=name)
+
+
+def test_losses_that_are_no_sums_over_replicas_are_refused(strategy):
+    model = on_two(strategy, net_of_two)
+    x, y = data().arrays
+    for loss, reason in (
+        (keras.losses.Dice(), "one number for a whole batch"),
+        (keras.losses.Circle(), "compares the"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            tl.TrainLoop(model, tl.SimpleGD(0.1), {"p": "mse", "q": loss}).run((x, {"p": y, "q": y}), epochs=1)
+
+
 def test_parts_of_a_batch_differ_by_one_sample_at_most():
     for count in (2, 3, 5):
         for samples in (1, 2, 4, 5, 17):

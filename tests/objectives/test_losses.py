@@ -10,6 +10,7 @@ from keras.regularizers import L1, L2
 from networks import blobs, crossentropy, dense_net
 
 from trainloop.objectives.losses import CustomLoss, SupervisedLoss, choose, own_losses, samples, share_of_samples
+from trainloop.objectives.model import ModelObjective
 
 
 def linear_net(**options):
@@ -195,3 +196,150 @@ def test_float32_models_have_float32_losses(float32):
     x, y = blobs(12)
     f, own, _ = SupervisedLoss(crossentropy()).terms(dense_net(), (x.astype("float32"), y), training=True)
     assert f.dtype == own.dtype == tf.float32
+
+
+def parts_of(loss, targets, predictions, size=3, weight=None):
+    """(f of the batch, f in parts of so many samples) of a model that puts out what is put in."""
+    model = keras.Sequential([keras.layers.Input(predictions.shape[1:]), keras.layers.Rescaling(1.0)])
+    model.scale = keras.Variable(1.0, dtype="float64")
+    batch = tuple(map(tf.constant, (predictions, targets, *([] if weight is None else [weight]))))
+    objectives = [ModelObjective(model, loss, batch, microbatch_size=size) for size in (None, size)]
+    return [float(objective.value(objective.vector.read())) for objective in objectives]
+
+
+def probabilities(*shape):
+    z = np.random.default_rng(0).uniform(0.1, 1, shape)
+    return z / z.sum(-1, keepdims=True)
+
+
+LABELS = np.array([0, 1, 2, 2, 1, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("loss", "targets", "predictions", "reason"),
+    [
+        (keras.losses.Dice(), np.eye(3)[LABELS], probabilities(7, 3), "the loss Dice gives one number for a whole"),
+        (keras.losses.Tversky(reduction="sum"), np.eye(3)[LABELS], probabilities(7, 3), "one number for a whole batch"),
+        (keras.losses.Circle(), LABELS, probabilities(7, 3), "compares the samples"),
+        (lambda t, p: tf.reduce_mean(tf.square(t - p)), np.eye(3)[LABELS], probabilities(7, 3), "one number for a"),
+        (lambda t, p: tf.reduce_mean(tf.square(t - p), 0), np.eye(3)[LABELS], probabilities(7, 3), r"the shape \[3\]"),
+        (keras.losses.SparseCategoricalCrossentropy(ignore_class=2), LABELS, probabilities(7, 3), "what is not masked"),
+    ],
+)
+def test_losses_that_are_no_sums_over_samples_take_batches_whole(loss, targets, predictions, reason):
+    with pytest.raises(ValueError, match=f"{reason}.*not the sum of those of its parts; use microbatch_size=None"):
+        parts_of(loss, targets, predictions)
+
+
+@pytest.mark.parametrize(
+    ("loss", "targets", "predictions", "weight"),
+    [
+        (
+            keras.losses.SparseCategoricalCrossentropy(ignore_class=2, reduction="sum", dtype="float64"),
+            LABELS,
+            probabilities(7, 3),
+            None,
+        ),
+        (keras.losses.Dice(axis=(1, 2), dtype="float64"), probabilities(7, 4, 3), probabilities(7, 4, 3)[::-1], None),
+        (lambda t, p: tf.reduce_max(tf.abs(t - p), -1), np.eye(3)[LABELS], probabilities(7, 3), np.arange(7.0)),
+        ("mse", np.ones((7, 4, 3)), probabilities(7, 4, 3), np.arange(28.0).reshape(7, 4)),
+        ("crossentropy", LABELS, probabilities(7, 3), None),
+    ],
+)
+def test_losses_that_are_sums_over_samples_are_exact_in_parts(loss, targets, predictions, weight):
+    whole, parts = parts_of(loss, targets, predictions, weight=weight)
+    assert parts == pytest.approx(whole, rel=1e-13)
+
+
+# --- What is received is said in one line -----------------------------------------------------------------
+
+
+def returned_by(kind, value):
+    """The message about a function that returns the value, without computing anything."""
+    x, y = regression()
+    arguments = {"loss": lambda targets, predictions: value} if kind == "loss" else {"loss_fn": lambda m, b: value}
+    with pytest.raises(ValueError, match="must return") as caught:
+        choose(**arguments)(linear_net(), (x, y), True)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["loss", "loss_fn"])
+def test_what_a_function_must_not_return(kind):
+    assert "received None; end it with a return" in returned_by(kind, None)
+    assert "received a str" in returned_by(kind, "mse")
+    assert "received a tuple of 2; return the loss alone" in returned_by(kind, (tf.constant(1.0), 3))
+    assert "received a dict" in returned_by(kind, {"loss": 1.0})
+    assert "received int32; take" in returned_by(kind, tf.ones([12], tf.int32))
+    assert "received complex128; take" in returned_by(kind, tf.ones([12], tf.complex128))
+
+
+def test_a_class_of_losses_is_not_a_loss():
+    with pytest.raises(ValueError, match=r"object and not a class; write loss=MeanSquaredError\(\.\.\.\)"):
+        choose(keras.losses.MeanSquaredError)
+
+
+@pytest.mark.parametrize(
+    ("targets", "weight", "words"),
+    [
+        (
+            np.ones(12),
+            None,
+            r"the shape of the predictions, \[12, 3\], received \[12\]; .* of class numbers",
+        ),
+        (np.ones((12, 2)), None, r"\[12, 3\], received \[12, 2\]"),
+        (np.ones((12, 3), complex), None, "targets must be real numbers, received complex128"),
+        (np.full((12, 3), "a"), None, "targets must be real numbers, received string"),
+        (np.ones((12, 3)), np.ones((12, 2)), r"sample_weight must have the shape .* \[N\], received \[12, 2\]"),
+        (np.ones((12, 3)), np.ones(12, complex), "sample_weight must be one tensor of real numbers, received complex"),
+        ([np.ones((12, 3))] * 2, None, "targets must be one tensor, received a list"),
+    ],
+)
+def test_targets_and_weights_that_do_not_belong_to_the_predictions(targets, weight, words):
+    model = keras.Sequential([keras.layers.Input((6,)), keras.layers.Dense(3)])
+    batch = (np.ones((12, 6)), targets) if weight is None else (np.ones((12, 6)), targets, weight)
+    with pytest.raises(ValueError, match=words):
+        SupervisedLoss("mse")(model, batch, training=True)
+
+
+def test_weights_of_samples_beside_a_loss_at_every_position():
+    model = keras.Sequential([keras.layers.Input((4, 6)), keras.layers.Dense(3)])
+    batch = np.ones((5, 4, 6)), np.ones((5, 4, 3))
+    with pytest.raises(ValueError, match=r"\[N, 4\] or \[N, 1\], received \[5\]"):
+        SupervisedLoss("mse")(model, (*batch, np.ones(5)), training=True)
+    one, other = (SupervisedLoss("mse")(model, (*batch, np.ones(shape)), True)[0] for shape in ((5, 1), (5, 4)))
+    assert float(one) == pytest.approx(float(other), rel=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        (np.ones((12, 5)), r"must have shape \[N, 6\], received \[12, 5\]$"),
+        (np.ones(6), r"must have shape \[N, 6\], received \[6\]; it has no batch dimension: call batch\(...\)"),
+        (np.ones((12, 6), complex), "must be float64, received complex128; split it"),
+        (np.full((12, 6), "a"), "must be float64, received string; convert it first"),
+    ],
+)
+def test_inputs_that_the_model_does_not_take(inputs, words):
+    with pytest.raises(ValueError, match=words):
+        SupervisedLoss("mse")(linear_net(), tuple(map(tf.constant, (inputs, np.ones((12, 2))))), training=True)
+
+
+def test_inputs_that_keras_reshapes():
+    model = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1)])
+    for shape in ((12,), (12, 1), (12, 1, 1)):
+        assert SupervisedLoss("mse").forward(model, (np.ones(shape), np.ones(12)), training=False).shape == (12, 1)
+
+
+@pytest.mark.parametrize(("labels", "received"), [([0, 3], "3 at index \\(1,\\)"), ([-1, 0], "-1 at index \\(0,\\)")])
+def test_class_numbers_are_checked_in_memory(labels, received):
+    model = keras.Sequential([keras.layers.Input((6,)), keras.layers.Dense(3)])
+    loss = choose(crossentropy(), model=model)
+    loss.check_labels(tf.constant([0, 2, 1]))
+    with pytest.raises(ValueError, match=f"targets: expected class numbers in 0..2, received {received}"):
+        loss.check_labels(tf.constant(labels))
+    with pytest.raises(ValueError, match=r"class numbers in 0\.\.2"):
+        choose(keras.losses.CategoricalGeneralizedCrossEntropy(), model=model).check_labels(tf.constant(labels))
+    ignoring = keras.losses.SparseCategoricalCrossentropy(ignore_class=-1)
+    choose(ignoring, model=model).check_labels(tf.constant([-1, 0]))
+    choose("mse", model=model).check_labels(tf.constant([[-1.0], [7.0]]))

@@ -179,7 +179,8 @@ def load(saved, parts):
     meta = saved.meta
     if meta["versions"] != versions():
         _LOG.warning("%s was made with %s, here are %s: numbers may differ", saved.path, meta["versions"], versions())
-    return Position(saved.path, meta["of"]["data set"], meta["run"], _below(saved, "data/"), meta["rollbacks"])
+    run = _with_names_of_today(meta["run"], parts.metrics.former_names())
+    return Position(saved.path, meta["of"]["data set"], run, _below(saved, "data/"), meta["rollbacks"])
 
 
 def _json_able(name, state):
@@ -205,6 +206,16 @@ def _with_short_names(described):
         name: re.sub(r"^trainloop\.[\w.]*\.", "trainloop.", value) if name.split()[-1] == "class" else value
         for name, value in described.items()
     }
+
+
+def _with_names_of_today(run, former):
+    """Where a run stood, with the names that metrics have now in its summaries of epochs: version 0.1 had others."""
+    former = former | {f"val_{old}": f"val_{new}" for old, new in former.items()}
+    epochs = [
+        {name if former.get(name, name) in epoch else former.get(name, name): value for name, value in epoch.items()}
+        for epoch in run["recorder"]["epochs"]
+    ]
+    return {**run, "recorder": {**run["recorder"], "epochs": epochs}}
 
 
 def _shapes_saved(saved, variables):

@@ -7,6 +7,8 @@ import tensorflow as tf
 
 from trainloop import checks
 from trainloop.hooks.base import Hook
+from trainloop.loop.feeds import ArrayFeed
+from trainloop.loop.metrics import MetricSet
 from trainloop.objectives import losses
 from trainloop.optimizer import validation
 from trainloop.optimizer.base import WholeVectorOptimizer
@@ -94,8 +96,8 @@ def check_metrics(metrics):
     """
     if metrics is None:
         return ()
-    for name in metrics if isinstance(metrics, (list, tuple)) else ():
-        if isinstance(name, str) and name not in ("accuracy", "acc"):
+    for name in tf.nest.flatten(metrics):
+        if isinstance(name, str) and name not in ("accuracy", "acc", "crossentropy", "ce"):
             try:
                 keras.metrics.get(name)
             except ValueError as error:
@@ -113,16 +115,51 @@ def _metric_names():
     return ["accuracy", *(name for name in public if name not in ("get", "serialize", "deserialize"))]
 
 
-def choose_loss(loss, loss_fn, metrics):
+def choose_loss(loss, loss_fn, metrics, loss_weights=None, model=None):
     """The `BatchLoss` of exactly one of `loss` and `loss_fn`.
 
     Raises:
-        ValueError: both or neither, or metrics without predictions to compare.
+        ValueError: both or neither, losses or weights that do not fit the model's outputs, or metrics without
+            predictions to compare.
     """
-    chosen = losses.choose(loss, loss_fn)
+    chosen = losses.choose(loss, loss_fn, loss_weights, model)
     if loss_fn is not None and metrics:
         raise ValueError("metrics need loss, whose predictions they compare; with loss_fn compute them in a hook")
     return chosen
+
+
+def choose_metrics(metrics, loss):
+    """The `MetricSet` of a model.
+
+    Args:
+        metrics: as given to `TrainLoop`.
+        loss: a `BatchLoss`.
+    """
+    return MetricSet(metrics, loss, loss.outputs) if loss.composite else MetricSet(metrics)
+
+
+def check_data(feed, loss, replicas=None):
+    """Raise for data of which it shows before the first step that they cannot be trained on.
+
+    Args:
+        feed: an `ArrayFeed` or a `DatasetFeed`.
+        loss: a `BatchLoss`.
+        replicas: a `Replicas`, or None for a single one.
+
+    Raises:
+        ValueError: class numbers in memory that the model has no outputs for, or sparse or ragged tensors that would
+            have to be sharded over replicas.
+    """
+    if isinstance(feed, ArrayFeed):
+        if loss.composite and len(feed.data.arrays) > 1:
+            loss.check_labels(feed.data.arrays[1])
+    elif replicas:
+        for spec in tf.nest.flatten(feed.dataset.element_spec):
+            if isinstance(spec, (tf.SparseTensorSpec, tf.RaggedTensorSpec)):
+                raise ValueError(
+                    "a batch of sparse or ragged tensors cannot be sharded over replicas; make the model without a "
+                    "strategy, or the tensors dense with tf.sparse.to_dense or to_tensor()"
+                )
 
 
 def check_precision(loss, dtype):

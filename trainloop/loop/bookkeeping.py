@@ -21,8 +21,7 @@ def summary_names(metrics, validated, hooks=()):
     Returns:
         list of names.
     """
-    # One name may stand for several: "accuracy" has a metric of each kind until it sees targets.
-    measured = ["loss", *dict.fromkeys(metric.name for metric in metrics.all())]
+    measured = ["loss", *metrics.names()]
     validation = [f"val_{name}" for name in measured] if validated else []
     return ["epoch", "step", "seconds", *measured, *validation, *(name for hook in hooks for name in hook.adds)]
 

@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainloop.checkpoints import dataset_iterator
+from trainloop.data import batches
 from trainloop.data.arrays import ArrayData, gather_batch
 
 # What can be trained on: (x, y) or (x, y, sample_weight) are arrays.
@@ -264,10 +265,10 @@ class DatasetFeed(Feed):
         optional = source[0].get_next_as_optional()
 
         def samples():
-            return tf.shape(tf.nest.flatten(optional.get_value())[0])[0]
+            return tf.cast(batches.samples(optional.get_value()), tf.int32)
 
         def part(begin, end):
-            return tf.nest.map_structure(lambda whole: whole[begin:end], optional.get_value())
+            return batches.between(optional.get_value(), begin, end)
 
         return optional.has_value(), Batch(optional.get_value, samples, part)
 

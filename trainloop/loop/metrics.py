@@ -1,69 +1,106 @@
-"""Keras metrics as a set that a compiled block can update, read and reset; and a metric for autoencoders."""
+"""Keras metrics as a set that a compiled block can update, read and reset; and a metric for autoencoders.
+
+Of a model with several outputs each has metrics of its own, named as `model.fit` names them: "a_mae" of the output a.
+Beside them the loss of each output is counted, "a_loss", as a mean over samples without its weight:
+
+    total += n c loss(targets, predictions),  count += n        n samples in a part of a batch
+
+c is 1, or what the part's share of the batch has over its share of the samples, so that parts add up to the batch.
+"""
 
 import math
-from typing import Any
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from trainloop.data.batches import samples
+from trainloop.objectives.keras_losses import kind_of_targets
+from trainloop.objectives.outputs import Outputs
+
 # Beside the metrics, an epoch's summary has these.
 _TAKEN = ("epoch", "step", "seconds", "loss")
 
 
+class _Entry(NamedTuple):
+    """A metric, or for "accuracy" one of each kind; the place of its output; its name in the log."""
+
+    output: int
+    kinds: Any
+    name: str
+
+
 class MetricSet:
-    """Metrics over (targets, predictions).
+    """Metrics over (targets, predictions), and the losses of several outputs.
 
     Args:
         metrics: Keras metric objects, names, or functions (targets, predictions) -> one value per sample. "accuracy"
-            becomes sparse, categorical or binary accuracy, whichever fits the first batch.
+            becomes sparse, categorical or binary accuracy, whichever fits the first batch. For several outputs a list
+            or dict with such a list, or a single metric, for each of them, nested as the outputs.
+        loss: the `SupervisedLoss` whose values are counted where there are several; None for no losses.
+        outputs: the `Outputs` of the model, as far as they are known.
 
     Raises:
-        ValueError: something else, a name Keras does not know, or two metrics of the same name.
+        ValueError: something else, a name Keras does not know, an output that the model does not have, or two metrics
+            of the same name.
     """
 
-    def __init__(self, metrics=()):
+    def __init__(self, metrics=(), loss=None, outputs=None):
         if isinstance(metrics, (str, keras.metrics.Metric)):
             raise ValueError(f"metrics must be a list, received {metrics!r}; write [{metrics!r}]")
-        self._given = tuple(metrics)
+        self._loss, self._outputs = loss, outputs or Outputs()
+        self._given = metrics if isinstance(metrics, Mapping) else tuple(metrics or ())
+        self._like = 0 if self._outputs.structure is None else self._outputs.structure
         # Counters are variables; creating one while a function is traced would trace the function twice.
-        self._candidates = [_candidates(metric) for metric in self._given]
+        self._entries = self._entries_of(self._given)
+        known = loss.known_outputs() if loss else []
+        self._losses = [keras.metrics.Mean(name=f"{of.name}_loss") for of in known] if len(known) > 1 else []
         self._chosen = {}
-        names = [*_TAKEN, *(_name(candidate) for candidate in self._candidates)]
+        names = [*_TAKEN, *(entry.name for entry in self._entries), *(metric.name for metric in self._losses)]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise ValueError(f"there are two numbers called {twice!r}; give the metric another name=...")
 
     def __bool__(self):
-        return bool(self._given)
+        return bool(self._entries or self._losses)
 
     def fresh_copy(self):
         """The same metrics with counters of their own."""
-        return MetricSet([_copy(m) if isinstance(m, keras.metrics.Metric) else m for m in self._given])
+        copies = tf.nest.map_structure(lambda m: _copy(m) if isinstance(m, keras.metrics.Metric) else m, self._given)
+        return MetricSet(copies, self._loss, self._outputs)
 
-    def update(self, targets, predictions):
-        """Count one batch. Sample weights do not enter, as in `model.compile(metrics=...)`."""
-        for metric in self._choose(targets, predictions):
-            metric.update_state(targets, predictions)
+    def update(self, batch, predictions, factor=1.0):
+        """Count one batch, or a part of one. Sample weights enter losses only, as in `model.compile(metrics=...)`.
+
+        Args:
+            batch: (inputs, targets[, sample_weight]).
+            predictions: of the model.
+            factor: c, see above.
+        """
+        for metric, arguments in self._updates(batch, predictions, factor):
+            metric.update_state(*arguments)
 
     @property
     def size(self):
         """k, how many numbers all counters together have."""
         return sum(math.prod(v.shape) for v in self.variables)
 
-    def measure(self, targets, predictions):
+    def measure(self, batch, predictions, factor=1.0):
         """What one batch adds to the counters, without adding it.
+
+        Args:
+            batch, predictions, factor: see `update`.
 
         Returns:
             [k], all counters end to end. Counters of Keras metrics are sums, so those of parts of a batch add up.
         """
-        chosen, added = self._choose(targets, predictions), []
+        updates, added = dict(self._updates(batch, predictions, factor)), []
         for metric in self.all():
-            if metric in chosen:
-                zeros = [tf.zeros(v.shape, v.dtype) for v in metric.variables]
-                added += metric.stateless_update_state(zeros, targets, predictions)
-            else:
-                added += [tf.zeros(v.shape) for v in metric.variables]
+            zeros = [tf.zeros(v.shape, v.dtype) for v in metric.variables]
+            added += metric.stateless_update_state(zeros, *updates[metric]) if metric in updates else zeros
         return tf.concat([tf.reshape(tf.cast(a, self._dtype()), [-1]) for a in added], 0)
 
     def add(self, measured):
@@ -81,26 +118,82 @@ class MetricSet:
         for metric in self.all():
             metric.reset_state()
 
-    def _choose(self, targets, predictions):
-        chosen = [
-            c if isinstance(c, keras.metrics.Metric) else c[_kind_of_accuracy(targets, predictions)]
-            for c in self._candidates
-        ]
-        self._chosen = {metric.name: metric for metric in chosen}
-        return chosen
-
-    def _dtype(self):
-        return "float64" if any(v.dtype == "float64" for v in self.variables) else "float32"
-
     @property
     def variables(self):
         """The counters of all metrics."""
         return [variable for metric in self.all() for variable in metric.variables]
 
     def all(self):
-        """All metrics in a fixed order; for "accuracy", one of each kind."""
-        for candidate in self._candidates:
-            yield from [candidate] if isinstance(candidate, keras.metrics.Metric) else candidate.values()
+        """All metrics in a fixed order; for "accuracy", one of each kind. Losses of outputs come last."""
+        for entry in self._entries:
+            yield from entry.kinds.values() if isinstance(entry.kinds, dict) else [entry.kinds]
+        yield from self._losses
+
+    def names(self):
+        """Under which `results` has values."""
+        return list(
+            dict.fromkeys([*(entry.name for entry in self._entries), *(metric.name for metric in self._losses)])
+        )
+
+    def former_names(self):
+        """{name that version 0.1 gave a metric: its name}, where these differ."""
+        named = {
+            entry.kinds.name: entry.name for entry in self._entries if isinstance(entry.kinds, keras.metrics.Metric)
+        }
+        return {former: name for former, name in named.items() if former != name and former not in named.values()}
+
+    def _entries_of(self, given):
+        prefixes = self._outputs.metric_names(self._like)
+        if len(prefixes) == 1:
+            flat = [m for one in _values(given) for m in (one if isinstance(one, (list, tuple)) else [one])]
+            return [_Entry(0, _candidates(metric), _name(metric)) for metric in flat]
+        if not given:
+            return []
+        # As for `model.compile`, a dict may leave outputs out.
+        optional = [isinstance(given, Mapping)] * len(prefixes)
+        entries = []
+        for i, metrics in enumerate(self._outputs.align(given, self._like, "metrics", optional)):
+            metrics = () if metrics is None else metrics if isinstance(metrics, (list, tuple)) else [metrics]
+            prefix = "" if prefixes[i] is None else f"{prefixes[i]}_"
+            entries += [_Entry(i, _candidates(metric), prefix + _name(metric)) for metric in metrics]
+        names = [entry.name for entry in entries]
+        counts = [names[:i].count(name) for i, name in enumerate(names)]
+        return [e._replace(name=f"{e.name}_{n}" if n else e.name) for e, n in zip(entries, counts, strict=True)]
+
+    def _updates(self, batch, predictions, factor):
+        """[(metric, arguments of its `update_state`)] for one batch."""
+        flat = tf.nest.flatten(predictions)
+        expected = len(tf.nest.flatten(self._like))
+        if self._entries and len(flat) != expected:
+            raise ValueError(
+                f"metrics are for {expected} output{'s' if expected > 1 else ''}, and this model has several, "
+                f"{len(flat)}; give losses and metrics as a list or dict with an entry for each"
+            )
+        targets = self._targets(batch[1], predictions, len(flat)) if self._entries else []
+        chosen, self._chosen = [], {}
+        for output, kinds, name in self._entries:
+            if isinstance(kinds, dict):
+                kinds = kinds[kind_of_targets(targets[output].shape, flat[output].shape)]
+            chosen.append((kinds, (targets[output], flat[output])))
+            self._chosen[name] = kinds
+        if self._losses:
+            weight = tf.cast(samples(batch), "float64")
+            for metric, (_, value) in zip(self._losses, self._loss.by_output(predictions, batch), strict=True):
+                chosen.append((metric, (tf.cast(value, "float64") * tf.cast(factor, "float64"), weight)))
+                self._chosen[metric.name] = metric
+        return chosen
+
+    def _targets(self, targets, predictions, count):
+        measured = {entry.output for entry in self._entries}
+        aligned = self._outputs.align(targets, predictions, "targets", [i not in measured for i in range(count)])
+        return [tf.convert_to_tensor(t) if i in measured else None for i, t in enumerate(aligned)]
+
+    def _dtype(self):
+        return "float64" if any(v.dtype == "float64" for v in self.variables) else "float32"
+
+
+def _values(nested):
+    return nested.values() if isinstance(nested, Mapping) else nested
 
 
 def _candidates(metric):
@@ -109,9 +202,12 @@ def _candidates(metric):
         return metric
     if not isinstance(metric, str):
         if isinstance(metric, type) or not callable(metric):
-            raise ValueError(f"a metric must be a keras.metrics.Metric, a name or a function, received {metric!r}")
+            advice = f"; write {metric.__name__}()" if isinstance(metric, type) else ""
+            raise ValueError(
+                f"a metric must be a keras.metrics.Metric, a name or a function, received {metric!r}{advice}"
+            )
         return keras.metrics.MeanMetricWrapper(metric, name=getattr(metric, "__name__", "metric"))
-    if metric in ("accuracy", "acc"):
+    if metric.lower() in ("accuracy", "acc"):
         return {
             "binary": keras.metrics.BinaryAccuracy(name=metric),
             "sparse": keras.metrics.SparseCategoricalAccuracy(name=metric),
@@ -121,10 +217,14 @@ def _candidates(metric):
     return found if isinstance(found, keras.metrics.Metric) else keras.metrics.MeanMetricWrapper(found, name=metric)
 
 
-def _name(candidate):
-    """Of a metric, or of what `_candidates` makes of "accuracy"."""
-    one = candidate if isinstance(candidate, keras.metrics.Metric) else candidate["binary"]
-    return one.name
+def _name(metric):
+    """What `model.fit` calls a metric: as it was given, or as it calls itself, functions in snake case."""
+    if isinstance(metric, str):
+        return metric
+    if isinstance(metric, keras.metrics.Metric):
+        return metric.name
+    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", getattr(metric, "__name__", "metric")))
+    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
 def _copy(metric):
@@ -156,19 +256,6 @@ def _number(name, result):
             "average='macro'), or compute it in a hook"
         )
     return result
-
-
-def _kind_of_accuracy(targets, predictions):
-    """The rule of `model.compile`: sparse when the targets lack the class axis or have one entry in it."""
-    if not (tf.is_tensor(targets) and tf.is_tensor(predictions)):
-        raise ValueError(
-            "'accuracy' compares one output with its targets, and this model has several; pass a function (targets, "
-            "predictions) -> one value per sample instead"
-        )
-    targets, predictions = targets.shape, predictions.shape
-    if predictions.rank == 1 or predictions[-1] in (1, None):
-        return "binary"
-    return "sparse" if targets.rank < predictions.rank or targets[-1] == 1 else "categorical"
 
 
 @keras.saving.register_keras_serializable("trainloop")

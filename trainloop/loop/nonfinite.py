@@ -27,6 +27,7 @@ import tensorflow as tf
 from trainloop import checks
 from trainloop.checkpoints.contents import Position
 from trainloop.checkpoints.files import CheckpointFolder
+from trainloop.data.batches import between
 from trainloop.hooks.base import Hook, LoopProtocol
 from trainloop.hooks.save_checkpoint import SaveCheckpoint
 from trainloop.objectives import losses
@@ -201,7 +202,7 @@ def first_nonfinite(model, loss, batch, vector, microbatch_size=None):
     samples = int(losses.samples(batch))
     for first in range(0, samples, microbatch_size or samples):
         last = min(first + (microbatch_size or samples), samples)
-        part = tf.nest.map_structure(lambda t, a=first, b=last: t[a:b], batch)
+        part = between(batch, first, last)
         found = _in_batch(part) or _in_passes(model, loss, part, vector)
         if found:
             return found
@@ -258,6 +259,10 @@ def _watched(layer, call, found):
 
 
 def _is_finite(tensor):
+    if isinstance(tensor, tf.SparseTensor):
+        tensor = tensor.values
+    elif isinstance(tensor, tf.RaggedTensor):
+        tensor = tensor.flat_values
     if not tf.is_tensor(tensor) or not tensor.dtype.is_floating:
         return True
     return bool(tf.reduce_all(tf.math.is_finite(tensor)))

@@ -18,6 +18,7 @@ gives f and g to all (objectives/replicated.py).
 """
 
 import contextlib
+import functools
 
 import numpy as np
 import tensorflow as tf
@@ -25,6 +26,7 @@ import tensorflow as tf
 from trainloop.distributed.replicas import without_strategy
 from trainloop.loop import nonfinite
 from trainloop.loop.watch import Watches
+from trainloop.objectives import losses
 from trainloop.objectives.counting import KINDS, Counted, Evaluations
 from trainloop.objectives.model import ModelObjective
 from trainloop.objectives.placement import kept
@@ -127,20 +129,20 @@ class Steps:
         batch = take()
         f, predictions = self._batch_loss(self._model, batch, training=False)
         if self._test_metrics:
-            self._test_metrics.update(batch[1], predictions)
+            self._test_metrics.update(batch, predictions)
         return f
 
     def _objective(self, take, metrics=None):
         if self._replicas:
             return self._replicated(take, metrics, self._microbatch_size)
-        observe = (lambda part, predictions: metrics.update(part[1], predictions)) if metrics else None
+        batch = take()
         objective = ModelObjective(
             self._model,
             self._batch_loss,
-            take(),
+            batch,
             microbatch_size=self._microbatch_size,
             vector=self.vector,
-            observe=observe,
+            observe=functools.partial(self._observe, metrics, batch) if metrics else None,
             counters=metrics.variables if metrics else (),
             found=self._found,
         )
@@ -148,6 +150,14 @@ class Steps:
             self._found = objective.found  # one trace for all steps
         self._written = objective.written
         return objective
+
+    def _observe(self, metrics, batch, part, predictions):
+        """Count a part of a batch."""
+        if self._microbatch_size is None:
+            metrics.update(part, predictions)
+            return
+        share, of_samples = self._batch_loss.share(part, batch), losses.share_of_samples(part, batch)
+        metrics.update(part, predictions, tf.cast(share, of_samples.dtype) / of_samples)
 
     def _replicated(self, take, metrics, microbatch_size=None):
         return ReplicatedObjective(

@@ -25,7 +25,7 @@ this in step, each with the same arguments and the same data; only the first one
 """
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -45,7 +45,6 @@ from trainloop.loop.bookkeeping import Bookkeeping, smallest, summary_names
 from trainloop.loop.engine import Engine
 from trainloop.loop.feeds import NO_DATA, Data, WithFeed, as_feed
 from trainloop.loop.inspection import Inspection, Inspector
-from trainloop.loop.metrics import MetricSet
 from trainloop.loop.nonfinite import NONFINITE, NanInState, OnNonfinite
 from trainloop.loop.pace import Pace
 from trainloop.loop.step import Steps
@@ -53,7 +52,7 @@ from trainloop.optimizer import validation
 from trainloop.optimizer.base import WholeVectorOptimizer
 from trainloop.results import RunResult
 from trainloop.status import Status, TrainingError
-from trainloop.types import Loss, LossFn, Metric, Path
+from trainloop.types import Losses, LossFn, LossWeights, Metric, Path
 
 # Steps per compiled call of an evaluation by several workers, whose clocks differ.
 _TEST_STEPS = 64
@@ -66,11 +65,15 @@ class TrainLoop:
         model: a built Keras model.
         optimizer: a `GlobalVectorOptimizer` or a `GlobalObjectiveOptimizer`.
         loss: for batches (inputs, targets[, sample_weight]): a `keras.losses.Loss`, a Keras name, or a
-            function (targets, predictions).
+            function (targets, predictions). For several outputs one for all, or a list or dict with one for each, as
+            in `model.compile`; None for an output without a loss. Their sum is f, and each is logged ("a_loss").
         loss_fn: for any other batches: function (model, batch) -> scalar, see `CustomLoss`. Exactly one
             of `loss` and `loss_fn`.
+        loss_weights: by how much the loss of each output counts in f, as a list or dict like `loss`; variables may be
+            changed while a run goes on. None for ones. Only with `loss`.
         metrics: Keras metrics, names, or functions (targets, predictions) -> one value per sample; "accuracy" is
-            chosen to fit the targets. Only with `loss`. None for no metrics.
+            chosen to fit the targets. For several outputs a list or dict with some for each. Only with `loss`. None for
+            no metrics.
         hooks: `Hook`s, called in this order. None for no hooks.
         jit_compile: compile whole blocks with XLA. Needs data in memory. Faster for dense networks, slower
             for convolutions on CPUs.
@@ -102,10 +105,11 @@ class TrainLoop:
         self,
         model: keras.Model,
         optimizer: WholeVectorOptimizer,
-        loss: Loss | None = None,
+        loss: Losses | None = None,
         *,
         loss_fn: LossFn | None = None,
-        metrics: Sequence[Metric] | None = (),
+        loss_weights: LossWeights | None = None,
+        metrics: Sequence[Metric | Sequence[Metric]] | Mapping[str, Any] | None = (),
         hooks: Iterable[Hook] | None = (),
         jit_compile: bool = False,
         steps_per_call: int | None = None,
@@ -122,12 +126,12 @@ class TrainLoop:
         arguments.check_kinds(model, optimizer)
         self.model, self.optimizer, self.hooks = model, optimizer, arguments.check_hooks(hooks)
         metrics = arguments.check_metrics(metrics)
-        batch_loss = arguments.choose_loss(loss, loss_fn, metrics)
+        batch_loss = self._batch_loss = arguments.choose_loss(loss, loss_fn, metrics, loss_weights, model)
         microbatch_size = arguments.check_microbatches(microbatch_size, jit_compile)
         self.replicas = replicas.of(model)
         self._jit_compile, eager = arguments.check_engine(jit_compile, eager, self.replicas)
         # What only the loop needs exists once per process, and not on every replica.
-        self._metrics = without_strategy(MetricSet, metrics)
+        self._metrics = without_strategy(arguments.choose_metrics, metrics, batch_loss)
         if self.replicas:
             validation.synchronized_averages(model)
             self._metrics = without_strategy(self._metrics.fresh_copy)
@@ -315,7 +319,7 @@ class TrainLoop:
         Returns:
             dict of floats: "loss" and the metrics by name.
         """
-        feed = as_feed(data)
+        feed = self._checked_feed(data)
         arguments.check_finite_data("data to evaluate", feed)
         self._test_metrics.reset()
         pace, rows, finished = Pace(_TEST_STEPS if self._workers.count > 1 else None), [], False
@@ -391,7 +395,7 @@ class TrainLoop:
     def _check_epochs(self, validation_data):
         """Raise now for what would show only after the first epoch."""
         if validation_data is not None:
-            arguments.check_finite_data("validation_data", as_feed(validation_data))
+            arguments.check_finite_data("validation_data", self._checked_feed(validation_data))
         known = summary_names(self._metrics, validation_data is not None, self.hooks)
         arguments.check_monitors(self.hooks, known)
 
@@ -423,4 +427,9 @@ class TrainLoop:
     def _with_feed(self, data):
         """Data with the feed they had in the last run or inspection when they are the same objects."""
         known = [pair for pair in (self._current, self._inspected) if pair.is_of(data)]
-        return known[0] if known else WithFeed(data, as_feed(data, static=self._jit_compile))
+        return known[0] if known else WithFeed(data, self._checked_feed(data, static=self._jit_compile))
+
+    def _checked_feed(self, data, static=False):
+        feed = as_feed(data, static)
+        arguments.check_data(feed, self._batch_loss, self.replicas)
+        return feed

@@ -28,12 +28,13 @@ import keras
 import tensorflow as tf
 
 from trainloop import checks
+from trainloop.data import batches
 from trainloop.objectives import derivatives, losses
 from trainloop.objectives.base import Objective
 from trainloop.objectives.finder import Found, find
 from trainloop.objectives.placement import Assignment, RawVariable, Substitution
 from trainloop.objectives.seam import Seam
-from trainloop.types import Evaluated, Loss, LossFn
+from trainloop.types import Evaluated, Losses, LossFn, LossWeights
 from trainloop.vectors import linalg
 from trainloop.vectors.layout import VariableVector
 
@@ -53,9 +54,11 @@ class ModelObjective(Objective):
 
     Args:
         model: a built Keras model.
-        loss: a Keras loss, a name, a function (targets, predictions), or a `BatchLoss`.
+        loss: a Keras loss, a name, a function (targets, predictions), a list or dict of them for several outputs, or a
+            `BatchLoss`.
         batch: nested structure of tensors; (inputs, targets[, sample_weight]) for a Keras loss.
         loss_fn: instead of `loss`: function (model, batch) -> scalar.
+        loss_weights: by how much the loss of each output counts, see `SupervisedLoss`.
         microbatch_size: at most this many samples at a time; None for all at once.
         vector: the `VariableVector` of the trainable variables, if there is one already.
         observe: function (batch, predictions), called for each part in the first pass.
@@ -83,10 +86,11 @@ class ModelObjective(Objective):
     def __init__(
         self,
         model: keras.Model,
-        loss: Loss | losses.BatchLoss | None = None,
+        loss: Losses | losses.BatchLoss | None = None,
         batch: Any = None,
         *,
         loss_fn: LossFn | None = None,
+        loss_weights: LossWeights | None = None,
         microbatch_size: int | None = None,
         vector: VariableVector | None = None,
         observe: Callable[[Any, Any], Any] | None = None,
@@ -95,8 +99,8 @@ class ModelObjective(Objective):
         shares: Sequence | None = None,
         frozen: Sequence | None = None,
     ) -> None:
-        self.model, self.batch = model, tf.nest.map_structure(tf.convert_to_tensor, batch)
-        self._loss = loss if isinstance(loss, losses.BatchLoss) else losses.choose(loss, loss_fn)
+        self.model, self.batch = model, batches.to_tensors(batch)
+        self._loss = losses.as_batch_loss(loss, loss_fn, loss_weights, model)
         if microbatch_size is not None:
             microbatch_size = checks.integer("microbatch_size", microbatch_size, at_least=1)
         self._microbatch_size = microbatch_size
@@ -156,7 +160,7 @@ class ModelObjective(Objective):
 
             def traced():
                 # Tensors that have values are made such without: a loss that looks at them should not run here.
-                self.batch = tf.nest.map_structure(tf.identity, batch) if eager else batch
+                self.batch = tf.nest.map_structure(tf.identity, batch, expand_composites=True) if eager else batch
                 try:
                     return self._f_and_g(observe)
                 finally:
@@ -353,11 +357,8 @@ class ModelObjective(Objective):
 
     def _refuse_unless_adding_up(self, part, predictions):
         is_whole = part.batch is self.batch and self._shares is None
-        if not is_whole and not self._loss.adds_up(predictions):
-            raise ValueError(
-                "the mean over a masked batch is not the sum of its parts, because each counts other samples; use "
-                "microbatch_size=None and one replica, or a loss with reduction='sum'"
-            )
+        if not is_whole:
+            self._loss.check_parts(predictions, part.batch)
 
     def _sum_over_parts(self, one, shapes, frozen):
         """Sum of one(part, frozen) -> (tensors, frozen for the next part).
@@ -375,7 +376,7 @@ class ModelObjective(Objective):
         size, step = losses.samples(self.batch), tf.constant(self._microbatch_size, tf.int64)
 
         def add_part(start, total, frozen):
-            batch = tf.nest.map_structure(lambda t: t[start : tf.minimum(start + step, size)], self.batch)
+            batch = batches.between(self.batch, start, tf.minimum(start + step, size))
             terms, frozen = one(self._part(batch), frozen)
             terms = (tf.cast(tf.expand_dims(b, 0), a.dtype) for a, b in zip(total, terms, strict=True))
             return start + step, [a + b for a, b in zip(total, terms, strict=True)], frozen
@@ -399,6 +400,12 @@ class _Part:
 
     def __init__(self, batch, weights):
         self.batch, self._weights = batch, weights
+
+    @property
+    def factor(self):
+        """What the share of the first term has over the share of the samples."""
+        share, of_samples = self._weights
+        return 1.0 if share is None else tf.math.divide_no_nan(tf.cast(share, tf.float64), of_samples)
 
     def weighted(self, compared, own):
         return self.weighted_loss(compared) + self.weighted_own(own)
@@ -504,7 +511,7 @@ class _Run:
 
 
 def _measured(metrics, part, predictions):
-    return metrics.measure(part.batch[1], predictions) if metrics else tf.zeros([0])
+    return metrics.measure(part.batch, predictions, part.factor) if metrics else tf.zeros([0])
 
 
 def _times(weight, term):

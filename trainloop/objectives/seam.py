@@ -13,6 +13,8 @@ semidefinite, and G is the Fisher matrix of the model's distribution.
 
 import tensorflow as tf
 
+from trainloop.objectives.outputs import joined
+
 _ACTIVATIONS = {"Softmax": tf.nn.softmax, "Sigmoid": tf.sigmoid}
 
 
@@ -34,25 +36,17 @@ class Seam:
         if any(self._activations):
             read = self._logits_read(outputs)
             self._activations = [a if r else None for a, r in zip(self._activations, read, strict=True)]
-        self._shapes = [output.shape for output in self._tensors(predictions)]
-        self.z = self.of(predictions)
+        self.z, self._apart = joined(self._tensors(predictions))
 
     def of(self, predictions):
         """z of the predictions of another pass."""
-        tensors = self._tensors(predictions)
-        return tensors[0] if len(tensors) == 1 else tf.concat([tf.reshape(t, [-1]) for t in tensors], 0)
+        return joined(self._tensors(predictions))[0]
 
     def compare(self, z):
         """f [] of a tensor like z."""
-        if len(self._activations) == 1:
-            parts = [z]
-        else:
-            sizes = [tf.size(tensor) for tensor in self._tensors(self._structure)]
-            parts = [
-                tf.reshape(part, tf.shape(tensor))
-                for part, tensor in zip(tf.split(z, sizes), self._tensors(self._structure), strict=True)
-            ]
-        outputs = [_activated(activation, part) for activation, part in zip(self._activations, parts, strict=True)]
+        outputs = [
+            _activated(activation, part) for activation, part in zip(self._activations, self._apart(z), strict=True)
+        ]
         return self._compare(tf.nest.pack_sequence_as(self._structure, outputs))
 
     def _tensors(self, predictions):

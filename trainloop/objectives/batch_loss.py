@@ -1,0 +1,78 @@
+"""The loss of one batch, in the parts that second-order methods and microbatches need.
+
+    f = compare(forward(model, batch), batch) + own(model)
+    compare = sum_k w_k loss_k(targets_k, predictions_k)        over the outputs k that have a loss
+
+`forward` runs the model, `compare` turns its predictions into a number, `own` is what the layers add themselves
+(regularisers, `add_loss`). The Gauss-Newton matrix needs the seam between the first two. A sum over microbatches
+needs to know with which `share` each part counts.
+"""
+
+import abc
+
+import tensorflow as tf
+
+from trainloop.data.batches import samples
+
+
+class BatchLoss(abc.ABC):
+    """f of a model and a batch.
+
+    `composite` says whether f has the seam, that is `forward` and `compare`; `dtype` is that in which Keras computes
+    the first of the two terms, None where nobody but the function knows.
+    """
+
+    composite, dtype = False, None
+
+    def __call__(self, model, batch, training):
+        """(f [], predictions or None)."""
+        compared, own, predictions = self.terms(model, batch, training)
+        return compared + own, predictions
+
+    @abc.abstractmethod
+    def terms(self, model, batch, training):
+        """(what `compare` gives [], what `own` gives [], predictions or None); f is the sum of the first two."""
+
+    @abc.abstractmethod
+    def share(self, part, batch, count=None):
+        """By how much the first term of a part of a batch is to be multiplied, so that parts add up to the whole.
+
+        Args:
+            part, batch: nested structures of tensors.
+            count: samples in the batch, if known.
+        """
+
+    @abc.abstractmethod
+    def check_parts(self, predictions, batch):
+        """Raise where the shares do not hold, so that parts would not add up to the whole.
+
+        Args:
+            predictions, batch: of one part.
+
+        Raises:
+            ValueError: says why, and what to do.
+        """
+
+
+def share_of_samples(part, batch, count=None):
+    """The fraction of a batch's samples, of which there are `count`, that lie in a part of it, float64 []."""
+    count = samples(batch) if count is None else count
+    return tf.cast(samples(part), tf.float64) / tf.cast(count, tf.float64)
+
+
+def own_losses(model, dtype):
+    """The sum of what a model's layers added to the loss in its last call, []."""
+    return sum((tf.cast(tf.reduce_sum(term), dtype) for term in model.losses), tf.zeros([], dtype))
+
+
+def scalar(f):
+    """f if it is [].
+
+    Raises:
+        ValueError: it has another shape.
+    """
+    if f.shape.rank != 0:
+        raise ValueError(
+            f"the loss of a batch must be a scalar, received shape {f.shape}; reduce it with tf.reduce_mean"
+        )
+    return f
