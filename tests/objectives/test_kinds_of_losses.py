@@ -1,0 +1,349 @@
+"""Every kind of loss crossed with everything an objective tells of it, against *assign, run, read* and differences.
+
+The reference never uses the objective: it assigns weights, calls the loss as its author would, takes a plain tape or
+central differences, and puts every variable back. A diagonal of the product runs by default, all of it with `thorough`.
+"""
+
+import contextlib
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from loss_kinds import KINDS
+
+from trainloop import LBFGS, ArrayData, ModelObjective, TrainLoop
+
+pytestmark = [
+    pytest.mark.usefixtures("no_graph_rewriting"),
+    pytest.mark.filterwarnings("ignore:the loss stops gradients"),
+    pytest.mark.filterwarnings("ignore:You are using a softmax over axis"),
+]
+
+STEP = 1e-5
+
+
+def native(variable):
+    return variable.value if isinstance(variable, keras.Variable) else variable
+
+
+class Reference:
+    """f and its derivatives of a kind by hand, at weights that are assigned."""
+
+    def __init__(self, kind):
+        self.kind, self.model = kind, kind.make()
+        self.batch = tf.nest.map_structure(tf.constant, kind.batch)
+        keras.utils.set_random_seed(5)
+        self.trained = [native(v) for v in self.model.trainable_variables]
+        layers = self.model._flatten_layers() if hasattr(self.model, "_flatten_layers") else []
+        raw = [v for layer in layers for v in vars(layer).values() if isinstance(v, tf.Variable)]
+        self.all = list({id(v): v for v in [*map(native, self.model.variables), *raw]}.values())
+        self.x = self.flat(self.trained)
+        rng = np.random.default_rng(7)
+        self.point, self.v = self.x + 0.1 * rng.normal(size=self.x.shape), rng.normal(size=self.x.shape)
+
+    def flat(self, tensors):
+        return np.concatenate([np.ravel(tf.convert_to_tensor(t)) for t in tensors])
+
+    def values(self):
+        return [v.numpy() for v in self.all]
+
+    @contextlib.contextmanager
+    def at(self, x):
+        before = self.values()
+        keras.utils.set_random_seed(5)  # the generator of layers without a seed begins anew
+        offset = 0
+        for v in self.trained:
+            size = int(np.prod(v.shape))
+            v.assign(np.reshape(x[offset : offset + size], v.shape))
+            offset += size
+        try:
+            yield
+        finally:
+            for v, value in zip(self.all, before, strict=True):
+                v.assign(value)
+
+    def f(self, x):
+        with self.at(x):
+            return float(self.kind.by_hand(self.model, self.batch))
+
+    def gradient(self, x):
+        with self.at(x):
+            with tf.GradientTape() as tape:
+                f = self.kind.by_hand(self.model, self.batch)
+            gradients = tape.gradient(f, self.trained, unconnected_gradients="zero")
+            return self.flat(gradients)
+
+    def differences(self, function, x, v):
+        h = STEP / np.linalg.norm(v)
+        return (function(x + h * v) - function(x - h * v)) / (2 * h)
+
+    def predictions(self, x):
+        with self.at(x):
+            return self.flat(tf.nest.flatten(self.model(self.batch[0], training=True)))
+
+    def own(self, x):
+        """Gradient of the model's own losses."""
+        with self.at(x):
+            with tf.GradientTape() as tape:
+                self.model(self.batch[0], training=True)
+                own = tf.add_n(self.model.losses)
+            return self.flat(tape.gradient(own, self.trained, unconnected_gradients="zero"))
+
+    def gauss_newton_product(self, x, v):
+        """J' L J v + R v: J v and L by differences, J' by a plain tape."""
+        jv = self.differences(self.predictions, x, v)
+        with self.at(x), tf.GradientTape(persistent=True) as tape:
+            outputs = self.model(self.batch[0], training=True)
+            own = bool(self.model.losses)
+        flat, structure = tf.nest.flatten(outputs), outputs
+        shapes, sizes = [o.shape for o in flat], [int(np.prod(o.shape)) for o in flat]
+
+        def slope(p):
+            parts = [tf.reshape(q, s) for q, s in zip(tf.split(tf.constant(p), sizes), shapes, strict=True)]
+            with tf.GradientTape() as inner:
+                inner.watch(parts)
+                f = self.kind.compare(tf.nest.pack_sequence_as(structure, parts), self.batch)
+            return self.flat(inner.gradient(f, parts, unconnected_gradients="zero"))
+
+        ljv = self.differences(slope, self.flat(flat), jv)
+        parts = [tf.reshape(q, s) for q, s in zip(tf.split(tf.constant(ljv), sizes), shapes, strict=True)]
+        product = self.flat(tape.gradient(flat, self.trained, parts, unconnected_gradients="zero"))
+        return product + (self.differences(self.own, x, v) if own else 0)
+
+
+def close(found, expected, tolerance):
+    scale = max(1e-8, float(np.max(np.abs(expected))))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * scale)
+
+
+def check_value(reference, objective):
+    assert float(objective.value(tf.constant(reference.point))) == pytest.approx(
+        reference.f(reference.point), rel=1e-10
+    )
+
+
+def check_gradient(reference, objective):
+    f, g = objective.value_and_grad(tf.constant(reference.point))
+    assert float(f) == pytest.approx(reference.f(reference.point), rel=1e-10)
+    close(g, reference.gradient(reference.point), 1e-9)
+    slope = reference.differences(lambda x: np.array(reference.f(x)), reference.point, reference.v)
+    assert float(np.dot(g, reference.v)) == pytest.approx(float(slope), rel=1e-5, abs=1e-7)
+
+
+def check_first_pass(reference, objective):
+    """The same function as every other evaluation."""
+    f, g = objective.first_pass()
+    assert float(f) == pytest.approx(float(objective.value(tf.constant(reference.x))), rel=1e-12)
+    close(g, objective.value_and_grad(tf.constant(reference.x))[1], 1e-11)
+
+
+def check_hessian(reference, objective):
+    expected = reference.differences(reference.gradient, reference.point, reference.v)
+    close(objective.hvp(tf.constant(reference.point), tf.constant(reference.v)), expected, 2e-5)
+
+
+def check_gauss_newton(reference, objective):
+    if not reference.kind.composite:
+        with pytest.raises(ValueError, match="Gauss-Newton products need a loss of the model's predictions"):
+            objective.ggnvp(tf.constant(reference.point), tf.constant(reference.v))
+        return
+    expected = reference.gauss_newton_product(reference.point, reference.v)
+    close(objective.ggnvp(tf.constant(reference.point), tf.constant(reference.v)), expected, 2e-5)
+
+
+def check_microbatches(reference, _objective):
+    if not reference.kind.parts:
+        pytest.skip("another function in parts: statistics, masks or counts of the samples of a part")
+    parts = ModelObjective(reference.model, batch=reference.kind.batch, microbatch_size=5, **reference.kind.arguments())
+    f, g = parts.value_and_grad(tf.constant(reference.point))
+    assert float(f) == pytest.approx(reference.f(reference.point), rel=1e-10)
+    close(g, reference.gradient(reference.point), 1e-9)
+
+
+def check_compiled(reference, objective):
+    """In the body of a loop, twice at the same point."""
+
+    @tf.function(autograph=False)
+    def twice(x):
+        def body(i, fs):
+            return i + 1, fs.write(i, objective.value_and_grad(x)[0])
+
+        return tf.while_loop(lambda i, _: i < 2, body, (0, tf.TensorArray(x.dtype, 2)))[1].stack()
+
+    first, second = twice(tf.constant(reference.point)).numpy()
+    assert first == second == pytest.approx(reference.f(reference.point), rel=1e-10)
+
+
+def check_xla(reference, objective):
+    if not reference.kind.xla:
+        pytest.skip("TensorFlow does not compile this for XLA")
+    if "noise" in reference.name or "dropout" in reference.name:
+        pytest.skip("XLA draws other random numbers from the same seed")
+    function = tf.function(objective.value_and_grad, autograph=False, jit_compile=True)
+    f, g = function(tf.constant(reference.point))
+    assert float(f) == pytest.approx(reference.f(reference.point), rel=1e-9)
+    close(g, reference.gradient(reference.point), 1e-8)
+
+
+def check_eager(reference, objective):
+    tf.config.run_functions_eagerly(True)
+    try:
+        f, g = objective.value_and_grad(tf.constant(reference.point))
+    finally:
+        tf.config.run_functions_eagerly(False)
+    assert float(f) == pytest.approx(reference.f(reference.point), rel=1e-10)
+    close(g, reference.gradient(reference.point), 1e-9)
+
+
+CHECKS = {name.removeprefix("check_"): function for name, function in list(globals().items()) if "check_" in name}
+PRODUCT = [(kind, check) for kind in KINDS for check in CHECKS]
+DIAGONAL = [(kind, list(CHECKS)[i % len(CHECKS)]) for i, kind in enumerate(KINDS)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "check"),
+    [pytest.param(*pair, marks=() if pair in DIAGONAL else pytest.mark.thorough) for pair in PRODUCT],
+)
+def test_an_objective_is_the_loss_that_its_user_wrote(kind, check):
+    reference = Reference(KINDS[kind])
+    reference.name = kind
+    objective = ModelObjective(reference.model, batch=reference.kind.batch, **reference.kind.arguments())
+    before = reference.values()
+    CHECKS[check](reference, objective)
+    if check != "first_pass":
+        for v, value, found in zip(reference.all, before, reference.values(), strict=True):
+            np.testing.assert_array_equal(found, value, err_msg=v.name)
+
+
+def test_there_are_enough_kinds():
+    assert len(KINDS) >= 30
+
+
+# --- What fails at a trial point, and what cannot be frozen ---
+
+
+def far(reference):
+    return tf.constant(1e3 * reference.point)
+
+
+def test_an_operation_that_fails_at_a_trial_point_leaves_everything_as_it_was():
+    reference = Reference(KINDS["a Cholesky factor"])
+    objective = ModelObjective(reference.model, batch=reference.kind.batch, **reference.kind.arguments())
+    before = reference.values()
+    for method in (objective.value, objective.value_and_grad):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="Cholesky"):
+            method(far(reference))
+        for value, found in zip(before, reference.values(), strict=True):
+            np.testing.assert_array_equal(found, value)
+
+
+@pytest.mark.parametrize("eager", [False, True], ids=["compiled", "eager"])
+def test_a_run_in_which_an_operation_fails_ends_at_the_last_step(eager):
+    """The fourth step of a loss that fails where its weights are large: x is the point after the third."""
+    reference = Reference(KINDS["mean squared error"])
+    model, (x, y) = reference.model, reference.kind.batch
+    limit = tf.Variable(np.inf, dtype="float64")
+
+    def loss_fn(model, batch):
+        f = tf.reduce_mean((model(batch[0], training=True) - batch[1]) ** 2)
+        with tf.control_dependencies([tf.debugging.assert_less(f, limit, message="too large")]):
+            return tf.identity(f)
+
+    loop = TrainLoop(model, LBFGS(m=3), loss_fn=loss_fn, eager=eager)
+    data = ArrayData(x, y, batch_size=None)
+    loop.run(data, steps=3)
+    after = reference.values()
+    limit.assign(float(loop.run(data, steps=1).history["loss"][0]) - 1e-9)
+    for v, value in zip(reference.all, after, strict=True):
+        v.assign(value)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="too large"):
+        loop.run(data, steps=1)
+    for value, found in zip(after, reference.values(), strict=True):
+        np.testing.assert_array_equal(found, value)
+
+
+class Noisy(keras.layers.Layer):
+    def call(self, inputs):
+        return inputs + tf.random.normal(tf.shape(inputs), dtype=inputs.dtype)
+
+
+class Clipped(keras.layers.Layer):
+    def build(self, shape):
+        self.w = self.add_weight(shape=(shape[-1], 3), name="w")
+
+    def call(self, inputs, training=False):
+        self.w.assign(tf.clip_by_value(self.w, -0.01, 0.01))
+        return inputs @ self.w
+
+
+def test_random_numbers_that_cannot_be_repeated_are_named_where_values_are_compared():
+    model = keras.Sequential([keras.layers.Input((4,)), Noisy(), keras.layers.Dense(3)])
+    batch = KINDS["mean squared error"].batch
+    objective = ModelObjective(model, "mse", batch)
+    assert np.isfinite(objective.first_pass()[0])
+    with pytest.raises(ValueError, match=r"random numbers that cannot be repeated \(RandomStandardNormal at .*noisy"):
+        objective.value(objective.vector.read())
+
+
+@pytest.mark.parametrize(
+    "layer", [Clipped, lambda: keras.layers.SpectralNormalization(keras.layers.Dense(3))], ids=["clipped", "spectral"]
+)
+def test_a_forward_pass_that_writes_its_own_weights_is_named(layer):
+    model = keras.Sequential([keras.layers.Input((4,)), layer()])
+    before = [v.numpy() for v in model.variables]
+    with pytest.raises(ValueError, match=r"the forward pass writes weights that are trained \(.*(w|kernel)\)"):
+        ModelObjective(model, "mse", KINDS["mean squared error"].batch)
+    for v, value in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(v.numpy(), value)
+
+
+def test_variables_that_nobody_trains_are_named_once(caplog):
+    scale = tf.Variable(2.0, dtype="float64", name="viscosity")
+    reference = Reference(KINDS["mean squared error"])
+    loss_fn = lambda model, batch: tf.reduce_mean((scale * model(batch[0]) - batch[1]) ** 2)  # noqa: E731
+    for _ in range(2):
+        ModelObjective(reference.model, loss_fn=loss_fn, batch=reference.kind.batch)
+    (message,) = [record.message for record in caplog.records if "viscosity" in record.message]
+    assert "reads variables that are no weights of the model and are not trained: viscosity" in message
+
+
+def test_the_gauss_newton_matrix_of_probabilities_is_the_fisher_matrix():
+    """G = J' (diag p - p p') J / N with J of the logits, for softmax; p (1 - p) for sigmoid."""
+    x, y = KINDS["crossentropy of logits"].batch
+    for outputs, activation, targets, loss in (
+        (3, "softmax", y, keras.losses.SparseCategoricalCrossentropy()),
+        (3, "softmax", np.eye(3)[y], keras.losses.CategoricalCrossentropy()),
+        (1, "sigmoid", (y > 0).astype(float)[:, None], keras.losses.BinaryCrossentropy()),
+    ):
+        keras.utils.set_random_seed(0)
+        body = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(5, "tanh"), keras.layers.Dense(outputs)])
+        model = keras.Sequential([*body.layers, keras.layers.Activation(activation)])
+        objective = ModelObjective(model, loss, (x, targets))
+        at = objective.vector.read()
+        with tf.GradientTape() as tape:
+            z = body(x)
+        jacobians = tape.jacobian(z, body.trainable_variables)
+        J = np.concatenate([np.reshape(j, [len(x), outputs, -1]) for j in jacobians], 2)
+        p = (tf.nn.softmax(z) if outputs > 1 else tf.sigmoid(z)).numpy()
+        inner = np.einsum("ni,ij->nij", p, np.eye(outputs)) - np.einsum("ni,nj->nij", p, p)
+        expected = np.einsum("nia,nij,njb->ab", J, inner, J) / len(x)
+        found = objective.ggn(at).numpy()
+        close(found, expected, 1e-9)
+        assert np.linalg.eigvalsh(found)[0] > -1e-12
+
+
+def test_soft_targets_that_depend_on_the_weights_have_their_second_derivatives():
+    """TensorFlow's fused crossentropy leaves them out."""
+
+    def loss_fn(model, batch):
+        z = model(batch[0], training=True)
+        return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(labels=tf.nn.softmax(2 * z), logits=z))
+
+    reference = Reference(KINDS["mean squared error"])
+    reference.kind.by_hand, before = loss_fn, reference.kind.by_hand
+    try:
+        objective = ModelObjective(reference.model, loss_fn=loss_fn, batch=reference.kind.batch)
+        check_hessian(reference, objective)
+    finally:
+        reference.kind.by_hand = before
