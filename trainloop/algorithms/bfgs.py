@@ -70,7 +70,7 @@ class BFGS(GlobalObjectiveOptimizer):
     def update(self, x: tf.Tensor, f: tf.Tensor, g: tf.Tensor, state: State, objective: Objective) -> ObjectiveUpdate:
         H, fresh = state["H"], tf.equal(state["updates"], 0)
         d = -(H @ g)
-        first = first_trial(x, linalg.norm(g))
+        first = first_trial(x, g)
         search = linesearch.SEARCHES[self.line_search]
         found = search(objective, x, f, g, d, tf.where(fresh, first, 1), max_evaluations=self.max_evaluations)
         failed = ~(found.t > 0) & tf.reduce_any(tf.not_equal(g, 0))

@@ -92,7 +92,7 @@ class LBFGS(GlobalObjectiveOptimizer):
         fresh = tf.equal(state["pairs"], 0)
         d = self._direction(g, state)
         length = linalg.norm(g)
-        first = tf.cond(fresh, lambda: self.first_step * first_trial(x, length), lambda: tf.ones_like(length))
+        first = tf.cond(fresh, lambda: self.first_step * first_trial(x, g), lambda: tf.ones_like(length))
         search = linesearch.SEARCHES[self.line_search]
         found = search(objective, x, f, g, d, first, max_evaluations=self.max_evaluations)
         failed = ~(found.t > 0) & (length > 0)

@@ -86,7 +86,7 @@ class NonlinearCG(GlobalObjectiveOptimizer):
             f,
             g,
             d,
-            _first_length(x, f, slope, linalg.norm(d), state["decrease"]),
+            _first_length(x, f, slope, d, state["decrease"]),
             curvature=_CURVATURE[self.line_search],
             max_evaluations=self.max_evaluations,
         )
@@ -126,8 +126,8 @@ class NonlinearCG(GlobalObjectiveOptimizer):
         return {**super().get_config(), **own}
 
 
-def _first_length(x, f, slope, length, decrease):
+def _first_length(x, f, slope, d, decrease):
     """Where phi(t) = f + slope t + c t^2 has its minimum if that is `decrease` below f, and a little further."""
     expected = 2.02 * decrease / tf.where(slope < 0, -slope, tf.ones_like(slope))
     known = (expected > 0) & (f - decrease < f)
-    return tf.where(known, expected, first_trial(x, length))
+    return tf.where(known, expected, first_trial(x, d))

@@ -83,7 +83,7 @@ class SR1(GlobalObjectiveOptimizer):
         B, steps = state["B"], state["steps"]
         fresh = tf.equal(steps, 0)
         # The identity as a Hessian gives p = -g, which changes nothing where f has a small unit; p is longer then.
-        size = tf.where(fresh, 1 / tf.maximum(first_trial(x, linalg.norm(g)), 1), 1)
+        size = tf.where(fresh, 1 / tf.maximum(first_trial(x, g), 1), 1)
         found = trial(objective, x, f, g, lambda v: size * (B @ v), state["radius"], self.max_radius, self.max_products)
         again = found.stalled & ~fresh
         B = _updated(B, found.p, found.y, found.taken | ~fresh, found.taken & fresh).reset(again)

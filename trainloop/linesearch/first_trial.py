@@ -4,23 +4,21 @@ import math
 
 import tensorflow as tf
 
+from trainloop.linesearch.line import least_ratio
 from trainloop.vectors import linalg
 
 
-def first_trial(x, length):
+def first_trial(x, d):
     """t0 [] of a line search along the steepest descent, d = -g, before any curvature is known:
 
-        |t0 d| = 1                             where |d| > 1
-                 |d|                           where |d| is between
-                 sqrt(eps) max(1, max_i |x_i|) where |d| is less than that
+        t0 = max(min(1, 1 / |d|),  sqrt(eps) / |d|,  sqrt(eps) min_i |x_i| / |d_i|)
 
-    The gradient of a function of small unit is short everywhere: x - g may be x. The third line makes a step that f
-    resolves; from there a search grows it.
+    The gradient of a function of small unit is short everywhere: x - g may be x. The second and third numbers make a
+    step that changes some coordinate by half of its digits, so that f resolves it; from there a search grows it.
 
     Args:
-        x: [n], where the search begins.
-        length: [], |d|. t0 = 1 where it is zero.
+        x, d: [n]. t0 = 1 where d is zero.
     """
-    shortest = math.sqrt(linalg.eps(x.dtype)) * tf.maximum(linalg.largest(x), 1)
-    stretched = shortest / tf.where(length > 0, length, shortest)
-    return tf.where(length < shortest, stretched, 1 / tf.maximum(length, 1))
+    length, finest = linalg.norm(d), math.sqrt(linalg.eps(x.dtype))
+    resolved = tf.maximum(finest / tf.where(length > 0, length, 1), finest * least_ratio(x, d))
+    return tf.where(length > 0, tf.maximum(1 / tf.maximum(length, 1), resolved), 1)
