@@ -24,7 +24,7 @@ def test_sentences_and_codes_are_distinct():
 
 @pytest.mark.parametrize("status", Status)
 def test_exactly_the_codes_that_name_a_fault_are_failures(status):
-    assert status.failed == status.name.startswith(("NONFINITE", "MATRIX", "HISTORY", "CONTRADICTION"))
+    assert status.failed == status.name.startswith(("NONFINITE", "MATRIX", "HISTORY", "CONTRADICTION", "UNBOUNDED"))
 
 
 def test_zero_goes_on():

@@ -40,6 +40,7 @@ class Status(enum.IntEnum):
     HISTORY_FULL = -5
     CONTRADICTION = -6
     NONFINITE_STATE = -7
+    UNBOUNDED = -8
 
     @property
     def failed(self) -> bool:
@@ -79,6 +80,8 @@ _SENTENCES = {
     "policy, as in storage='factored:1000:restart'",
     Status.CONTRADICTION: "the lower bound has passed the best f: f is not convex, or the first ball holds no "
     "minimiser; take a larger rad, or a method that asks for neither",
+    Status.UNBOUNDED: "f is unbounded below: it is -inf at a point on the way; look for a logarithm of zero or a wrong "
+    "sign in it, or add a term that grows where f falls",
 }
 
 

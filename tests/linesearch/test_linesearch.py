@@ -537,6 +537,35 @@ def test_constants_outside_of_their_interval_are_refused(options):
         descend("armijo", square, [1.0], max_evaluations=1)
 
 
+# --- the unit of f, and f without a lower bound ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_minus_infinity_ends_a_search_at_once(name):
+    def cliff(x):
+        return tf.where(x[0] > 3, tf.constant(-np.inf, x.dtype), -x[0])
+
+    found = descend(name, cliff, [0.0], t0=4.0)
+    assert (int(found.evaluations), bool(found.unbounded), bool(found.success)) == (1, True, False)
+    assert (float(found.t), float(found.f)) == (0, 0)
+    np.testing.assert_array_equal([*found.x, *found.g], [0, -1])
+    assert not descend(name, cliff, [0.0], t0=1e-3, max_evaluations=2).unbounded  # it does not come so far
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize(("dtype", "power"), [("float32", 40), ("float32", 80), ("float64", 300), ("float64", 800)])
+def test_a_search_along_the_gradient_does_not_depend_on_the_unit_of_f(name, dtype, power):
+    def bumps(x, unit=1.0):
+        return tf.constant(unit, dtype) * (tf.reduce_sum(x**4 / 4 - x) + tf.sin(5 * x[0]))
+
+    known = descend(name, bumps, [0.3, -1.0], t0=16.0, dtype=dtype)
+    assert int(known.evaluations) > 2
+    for unit in (2.0**-power, 2.0**power):
+        found = descend(name, lambda x, unit=unit: bumps(x, unit), [0.3, -1.0], t0=16.0 / unit, dtype=dtype)
+        assert int(found.evaluations) == int(known.evaluations)
+        np.testing.assert_array_equal(found.x, known.x)
+
+
 # --- inside methods -------------------------------------------------------------------------------------
 
 

@@ -294,3 +294,12 @@ def test_a_step_that_is_not_finite_stalls_and_leaves_the_region():
     assert not found.taken
     assert found.stalled
     assert float(found.radius) == np.inf
+
+
+@pytest.mark.parametrize("bad", [-np.inf, np.inf, np.nan])
+def test_only_minus_infinity_is_unbounded_and_it_is_not_taken(bad):
+    found, _ = tried(bad)
+    assert bool(found.unbounded) == (bad == -np.inf)
+    assert not found.taken
+    np.testing.assert_array_equal(found.x, [1, 2, 3])
+    assert float(found.f) == 10

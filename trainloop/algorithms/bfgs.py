@@ -15,6 +15,7 @@ from typing import Any
 import tensorflow as tf
 
 from trainloop import checks, linesearch
+from trainloop.linesearch.first_trial import first_trial
 from trainloop.matrices.shared_matrix import SharedMatrix
 from trainloop.matrices.storage_spec import check_storage
 from trainloop.objectives.base import Objective
@@ -69,7 +70,7 @@ class BFGS(GlobalObjectiveOptimizer):
     def update(self, x: tf.Tensor, f: tf.Tensor, g: tf.Tensor, state: State, objective: Objective) -> ObjectiveUpdate:
         H, fresh = state["H"], tf.equal(state["updates"], 0)
         d = -(H @ g)
-        first = 1 / tf.maximum(linalg.norm(g), 1)
+        first = first_trial(x, g)
         search = linesearch.SEARCHES[self.line_search]
         found = search(objective, x, f, g, d, tf.where(fresh, first, 1), max_evaluations=self.max_evaluations)
         failed = ~(found.t > 0) & tf.reduce_any(tf.not_equal(g, 0))
@@ -80,7 +81,7 @@ class BFGS(GlobalObjectiveOptimizer):
                 "H": H,
                 "updates": tf.where(failed, 0, state["updates"] + tf.cast(useful, tf.int32)),
                 "step_length": found.t,
-                "status": first_failure((fresh & failed, Status.STALLED)),
+                "status": first_failure((found.unbounded, Status.UNBOUNDED), (fresh & failed, Status.STALLED)),
             },
             (found.f, found.g),
         )

@@ -122,7 +122,7 @@ class CMAES(GlobalObjectiveOptimizer):
         axes, shift, unit = _renewed(form, state, strategy.period)
         sigma = state["sigma"] * unit
         z = _normal_numbers(self.seed, generation, (len(strategy.weights), n), x.dtype)
-        values, z, y = _ranked(objective, x, sigma, z, form.stretched(axes.root, z))
+        values, z, y, unbounded = _ranked(objective, x, sigma, z, form.stretched(axes.root, z))
 
         step = strategy.recombined(y)
         p_sigma = strategy.path(state["p_sigma"], strategy.c_sigma, strategy.recombined(z))
@@ -144,6 +144,7 @@ class CMAES(GlobalObjectiveOptimizer):
             "best_f": values[0],
             "repeats": repeats,
             "status": first_failure(
+                (unbounded, Status.UNBOUNDED),
                 (no_effect & resolved, Status.CONVERGED),
                 (no_effect | (repeats >= strategy.most_repeats), Status.STALLED),
             ),
@@ -175,19 +176,21 @@ def _normal_numbers(seed, generation, shape, dtype):
 
 
 def _ranked(objective, x, sigma, z, y):
-    """Values [lambda] of f, infinite where they are no numbers, with z and y [lambda, n], the best first."""
+    """Values [lambda] of f, infinite where they are no numbers, with z and y [lambda, n], the best first; and whether
+    f was -inf anywhere."""
 
     def value(y_k):
         point = x + sigma * y_k
         f = objective.value(point)
-        finite = tf.math.is_finite(f) & tf.reduce_all(tf.math.is_finite(point))
-        return tf.where(finite, f, tf.constant(math.inf, f.dtype))
+        inside = tf.reduce_all(tf.math.is_finite(point)) & tf.equal(f, f)
+        return tf.where(inside, f, tf.constant(math.inf, f.dtype))
 
     values = linalg.map_rows(value, y, parallel_iterations=1)
+    unbounded = tf.reduce_any(tf.equal(values, -math.inf))
     order = tf.argsort(values, stable=True)
     values, z, y = (tf.gather(rows, order) for rows in (values, z, y))
     finite = tf.math.is_finite(values)[:, None]
-    return values, tf.where(finite, z, 0), tf.where(finite, y, 0)
+    return values, tf.where(finite, z, 0), tf.where(finite, y, 0), unbounded
 
 
 def _no_effect(x, sigma, shortest, deviations):

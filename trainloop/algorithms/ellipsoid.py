@@ -59,7 +59,8 @@ class Ellipsoid(GlobalObjectiveOptimizer):
     Args:
         rad: radius r of a ball around the starting point that holds a minimiser, positive. None chooses (n + 1) 0.05,
             so that the first step has length 0.05.
-        gap: the run ends at best_f - lower_bound <= gap max(1, |best_f|); at least 0. None for 1000 eps of the dtype.
+        gap: the run ends at best_f - lower_bound <= gap max(1, |best_f|); at least 0. None for 1000 eps of the dtype;
+            where |f| and |B'g| never reached 1, the largest one so far takes the place of the 1 in this test.
         storage: of B, see `storage_spec`.
         name, kwargs: see `GlobalObjectiveOptimizer`.
 
@@ -92,6 +93,7 @@ class Ellipsoid(GlobalObjectiveOptimizer):
             "best_f": infinity,
             "lower_bound": -infinity,
             "gap": infinity,
+            "unit": tf.zeros([], x.dtype),  # the largest |f| or |B'g| so far
             "status": tf.constant(Status.RUNNING, tf.int32),
         }
 
@@ -115,17 +117,21 @@ class Ellipsoid(GlobalObjectiveOptimizer):
             "best_f": best_f,
             "lower_bound": bound,
             "gap": best_f - bound,
+            "unit": tf.maximum(state["unit"], tf.maximum(tf.abs(f), length)),
         }
-        new["status"] = self._status(new["gap"], best_f, noise, x, x_new)
-        return x_new, new
-
-    def _status(self, gap, best_f, noise, x, x_new):
-        wanted = 1000 * linalg.eps(x.dtype) if self.gap is None else self.gap
-        return first_failure(
-            (gap < -noise, Status.CONTRADICTION),
-            (gap <= wanted * tf.maximum(tf.abs(best_f), 1), Status.CERTIFIED),
+        certified = new["gap"] <= self._wanted_gap(best_f, new["unit"])
+        new["status"] = first_failure(
+            (new["gap"] < -noise, Status.CONTRADICTION),
+            (certified, Status.CERTIFIED),
             (tf.reduce_all(tf.equal(x_new, x)), Status.CONVERGED),
         )
+        return x_new, new
+
+    def _wanted_gap(self, best_f, unit):
+        """The gap at which the run ends; a gap that was given is in the unit of f, the default one follows it."""
+        if self.gap is not None:
+            return self.gap * tf.maximum(tf.abs(best_f), 1)
+        return 1000 * linalg.eps(best_f.dtype) * tf.maximum(tf.abs(best_f), tf.minimum(unit, 1))
 
     def best_point(self) -> tuple[tf.Tensor, tf.Tensor] | None:
         state = self.state

@@ -26,6 +26,7 @@ from typing import Any
 import tensorflow as tf
 
 from trainloop import checks, linesearch
+from trainloop.linesearch.first_trial import first_trial
 from trainloop.matrices.vector_ring import STORAGES, VectorRing, combine
 from trainloop.objectives.base import Objective
 from trainloop.optimizer.contracts import GlobalObjectiveOptimizer
@@ -47,7 +48,7 @@ class LBFGS(GlobalObjectiveOptimizer):
         line_search: "strong_wolfe", "hager_zhang" or "armijo", see `linesearch`.
         max_evaluations: of f in one line search, at least 2.
         first_step: length of the very first step, and of each one after the history was dropped, as a multiple of
-            min(1, 1 / |g|); positive.
+            min(1, 1 / |g|), or of what f resolves where |g| is tiny; positive.
         storage: of the pairs: "dense", or "sharded" over devices or workers, see `VectorRing`.
         name, kwargs: see `GlobalObjectiveOptimizer`.
 
@@ -91,13 +92,13 @@ class LBFGS(GlobalObjectiveOptimizer):
         fresh = tf.equal(state["pairs"], 0)
         d = self._direction(g, state)
         length = linalg.norm(g)
-        first = self.first_step / tf.maximum(length, 1)
+        first = tf.cond(fresh, lambda: self.first_step * first_trial(x, g), lambda: tf.ones_like(length))
         search = linesearch.SEARCHES[self.line_search]
-        found = search(objective, x, f, g, d, tf.where(fresh, first, 1), max_evaluations=self.max_evaluations)
+        found = search(objective, x, f, g, d, first, max_evaluations=self.max_evaluations)
         failed = ~(found.t > 0) & (length > 0)
         new = self._remembered(found.x - x, found.g - g, failed, state)
         new["step_length"] = found.t
-        new["status"] = first_failure((fresh & failed, Status.STALLED))
+        new["status"] = first_failure((found.unbounded, Status.UNBOUNDED), (fresh & failed, Status.STALLED))
         return found.x, new, (found.f, found.g)
 
     def _direction(self, g, state):

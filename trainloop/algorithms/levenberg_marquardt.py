@@ -88,13 +88,14 @@ class LevenbergMarquardt(GlobalObjectiveOptimizer):
         shrink = tf.maximum(1 - tf.pow(2 * tf.minimum(rho, 1) - 1, 3), 1 / 3)
         growth = state["growth"]
         stalled = slopes & tf.reduce_all(tf.equal(x_trial, x))
+        unbounded = tf.equal(f_trial, float("-inf"))
         return (
             tf.where(taken, x_trial, x),
             {
                 "damping": tf.where(slopes, mu * tf.where(taken, shrink, growth), state["damping"]),
                 "growth": tf.where(taken, tf.constant(2.0, x.dtype), tf.where(slopes, 2 * growth, growth)),
                 "rho": rho,
-                "status": first_failure((stalled, Status.STALLED)),
+                "status": first_failure((unbounded, Status.UNBOUNDED), (stalled, Status.STALLED)),
             },
             (tf.where(taken, f_trial, f), tf.where(taken, g_trial, g)),
         )

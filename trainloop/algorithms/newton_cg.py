@@ -76,7 +76,7 @@ class NewtonCG(GlobalObjectiveOptimizer):
         product = objective.ggnvp if self.curvature == "gauss_newton" else objective.hvp
         found = trial(objective, x, f, g, lambda v: product(x, v), state["radius"], self.max_radius, self.max_products)
         new = {"radius": found.radius, "rho": found.rho, "products": found.products}
-        new["status"] = first_failure((found.stalled, Status.STALLED))
+        new["status"] = first_failure((found.unbounded, Status.UNBOUNDED), (found.stalled, Status.STALLED))
         return found.x, new, (found.f, found.g)
 
     def get_config(self) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from typing import Any
 import tensorflow as tf
 
 from trainloop import checks, linesearch
+from trainloop.linesearch.first_trial import first_trial
 from trainloop.objectives.base import Objective
 from trainloop.optimizer.contracts import GlobalObjectiveOptimizer
 from trainloop.status import Status, first_failure
@@ -85,7 +86,7 @@ class NonlinearCG(GlobalObjectiveOptimizer):
             f,
             g,
             d,
-            _first_trial(f, slope, linalg.norm(d), state["decrease"]),
+            _first_length(x, f, slope, d, state["decrease"]),
             curvature=_CURVATURE[self.line_search],
             max_evaluations=self.max_evaluations,
         )
@@ -98,7 +99,7 @@ class NonlinearCG(GlobalObjectiveOptimizer):
                 "beta": tf.where(found.t > 0, self._next_beta(g, found.g, d), zero),
                 "decrease": tf.where(found.t > 0, f - found.f, zero),
                 "step_length": found.t,
-                "status": first_failure((stalled, Status.STALLED)),
+                "status": first_failure((found.unbounded, Status.UNBOUNDED), (stalled, Status.STALLED)),
             },
             (found.f, found.g),
         )
@@ -125,8 +126,8 @@ class NonlinearCG(GlobalObjectiveOptimizer):
         return {**super().get_config(), **own}
 
 
-def _first_trial(f, slope, length, decrease):
+def _first_length(x, f, slope, d, decrease):
     """Where phi(t) = f + slope t + c t^2 has its minimum if that is `decrease` below f, and a little further."""
     expected = 2.02 * decrease / tf.where(slope < 0, -slope, tf.ones_like(slope))
     known = (expected > 0) & (f - decrease < f)
-    return tf.where(known, expected, 1 / tf.maximum(length, 1))
+    return tf.where(known, expected, first_trial(x, d))

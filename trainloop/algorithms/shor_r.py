@@ -161,6 +161,7 @@ class ShorR(GlobalObjectiveOptimizer):
                 s.trials + 1,
                 ~finite | stuck | (tf.tensordot(g_t, d, 1) >= 0),
                 stuck,
+                tf.equal(f_t, -np.inf),
             )
 
         def unfinished(s):
@@ -206,6 +207,7 @@ class _Search(typing.NamedTuple):
         h: [] step length.
         trials: int32 [] points evaluated.
         over: bool [] the point is beyond the minimum along d, or no further step is possible.
+        unbounded: bool [] f is -inf at the last trial, which is not taken.
         stuck: bool [] h d is too short to change x.
     """
 
@@ -218,10 +220,11 @@ class _Search(typing.NamedTuple):
     trials: tf.Tensor
     over: tf.Tensor
     stuck: tf.Tensor
+    unbounded: tf.Tensor
 
     @classmethod
     def begun(cls, x, f, g, best_x, best_f, h, over):
-        return cls(x, f, g, best_x, best_f, h, tf.constant(0), over, tf.constant(False))
+        return cls(x, f, g, best_x, best_f, h, tf.constant(0), over, tf.constant(False), tf.constant(False))
 
 
 def _of_this_function(cycle, same, x):
@@ -254,5 +257,5 @@ def _next_cycle(cycle, best_f, found, ruined, step_length):
     again = {"x": found.x, "f": found.best_f, "reach": _RETURN * travel, "idle": tf.constant(0)}
     again["number"] = cycle["number"] + 1
     on = cycle | {"reach": tf.where(ruined, tf.constant(step_length, travel.dtype), 0), "idle": idle}
-    status = first_failure((over & ~useful, Status.CONVERGED))
+    status = first_failure((found.unbounded, Status.UNBOUNDED), (over & ~useful, Status.CONVERGED))
     return {name: linalg.choose(renewed, again[name], on[name]) for name in cycle}, status

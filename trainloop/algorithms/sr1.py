@@ -18,6 +18,7 @@ from typing import Any
 import tensorflow as tf
 
 from trainloop import checks
+from trainloop.linesearch.first_trial import first_trial
 from trainloop.linesearch.trust_region import trial
 from trainloop.matrices.shared_matrix import SharedMatrix
 from trainloop.matrices.storage_spec import check_storage
@@ -80,8 +81,10 @@ class SR1(GlobalObjectiveOptimizer):
 
     def update(self, x: tf.Tensor, f: tf.Tensor, g: tf.Tensor, state: State, objective: Objective) -> ObjectiveUpdate:
         B, steps = state["B"], state["steps"]
-        found = trial(objective, x, f, g, lambda v: B @ v, state["radius"], self.max_radius, self.max_products)
         fresh = tf.equal(steps, 0)
+        # The identity as a Hessian gives p = -g, which changes nothing where f has a small unit; p is longer then.
+        size = tf.where(fresh, 1 / tf.maximum(first_trial(x, g), 1), 1)
+        found = trial(objective, x, f, g, lambda v: size * (B @ v), state["radius"], self.max_radius, self.max_products)
         again = found.stalled & ~fresh
         B = _updated(B, found.p, found.y, found.taken | ~fresh, found.taken & fresh).reset(again)
         new = {
@@ -90,7 +93,7 @@ class SR1(GlobalObjectiveOptimizer):
             "radius": tf.where(again, tf.constant(self.radius, x.dtype), found.radius),
             "rho": found.rho,
             "products": found.products,
-            "status": first_failure((found.stalled & fresh, Status.STALLED)),
+            "status": first_failure((found.unbounded, Status.UNBOUNDED), (found.stalled & fresh, Status.STALLED)),
         }
         return found.x, new, (found.f, found.g)
 
@@ -103,10 +106,17 @@ def _updated(B, s, y, wanted, first):
     """B after the pair (s, y) where it is wanted and safe, scaled before if it is the first one."""
     wanted = wanted & tf.math.is_finite(linalg.norm(y))
     y = tf.where(wanted, y, tf.zeros_like(y))
-    yy, sy = tf.tensordot(y, y, 1), tf.tensordot(s, y, 1)
-    sized = first & (sy > _LEAST_COSINE * linalg.norm(s) * linalg.norm(y))
-    scaled = B.scale(tf.where(sized, yy / tf.where(sized, sy, 1), 1))
-    r = y - scaled @ s
+    unit, by_unit = _in_unit(y)
+    yy, sy = tf.tensordot(by_unit, by_unit, 1), tf.tensordot(s, by_unit, 1)
+    sized = first & (sy > _LEAST_COSINE * linalg.norm(s) * linalg.norm(by_unit))
+    scaled = B.scale(tf.where(sized, yy / tf.where(sized, sy, 1) * unit, 1))
+    unit, r = _in_unit(y - scaled @ s)
     rs = tf.tensordot(r, s, 1)
     safe = wanted & (tf.abs(rs) > _LEAST_COSINE * linalg.norm(r) * linalg.norm(s))
-    return scaled.add_symmetric(tf.where(safe, r, tf.zeros_like(r)), tf.where(safe, 1 / tf.where(safe, rs, 1), 0))
+    return scaled.add_symmetric(tf.where(safe, r, tf.zeros_like(r)), tf.where(safe, unit / tf.where(safe, rs, 1), 0))
+
+
+def _in_unit(v):
+    """(unit [], v / unit [n]): a power of two near |v|, so that no digit changes and squares stay representable."""
+    unit = linalg.power_of_two(linalg.norm(v))
+    return unit, v / unit

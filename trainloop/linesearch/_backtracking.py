@@ -14,6 +14,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from trainloop.linesearch.line import Point, select
+from trainloop.vectors import linalg
 
 # A step is shortened to no less and no more than these parts of it.
 _LEAST, _MOST = 0.1, 0.5
@@ -88,6 +89,13 @@ def shortened(origin, before, trial):
     -phi'(0) / (p + sqrt(p^2 - 3 q phi'(0))) is the form without cancellation.
     """
 
+    # Units that are powers of two change no digit, and keep the square of p inside of the range of the dtype.
+    unit_t = linalg.power_of_two(trial.t)
+    unit_f = linalg.power_of_two(-origin.slope * unit_t)
+    origin, before, trial = (
+        Point(point.t / unit_t, point.f / unit_f, point.slope * unit_t / unit_f) for point in (origin, before, trial)
+    )
+
     def bend(point):
         return (point.f - origin.f - origin.slope * point.t) / point.t / point.t
 
@@ -97,4 +105,4 @@ def shortened(origin, before, trial):
     cubic = -origin.slope / (p + tf.sqrt(tf.square(p) - 3.0 * q * origin.slope))
     # Without a finite value before, the cubic is NaN or infinite, and the comparison false.
     t = tf.where((cubic > 0) & (cubic < parabola), cubic, parabola)
-    return tf.clip_by_value(t, _LEAST * trial.t, _MOST * trial.t)
+    return unit_t * tf.clip_by_value(t, _LEAST * trial.t, _MOST * trial.t)

@@ -69,11 +69,11 @@ def line_through(x, f, g, d):
     largest, eps = float(x.dtype.max), linalg.eps(x.dtype)
     longest = tf.minimum(0.25 * largest / linalg.largest(d), largest)
     origin = Point(tf.zeros_like(f), f, tf.tensordot(g, d, 1))
-    return Line(origin, longest, 0.5 * eps * _least_ratio(x, d), _ULPS * eps * tf.abs(f))
+    return Line(origin, longest, 0.5 * eps * least_ratio(x, d), _ULPS * eps * tf.abs(f))
 
 
 @linalg.fused
-def _least_ratio(x, d):
+def least_ratio(x, d):
     """min_i |x_i| / |d_i|; a coordinate that does not move resolves nothing and does not count.
 
     Part after part where x is long: XLA writes all of what it takes the least of into memory, a vector more. The last

@@ -12,7 +12,8 @@ eagerly, in a `tf.function`, in loops, under XLA, in float32 and float64. What a
 1. Each search evaluates at one place in the code, so a network is traced once, not once per trial.
 2. No more than `max_evaluations` calls are made, and `evaluations` says how many.
 3. Failure is a value. Then success is False, and the point is the lowest one seen, or x itself when none was lower.
-4. Nothing non-finite comes back. A trial where f or g is not finite counts as f = +inf, and the step shrinks.
+4. Nothing non-finite comes back. A trial where f is NaN or +inf, or g not finite, counts as f = +inf, and the step
+   shrinks. A trial where f = -inf ends the search at once with `unbounded`: nothing can be lower.
 5. No search begins, and nothing is evaluated, unless g'd < 0, t0 > 0 and all inputs are finite.
 6. A search ends when its interval holds no further step: when x + t d is the same for all t in it.
 
@@ -44,6 +45,7 @@ class LineSearch(NamedTuple):
         g: [n] gradient at this x.
         evaluations: int32 [] how often the objective was called.
         success: bool [] whether the conditions hold at t.
+        unbounded: bool [] whether f was -inf at a trial; the point is the lowest one before it.
 
     Example:
         >>> bowl, x = FunctionObjective(lambda x: tf.reduce_sum(x**2)), tf.constant([3.0, 4.0])
@@ -59,6 +61,7 @@ class LineSearch(NamedTuple):
     g: tf.Tensor
     evaluations: tf.Tensor
     success: tf.Tensor
+    unbounded: tf.Tensor
 
 
 def armijo(
@@ -262,28 +265,43 @@ def _search(rule, evaluate, x, f, g, d, t0, max_evaluations):
     """
     x = tf.convert_to_tensor(x)
     f, g, d, t0 = (_as_tensor(value, x.dtype) for value in (f, g, d, t0))
+    unit, d = _in_range(g, d)
+    t0 = t0 * unit
     line = line_through(x, f, g, d)
     state = rule.begin(line, tf.minimum(t0, line.longest))
     state = state._replace(done=~can_descend(line, t0))
 
-    def unfinished(evaluations, state, _best):
-        return ~state.done & (evaluations < max_evaluations)
+    def unfinished(evaluations, state, _best, unbounded):
+        return ~state.done & (evaluations < max_evaluations) & ~unbounded
 
-    def step(evaluations, state, best):
+    def step(evaluations, state, best, _):
         f_t, g_t, known = evaluate(state, linalg.along(x, state.t, d), best.g)
         g_t = tf.ensure_shape(g_t, x.shape)
-        trial = point(state.t, tf.cast(f_t, x.dtype), tf.tensordot(g_t, d, 1))
+        f_t = tf.cast(f_t, x.dtype)
+        trial = point(state.t, f_t, tf.tensordot(g_t, d, 1))
         state = rule.advance(line, state, trial)
         better = state.accepted | (known & (trial.f < best.f))
         # A conditional and not tf.where: it hands a vector on instead of copying it.
         best = tf.cond(better, lambda: _Best(trial.t, trial.f, g_t), lambda: best)
-        return evaluations + 1, state, best
+        return evaluations + 1, state, best, tf.equal(f_t, float("-inf"))
 
-    start = (tf.constant(0), state, _Best(line.origin.t, f, g))
-    evaluations, state, best = tf.while_loop(unfinished, step, start)
+    start = (tf.constant(0), state, _Best(line.origin.t, f, g), tf.constant(False))
+    evaluations, state, best, unbounded = tf.while_loop(unfinished, step, start)
     # Not x + 0 d, which is NaN where d is infinite.
     x_new = tf.cond(best.t > 0, lambda: linalg.along(x, best.t, d), lambda: x)
-    return LineSearch(best.t, x_new, best.f, best.g, evaluations, state.accepted)
+    return LineSearch(best.t / unit, x_new, best.f, best.g, evaluations, state.accepted, unbounded)
+
+
+def _in_range(g, d):
+    """(unit [], d / unit [n]): a power of two by which d is divided where g'd would leave the range of the dtype.
+
+    A gradient of 1e200 has a finite slope along -g / |g|, but not along -g. Everywhere else unit is 1.
+    """
+    slope = tf.abs(tf.tensordot(g, d, 1))
+    length = linalg.largest(d)
+    safe = (slope > linalg.tiny(d.dtype) / linalg.eps(d.dtype)) & (slope < d.dtype.max * linalg.eps(d.dtype))
+    unit = tf.where(safe | ~tf.math.is_finite(length), tf.ones_like(slope), linalg.power_of_two(length))
+    return unit, tf.cond(safe, lambda: d, lambda: d / unit)
 
 
 def _as_tensor(value, dtype):

@@ -78,6 +78,7 @@ class TrustedTrial(typing.NamedTuple):
         radius: [] of the next region.
         products: int32 [] with B.
         stalled: bool [] the trial was refused, and the region is too small for another one.
+        unbounded: bool [] f is -inf at the trial, which is not taken.
     """
 
     x: tf.Tensor
@@ -90,6 +91,7 @@ class TrustedTrial(typing.NamedTuple):
     radius: tf.Tensor
     products: tf.Tensor
     stalled: tf.Tensor
+    unbounded: tf.Tensor
 
 
 def trial(objective, x, f, g, product, radius, max_radius, max_products):
@@ -128,6 +130,7 @@ def trial(objective, x, f, g, product, radius, max_radius, max_products):
         tf.where((rho < 0.25) & (length > 0), length / 4, grown),
         products,
         ~taken & linalg.fails(length > smallest) & tf.reduce_any(tf.not_equal(g, 0)),
+        tf.equal(f_trial, float("-inf")),
     )
 
 

@@ -104,13 +104,17 @@ def minimize(
         optimizer: a `GlobalVectorOptimizer` or `GlobalObjectiveOptimizer`. One that was used before is not changed:
             a new one with its settings is taken.
         max_steps: at most so many steps.
-        gtol, ftol, xtol, f_target, max_evaluations: see `StoppingRule`; evaluations are looked at between steps.
+        gtol: the run ends where no |g_i| is larger. None for eps^(1/3), 6e-6 in float64 and 5e-3 in float32; where f
+            and g at x0 are much smaller or larger than 1, for eps^(2/3) of the larger one, so that the unit of f does
+            not decide how precise x is. See `trainloop.loop.termination`.
+        ftol, xtol, f_target, max_evaluations: see `StoppingRule`; evaluations are looked at between steps.
         callback: function of an `Iterate`, called after every step; a true result ends the run. It costs a return to
             Python per step.
 
     Returns:
-        `MinimizeResult`. A failure on the way is a negative status. x is finite then too; f is NaN or infinite where
-        a step led to a point at which it is, as a method without a line search may do.
+        `MinimizeResult`. A failure on the way is a negative status. x is finite then too; f is NaN or +inf where a
+        step led to a point at which it is, as a method without a line search may do. A point at which f = -inf ends
+        the run with `Status.UNBOUNDED`, and x and f are those of the last finite point.
 
     Raises:
         ValueError: an argument of the wrong kind; x0 with NaN, of another shape than [n], or of an integer dtype;
@@ -138,7 +142,7 @@ def minimize(
             )
         gtol = StoppingRule.NO_TEST
     rule = StoppingRule.checked(x0.dtype, gtol, ftol, xtol, f_target, max_evaluations)
-    minimization = _Minimization(objective, x0, optimizer, rule)
+    minimization = _Minimization(objective, x0, optimizer, rule, default_gtol=gtol is None)
     del x0  # lest it be one vector more than the run needs
     return minimization.run(max_steps, callback)
 
@@ -155,12 +159,13 @@ def _check_order(fun, x0):
 class _Minimization:
     """One call of `minimize`."""
 
-    def __init__(self, objective, x0, optimizer, rule):
-        self._optimizer, self._rule = optimizer, rule
+    def __init__(self, objective, x0, optimizer, rule, default_gtol):
+        self._optimizer = optimizer
         self._evaluations = Evaluations()
         counted = Counted(objective, self._evaluations)
         self._objective = counted if optimizer.uses_gradient else ValuesOnly(counted)
         f, g = _first_values(self._objective, x0)
+        self._rule = rule.by_default_at(f, g) if default_gtol else rule
         variable = tf.Variable(x0, name="x")
         optimizer.build([variable])
         self._vector = VariableVector([variable])
@@ -241,13 +246,31 @@ class _Minimization:
         status, logs, evaluated = self._optimizer.step(self._objective, (f, g))
         x_new = self._vector.read()
         f_new, g_new = self._objective.value_and_grad(x_new) if evaluated is None else evaluated
-        self._f.assign(f_new)
-        self._g.assign(g_new)
+        self._keep(x, f_new, g_new)
         evaluations = self._evaluations.read()
         by_rule = self._rule.between(x, f, x_new, f_new, g_new, evaluations["f"])
         status = tf.where(status == Status.RUNNING, by_rule, status)
         logs = {**logs, "f": logs["loss"], **{f"evaluations/{kind}": count for kind, count in evaluations.items()}}
         return status, tf.stack([tf.cast(logs[name], tf.float64) for name in self._columns])
+
+    def _keep(self, x, f_new, g_new):
+        """f and g of the point where a step ended. Where f = -inf there, x goes back to the last finite point.
+
+        Args:
+            x: [n] before the step.
+            f_new, g_new: [], [n] after it.
+        """
+
+        def go_on():
+            self._f.assign(f_new)
+            self._g.assign(g_new)
+            return True
+
+        def go_back():
+            self._vector.assign(x)
+            return False
+
+        tf.cond(tf.equal(f_new, -np.inf), go_back, go_on)
 
 
 def _columns(logged):

@@ -8,6 +8,15 @@
 
 A step that does not move (a trust region that rejects its trial) says nothing about convergence, so ftol and xtol do
 not look at it.
+
+gtol is in the unit of f, so a default that fits all functions has to follow that unit. With eps of the dtype and
+u = max(|f(x0)|, max_i |g_i(x0)|) it is
+
+    eps^(1/3)      where eps^(1/6) <= u <= eps^(-5/6)
+    eps^(2/3) u    elsewhere
+
+The first line asks a function of ordinary size for a gradient of fixed size. Below its range that gradient would be met
+at x0 or soon after it; above, it would be shorter than the rounding errors of g.
 """
 
 import dataclasses
@@ -39,7 +48,8 @@ class StoppingRule:
 
         Args:
             dtype: of x.
-            gtol: None for eps^(1/3): 6e-6 in float64, 5e-3 in float32. 0 asks for a gradient of exact zeros.
+            gtol: None for eps^(1/3): 6e-6 in float64, 5e-3 in float32; see `by_default_at` for functions of
+                another size. 0 asks for a gradient of exact zeros.
             ftol, xtol: relative, so not below eps; None for no test.
             f_target: any number, None for no test.
             max_evaluations: at least 1, None for no limit.
@@ -59,16 +69,28 @@ class StoppingRule:
             max_evaluations = checks.integer("max_evaluations", max_evaluations, at_least=1)
         return cls(gtol, ftol, xtol, f_target, max_evaluations)
 
+    def by_default_at(self, f, g):
+        """This rule with the default gtol of a function that has these values at x0.
+
+        Args:
+            f, g: [], [n], finite.
+        """
+        eps = linalg.eps(f.dtype)
+        unit = max(abs(float(f)), float(linalg.largest(g)))
+        ordinary = eps ** (1 / 6) <= unit <= eps ** (-5 / 6)
+        return dataclasses.replace(self, gtol=eps ** (1 / 3) if ordinary else eps ** (2 / 3) * unit)
+
     def at_point(self, f, g):
         """The code of the tests that need one point only, RUNNING if none holds: int32 []."""
         largest = linalg.largest(g)
         conditions = [
+            (tf.equal(f, -np.inf), Status.UNBOUNDED),
             (~tf.math.is_finite(f), Status.NONFINITE_LOSS),
             (~tf.math.is_finite(largest), Status.NONFINITE_GRADIENT),
             (largest <= tf.constant(self.gtol, g.dtype), Status.GRADIENT_TOLERANCE),
         ]
         if self.f_target is not None:
-            conditions.insert(2, (f <= tf.constant(self.f_target, f.dtype), Status.TARGET_REACHED))
+            conditions.insert(3, (f <= tf.constant(self.f_target, f.dtype), Status.TARGET_REACHED))
         return first_failure(*conditions)
 
     def between(self, x, f, x_new, f_new, g_new, evaluations):
