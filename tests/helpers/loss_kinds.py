@@ -198,7 +198,7 @@ def with_a_loop(model, batch):
     def body(i, total):
         return i + 1, total + tf.reduce_mean((model(batch[0], training=True) - batch[1]) ** 2) / 3
 
-    return tf.while_loop(lambda i, _: i < 3, body, (0, tf.zeros([], tf.float64)))[1]
+    return tf.while_loop(lambda i, _: i < 3, body, (0, tf.zeros([], tf.float64)), maximum_iterations=3)[1]
 
 
 def with_a_norm_of_weights(model, batch):
@@ -275,14 +275,18 @@ KINDS = {
     "a recomputed block": Kind(lambda: dense(Recomputed()), (X, T), loss="mse"),
     "softsign": Kind(lambda: dense(Softsigned()), (X, T), loss="mse"),
     "bilinear resizing": Kind(
-        lambda: convolutional(L.UpSampling2D(2, interpolation="bilinear")), (IMAGES, labels(6)), loss=sparse, digits=6
+        lambda: convolutional(L.UpSampling2D(2, interpolation="bilinear")),
+        (IMAGES, labels(6)),
+        loss=sparse,
+        digits=6,
+        xla=False,
     ),
     "bicubic resizing": Kind(
         lambda: convolutional(L.UpSampling2D(2, interpolation="bicubic")),
         (IMAGES, labels(6)),
         loss=sparse,
         digits=6,
-        xla=False,  # TensorFlow has no bicubic resizing for XLA
+        xla=False,
     ),
     "pooling": Kind(lambda: convolutional(L.AveragePooling2D(2)), (IMAGES, labels(6)), loss=sparse),
     "recurrent": Kind(recurrent, (normal(6, 5, 4), labels(6)), loss=sparse),

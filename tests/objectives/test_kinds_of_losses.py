@@ -106,7 +106,8 @@ class Reference:
 
         ljv = self.differences(slope, self.flat(flat), jv)
         parts = [tf.reshape(q, s) for q, s in zip(tf.split(tf.constant(ljv), sizes), shapes, strict=True)]
-        product = self.flat(tape.gradient(flat, self.trained, parts, unconnected_gradients="zero"))
+        with self.at(x):  # a recomputed block reads the weights again
+            product = self.flat(tape.gradient(flat, self.trained, parts, unconnected_gradients="zero"))
         return product + (self.differences(self.own, x, v) if own else 0)
 
 

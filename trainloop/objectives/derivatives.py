@@ -160,7 +160,7 @@ def hvp(function, x, v, sources=None):
     return sources.gradient_or_zeros(outer, g, x, v)
 
 
-def difference_of_gradients(gradient, x, v):
+def difference_of_gradients(gradient, x, v, digits=None):
     """H v = (g(x + h v) - g(x - h v)) / (2 h), with an error of order h^2.
 
     h makes the two points eps^(1/3) max(1, max |x_i|) away from x, where the errors of the formula and of rounding
@@ -170,13 +170,14 @@ def difference_of_gradients(gradient, x, v):
     Args:
         gradient: x [n] -> g [n], or a tensor of any other shape.
         x, v: [n].
+        digits: dtype in which the gradient is computed, if it has fewer digits than x.
 
     Returns:
         of the shape of g; zeros for v = 0.
     """
     length = linalg.norm(v)
     unit = v / tf.where(length > 0, length, tf.ones_like(length))
-    reach = linalg.eps(x.dtype) ** (1 / 3) * tf.maximum(linalg.largest(x), 1)
+    reach = linalg.eps(digits or x.dtype) ** (1 / 3) * tf.maximum(linalg.largest(x), 1)
     # One call of the gradient in a loop of two, so that a network is traced once.
     ahead, behind = tf.unstack(
         linalg.map_rows(lambda sign: gradient(x + sign * reach * unit), tf.constant([1, -1], x.dtype))

@@ -55,6 +55,8 @@ class Found:
         handles: {id: handle}, of all of them.
         random, opaque, stopped: {name of an operation: where it is in the graph}.
         soft_targets: whether there is such a crossentropy.
+        coarsest: dtype of the fewest digits through which values that depend on moved variables go, before they are
+            cast back: resizing computes in float32; None where nothing is cast.
         traced: False where a computation only runs as Python; then nothing is known of it.
     """
 
@@ -65,6 +67,7 @@ class Found:
     opaque: dict = dataclasses.field(default_factory=dict)
     stopped: dict = dataclasses.field(default_factory=dict)
     soft_targets: bool = False
+    coarsest: tf.DType | None = None
     traced: bool = True
 
 
@@ -131,6 +134,8 @@ class _Walk:
                 depends |= self._note(node, [key for key in known if key is not None])
                 if node.op in _FUSED and inputs[1] in tainted:
                     self._found.soft_targets = True
+                if node.op == "Cast" and depends:
+                    self._note_cast(tf.as_dtype(node.attr["SrcT"].type), tf.as_dtype(node.attr["DstT"].type))
             if depends:
                 tainted.add(node.name)
         return len(tainted) > 0
@@ -148,6 +153,12 @@ class _Walk:
             if not node.op.startswith("AssignVariable"):
                 found.reads.add(key)
         return any(key in self._moved for key in touched)
+
+    def _note_cast(self, source, target):
+        found = self._found
+        widens = source.is_floating and target.is_floating and source.size < target.size
+        if widens and (found.coarsest is None or source.size < found.coarsest.size):
+            found.coarsest = source
 
     def _call(self, node, known, tainted):
         attributes, skipped = _FUNCTIONS[node.op]

@@ -155,7 +155,9 @@ class ModelObjective(Objective):
         return f, g
 
     def _traced(self, observe=None):
-        if observe not in self._passes:
+        # A trace that was made outside of a graph is made again in it: XLA wants to know from the beginning.
+        key = observe, tf.executing_eagerly()
+        if key not in self._passes:
             eager, batch = tf.executing_eagerly(), self.batch
 
             def traced():
@@ -166,8 +168,8 @@ class ModelObjective(Objective):
                 finally:
                     self.batch = batch
 
-            self._passes[observe] = tf.function(traced, autograph=False).get_concrete_function()
-        return self._passes[observe]
+            self._passes[key] = tf.function(traced, autograph=False).get_concrete_function()
+        return self._passes[key]
 
     def _f_and_g(self, observe=None):
         def gradient_of_part(part, frozen):
@@ -257,7 +259,7 @@ class ModelObjective(Objective):
                 ]
             except derivatives.NO_GRADIENT:
                 pass
-        return derivatives.difference_of_gradients(lambda z: self.value_and_grad(z)[1], x, v)
+        return derivatives.difference_of_gradients(lambda z: self.value_and_grad(z)[1], x, v, self.digits)
 
     def ggnvp(self, x: tf.Tensor, v: tf.Tensor) -> tf.Tensor:
         """(J' L J + R) v at x with J of the predictions, L of the loss, and R the Hessian of the model's own losses.
@@ -282,6 +284,11 @@ class ModelObjective(Objective):
                 "optimizer that needs only the gradient"
             )
         return self._placement.at(x, self._frozen if frozen is None else frozen)
+
+    @property
+    def digits(self) -> tf.DType | None:
+        """The dtype through which the loss goes that has the fewest digits, if it has fewer than x."""
+        return self.found.coarsest if self.found else None
 
     def _stops_gradients(self, x):
         if self._known_to_stop is None:
@@ -464,7 +471,9 @@ class _Run:
                     return model.jvp(v)
                 except derivatives.NO_GRADIENT:
                     pass
-            return derivatives.difference_of_gradients(lambda x: seam.of(self._predictions_at(x)), self._x, v)
+            return derivatives.difference_of_gradients(
+                lambda x: seam.of(self._predictions_at(x)), self._x, v, self._objective.digits
+            )
 
         return product
 
@@ -475,7 +484,7 @@ class _Run:
                 return derivatives.hvp(lambda _: self._own(), self._x, v, self.sources)
             except derivatives.NO_GRADIENT:
                 pass
-        return derivatives.difference_of_gradients(self._gradient_of_own, self._x, v)
+        return derivatives.difference_of_gradients(self._gradient_of_own, self._x, v, self._objective.digits)
 
     def _gradient_of_own(self, x):
         with self._objective._at(x, self._frozen) as sources:
