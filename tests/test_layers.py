@@ -13,7 +13,7 @@ PACKAGE = ROOT / "trainloop"
 WRITERS = {
     *("checkpoints/contents", "distributed/replicas", "distributed/shards", "loop/metrics", "loop/minimizer"),
     *("matrices/dense", "matrices/dilation_product", "matrices/factored", "matrices/rank_one_sum", "matrices/rows"),
-    *("objectives/counting", "objectives/replicated", "objectives/side_effects"),
+    *("objectives/counting", "objectives/placement", "objectives/replicated", "objectives/side_effects"),
     *("optimizer/base", "optimizer/saving", "optimizer/state", "testing/conformance", "vectors/layout"),
 }
 

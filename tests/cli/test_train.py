@@ -377,7 +377,7 @@ BAD = {
     "--model syntax.py:build": "importing syntax.py failed at",
     "--loss mean_square": "did you mean 'mean_squared_error'",
     "--loss parts.py:wrong": "parts.py:8 in wrong: AttributeError",
-    "--loss parts.py:vector": "must be a scalar",
+    "--loss parts.py:vector": "must return a scalar, received int32 of shape",
     "--loss nowhere:loss": "importing nowhere failed",
     "--optimizer testdg": "did you mean 'testgd'",
     "--optimizer nowhere.py:X": "no such file",

@@ -39,9 +39,14 @@ class Kind:
     """
 
     def __init__(self, make, batch, *, loss=None, loss_fn=None, parts=True, xla=True, digits=12):
-        self.make, self.batch, self._loss, self.loss_fn = make, batch, loss, loss_fn
+        self._make, self.batch, self._loss, self.loss_fn = make, batch, loss, loss_fn
         self.parts, self.xla, self.digits = parts, xla, digits
         self.composite = loss is not None
+
+    def make(self):
+        """The model, with the same weights every time."""
+        keras.utils.set_random_seed(0)
+        return self._make()
 
     @property
     def loss(self):
@@ -304,4 +309,15 @@ KINDS = {
         lambda: dense(Recomputed(), RawVariable()), (X, T), loss_fn=partly_compiled
     ),
     "an assertion": Kind(dense, (X, T), loss_fn=with_an_assertion),
+}
+
+# What substitution does not reach, which several replicas need: a part of the message that each gets.
+PAST_KERAS = {
+    "a recomputed block": "past it",
+    "partly a tf.function": "past it",
+    "wholly a tf.function": "past it",
+    "compiled by XLA": "past it",
+    "a recomputed block in a tf.function": "past it",
+    "a counter in a plain variable": "must not write variables of its own",
+    "unseeded noise": "must not write variables of its own",
 }

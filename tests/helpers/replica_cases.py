@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from documentation import run_blocks
 from environment import ROOT, rewrite_graphs
+from loss_kinds import KINDS, PAST_KERAS
 from networks import crossentropy, stateful_net
 from training_cases import CASES, CONVEX, STEPS, data, net, trained
 
@@ -251,3 +252,32 @@ def test_parts_of_a_batch_differ_by_one_sample_at_most():
             sizes = [int(end - begin) * bool(has_any) for begin, end, has_any in parts]
             assert max(sizes) - min(sizes) <= 1
             assert all(0 <= begin < end <= samples for begin, end, _ in parts)
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.filterwarnings("ignore:the loss stops gradients")
+def test_every_kind_of_loss_is_that_of_one_device_or_says_why_not(strategy, name):
+    """A step with an evaluation at another point, with the batch cut in two."""
+    kind = KINDS[name]
+
+    def weights_after_a_step(model):
+        loop = tl.TrainLoop(model, tl.SAM(tl.SimpleGD(0.02), rho=0.1), **kind.arguments())
+        if isinstance(kind.batch, tuple):
+            x, y, *weight = kind.batch
+            data = tl.ArrayData(x, y, None, sample_weight=weight[0] if weight else None)
+        else:
+            data = tf.data.Dataset.from_tensors(kind.batch)
+        loop.run(data, steps=1)
+        return np.concatenate([np.ravel(v.numpy()) for v in model.trainable_variables])
+
+    with strategy.scope():
+        model = kind.make()
+    if name in PAST_KERAS:
+        with pytest.raises(ValueError, match=PAST_KERAS[name]):
+            weights_after_a_step(model)
+        return
+    two = weights_after_a_step(model)
+    if kind.parts:
+        np.testing.assert_allclose(two, weights_after_a_step(kind.make()), rtol=0, atol=1e-9)
+    else:
+        assert np.all(np.isfinite(two))  # another function of the samples of each part, as documented

@@ -5,14 +5,17 @@ central differences, and puts every variable back. A diagonal of the product run
 """
 
 import contextlib
+import re
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from loss_kinds import KINDS
+from environment import ROOT
+from loss_kinds import KINDS, PAST_KERAS
 
 from trainloop import LBFGS, ArrayData, ModelObjective, TrainLoop
+from trainloop.objectives import derivatives
 
 pytestmark = [
     pytest.mark.usefixtures("no_graph_rewriting"),
@@ -300,6 +303,21 @@ def test_random_numbers_that_cannot_be_repeated_are_named_where_values_are_compa
 @pytest.mark.parametrize(
     "layer", [Clipped, lambda: keras.layers.SpectralNormalization(keras.layers.Dense(3))], ids=["clipped", "spectral"]
 )
+def test_python_functions_inside_of_a_loss_are_named_once(recwarn):
+    def loss_fn(model, batch):
+        scale = tf.numpy_function(lambda: np.float64(2.0), [], tf.float64)
+        return scale * tf.reduce_mean((model(batch[0], training=True) - batch[1]) ** 2)
+
+    reference = Reference(KINDS["mean squared error"])
+    objective = ModelObjective(reference.model, loss_fn=loss_fn, batch=reference.kind.batch)
+    x = tf.constant(reference.point)
+    with pytest.warns(UserWarning, match=r"calls Python functions \(PyFunc\w* at .*not frozen"):
+        f = objective.value(x)
+    assert float(f) == pytest.approx(2 * reference.f(reference.point), rel=1e-10)
+    objective.value(x)
+    assert not [w for w in recwarn if "Python functions" in str(w.message)]
+
+
 def test_a_forward_pass_that_writes_its_own_weights_is_named(layer):
     model = keras.Sequential([keras.layers.Input((4,)), layer()])
     before = [v.numpy() for v in model.variables]
@@ -358,3 +376,40 @@ def test_soft_targets_that_depend_on_the_weights_have_their_second_derivatives()
         check_hessian(reference, objective)
     finally:
         reference.kind.by_hand = before
+
+
+# --- The page that says all this ---
+
+PAGE = (ROOT / "docs" / "what-your-loss-may-do.md").read_text(encoding="utf-8")
+ROWS = {
+    row[0]: row[1:] for row in re.findall(r"^\| (.+?) \| (.+?) \| (.+?) \| (.+?) \| (.+?) \| (.+?) \|$", PAGE, re.M)
+}
+del ROWS["kind of loss"]
+
+
+def differs(objective):
+    """Whether Hessian products, and Jacobian products, are taken by differences."""
+    calls, original = [], derivatives.difference_of_gradients
+    derivatives.difference_of_gradients = lambda *arguments: calls.append(1) or original(*arguments)
+    x = objective.vector.read()
+    try:
+        for product in (objective.hvp, objective.ggnvp):
+            before = len(calls)
+            try:
+                product(x, tf.ones_like(x))
+                yield "differences" if len(calls) > before else "exact"
+            except ValueError:
+                yield "raises"
+    finally:
+        derivatives.difference_of_gradients = original
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_table_of_the_page_is_true(name):
+    """Values and gradients are exact by the product above; replicas are tried in `replica_cases`."""
+    kind = KINDS[name]
+    _, hessian, gauss_newton, parts, on_replicas = ROWS[name]
+    objective = ModelObjective(kind.make(), batch=kind.batch, **kind.arguments())
+    assert list(differs(objective)) == [hessian, gauss_newton]
+    assert (parts == "exact") == kind.parts
+    assert (on_replicas == "raises") == (name in PAST_KERAS)

@@ -48,7 +48,7 @@ class Replicas:
             lambda context: make(context.replica_id_in_sync_group)
         )
 
-    def sum(self, one, arguments, dtype):
+    def sum(self, one, arguments, dtype, check=lambda graph: None):
         """Run a function on every replica and sum what it returns, with one all-reduce.
 
         Args:
@@ -57,6 +57,7 @@ class Replicas:
                 strategy: Keras's losses would divide themselves by the number of replicas where they see one.
             arguments: tuple of what came from `spread` and of tensors that are the same on all replicas.
             dtype: of the vector that is sent.
+            check: function of the graph of `one`, which may raise.
 
         Returns:
             (the sums in the structure, shapes and dtypes of the first, the second).
@@ -70,6 +71,7 @@ class Replicas:
 
         specs = tf.nest.map_structure(lambda value: tf.TensorSpec(value.shape, value.dtype), self._first(arguments))
         traced = without_strategy(tf.function(packed, autograph=False).get_concrete_function, *specs)
+        check(traced.graph)
         vectors, same = self.strategy.run(traced, args=arguments)
         vector = self.strategy.reduce(tf.distribute.ReduceOp.SUM, vectors, axis=None)
         self._traffic.assign_add([1, vector.shape[0]])

@@ -94,7 +94,8 @@ def floating(value, what, expected):
     else:
         value = tf.convert_to_tensor(value)
         if not value.dtype.is_floating:
-            received, advice = value.dtype.name, "take tf.math.real, tf.abs or tf.cast, before it loses its gradient"
+            received = f"{value.dtype.name} of shape {value.shape}"
+            advice = "take tf.math.real, tf.abs or tf.cast, before it loses its gradient"
     if received is not None:
         raise ValueError(f"{what} must return {expected}, received {received}; {advice}")
     return value

@@ -40,7 +40,7 @@ from trainloop.vectors.layout import VariableVector
 
 _LOG = logging.getLogger("trainloop")
 
-_INDEPENDENT = "the loss does not depend on the model's trainable variables"
+INDEPENDENT = "the loss does not depend on the model's trainable variables"
 
 # What tensors without values raise where a loss asks for one.
 _NEEDS_VALUES = (AttributeError, TypeError, NotImplementedError)
@@ -110,6 +110,7 @@ class ModelObjective(Objective):
         self._known_to_stop, self.found = None, found
         self._passes: dict[Any, Any] = {}  # traces, by what observes them
         self._unconnected: list[str] = []  # variables without a gradient
+        self._opaque_named = False
         others = list(getattr(model, "non_trainable_variables", ()))
         self._placement: Assignment | Substitution
         if frozen is None:
@@ -151,7 +152,7 @@ class ModelObjective(Objective):
         else:
             f, g = self._traced(observe)()
         if len(self._unconnected) == len(self.vector.layout.names):
-            raise ValueError(f"every gradient is None: {_INDEPENDENT}")
+            raise ValueError(f"every gradient is None: {INDEPENDENT}")
         return f, g
 
     def _traced(self, observe=None):
@@ -241,7 +242,7 @@ class ModelObjective(Objective):
         def derive(run):
             f, g = derivatives.value_and_grad(lambda _: run.f(), x, run.sources)
             if g is None:
-                raise ValueError(_INDEPENDENT)
+                raise ValueError(INDEPENDENT)
             return f, g
 
         return self._sum_at(x, derive, [[], x.shape])
@@ -282,6 +283,14 @@ class ModelObjective(Objective):
                 f"the loss draws random numbers that cannot be repeated ({drawn}), so it is another function at every "
                 "evaluation; draw with keras.random and a SeedGenerator, or with a layer that has a seed, or use an "
                 "optimizer that needs only the gradient"
+            )
+        if self.found and self.found.opaque and not self._opaque_named:
+            self._opaque_named = True
+            called = ", ".join(f"{name} at {where}" for name, where in self.found.opaque.items())
+            warnings.warn(
+                f"the loss calls Python functions ({called}) that TensorFlow cannot look into: what they draw or count "
+                "is not frozen, and they must give the same result at the same weights",
+                stacklevel=3,
             )
         return self._placement.at(x, self._frozen if frozen is None else frozen)
 
@@ -328,7 +337,7 @@ class ModelObjective(Objective):
                 f, predictions = run.f_and_predictions()
             g = run.sources.gradient(tape, f)
             if g is None:
-                raise ValueError(_INDEPENDENT)
+                raise ValueError(INDEPENDENT)
             return f, g, _measured(metrics, run.part, predictions)
 
         with self._placement.at(x, self._frozen) as sources:

@@ -19,7 +19,8 @@ import tensorflow as tf
 from trainloop.distributed.replicas import Share
 from trainloop.objectives import losses
 from trainloop.objectives.base import Objective
-from trainloop.objectives.model import ModelObjective
+from trainloop.objectives.finder import find
+from trainloop.objectives.model import INDEPENDENT, ModelObjective
 
 
 class ReplicatedObjective(Objective):
@@ -112,4 +113,41 @@ class ReplicatedObjective(Objective):
             tensors, same = derive(self._new(batch, shares=shares, frozen=frozen), shares[1], *points)
             return tf.nest.map_structure(lambda t: tf.where(has_any, t, tf.zeros_like(t)), tensors), same
 
-        return self._replicas.sum(one, (self._parts, self._frozen, *points), self._vector.layout.dtype)
+        arguments = self._parts, self._frozen, *points
+        try:
+            return self._replicas.sum(one, arguments, self._vector.layout.dtype, self._check_pure)
+        except ValueError as error:
+            if INDEPENDENT in str(error):
+                raise ValueError(f"{INDEPENDENT}, or {_past_keras('weights')}") from error
+            raise
+        except AssertionError as error:
+            if "have been deleted" not in str(error):
+                raise
+            raise ValueError(
+                "on several replicas the loss must not write variables of its own, and it makes one when it is called: "
+                "give keras.random a SeedGenerator, or train on one device"
+            ) from error
+
+    def _check_pure(self, graph):
+        """Raise where the loss reads or writes variables that x was not substituted in, or draws what cannot repeat."""
+        if any(map(tf.is_symbolic_tensor, [outside for outside, _ in graph.captures])):
+            # A tf.function that was traced in another evaluation keeps the values of that one.
+            raise ValueError(_past_keras("weights"))
+        found, names = find(graph), {}
+        for variable, name in zip(self._vector.native, self._vector.layout.names, strict=True):
+            copies = getattr(variable, "values", [variable])
+            names.update({id(copy.handle): name for copy in copies})
+        if touched := sorted({names[key] for key in {*found.reads, *found.writes} if key in names}):
+            raise ValueError(_past_keras(", ".join(touched)))
+        if found.writes:
+            raise ValueError(
+                f"on several replicas the loss must not write variables of its own ({len(found.writes)} are written); "
+                "make them with layer.add_weight(trainable=False), or train on one device"
+            )
+
+
+def _past_keras(names):
+    return (
+        f"on several replicas the loss must get its weights from Keras, but it uses {names} past it, in a tf.function, "
+        "a recomputed block, a custom gradient or a raw variable; call the layers directly, or train on one device"
+    )
