@@ -17,8 +17,15 @@ EXPECTED = json.loads((version_0_1.FOLDER / "expected.json").read_text())
 RTOL = 1e-9
 
 
+# The others with the thorough tests.
+FIRST = ("adam", "testgd-dense", "testgd-factored", "lbfgs")
+
+
 @pytest.mark.usefixtures("no_graph_rewriting")
-@pytest.mark.parametrize("name", version_0_1.OPTIMIZERS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in FIRST else pytest.mark.thorough) for name in version_0_1.OPTIMIZERS],
+)
 def test_a_checkpoint_goes_on_as_it_did(name):
     loop = version_0_1.loop_of(name)
     assert loop.restore(version_0_1.FOLDER / "checkpoints" / name) == version_0_1.STEPS
@@ -68,6 +75,7 @@ def test_a_run_is_resumed(tmp_path):
     assert_same_log(records(tmp_path / "run" / "metrics.jsonl"), records(version_0_1.FOLDER / "whole.jsonl"))
 
 
+@pytest.mark.thorough
 def test_a_run_is_repeated(tmp_path):
     train("--config", version_0_1.FOLDER / "run" / "config.json", "--run-dir", tmp_path / "again")
     assert_same_log(

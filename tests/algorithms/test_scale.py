@@ -217,6 +217,7 @@ def test_minus_infinity_ends_a_gauss_newton_step_too(optimizer):
     np.testing.assert_array_equal(result.x, 0)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "optimizer", [pytest.param(o, marks=() if o == "bfgs" else pytest.mark.thorough) for o in SEARCHING]
 )
@@ -235,6 +236,7 @@ def test_an_optimizer_without_a_search_is_put_back_to_the_last_finite_point():
     assert result.f == cliff(tf.constant(result.x)).numpy()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("value", [np.inf, np.nan])
 @pytest.mark.parametrize("optimizer", ["bfgs", "sr1", "shor_r", "cmaes"])
 def test_other_numbers_that_are_not_finite_shorten_the_step_as_before(optimizer, value):

@@ -75,6 +75,7 @@ def test_outputs_are_trained_and_logged_as_by_fit(kind, targets, weight, argumen
     assert_same_as_fit(kind, targets, weight, loss, *arguments[1:])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("options", [{"microbatch_size": 3}, {"jit_compile": True}, {"eager": True}])
 def test_microbatches_and_engines_change_nothing(options):
     targets, weight = {"p": Y, "q": 2 * Y}, {"p": WEIGHT, "q": WEIGHT[::-1].copy()}
@@ -83,6 +84,7 @@ def test_microbatches_and_engines_change_nothing(options):
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("reduction", ["sum", "mean_with_sample_weight"])
 def test_the_losses_of_parts_are_logged_as_those_of_the_whole(reduction):
     losses = [keras.losses.MeanSquaredError(reduction=reduction), keras.losses.MeanAbsoluteError(reduction=reduction)]

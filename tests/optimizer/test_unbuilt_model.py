@@ -65,9 +65,9 @@ GRAPH, XLA, EAGER = {"jit_compile": False}, {"jit_compile": True}, {"run_eagerly
     ("make", "mode"),
     [
         *((make, GRAPH) for make in (SimpleGD, Adam, TestGD, Tethered)),
-        (Tethered, XLA),
+        pytest.param(Tethered, XLA, marks=pytest.mark.thorough),
         (Tethered, EAGER),
-        (Tethered, GRAPH | {"steps_per_execution": 2}),
+        pytest.param(Tethered, GRAPH | {"steps_per_execution": 2}, marks=pytest.mark.thorough),
     ],
 )
 def test_fit_trains_as_with_a_model_that_is_built(make, mode):
@@ -94,6 +94,7 @@ def test_the_first_state_is_computed_from_the_first_weights():
     assert int(optimizer.iterations) == 3
 
 
+@pytest.mark.thorough
 def test_a_subclass_and_train_on_batch():
     x, y = blobs()
     results = []
@@ -128,6 +129,7 @@ def step_in_functions(model, optimizer, nested):
     return step
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("strategy", [tf.distribute.OneDeviceStrategy, lambda d: tf.distribute.MirroredStrategy([d])])
 def test_fit_under_a_strategy_with_one_replica(strategy):
     """There Keras builds the model before the first trace."""
@@ -138,6 +140,7 @@ def test_fit_under_a_strategy_with_one_replica(strategy):
     np.testing.assert_array_equal(*results)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("nested", [False, True])
 def test_a_train_step_of_ones_own(nested):
     results = []
