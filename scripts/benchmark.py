@@ -1,6 +1,7 @@
 """Measure trainloop against what it replaces, side by side, on this machine.
 
 python scripts/benchmark.py loop --dataset mnist
+python scripts/benchmark.py evaluations
 python scripts/benchmark.py flatten
 python scripts/benchmark.py extras --dataset mnist
 python scripts/benchmark.py looking --dataset mnist
@@ -16,6 +17,7 @@ What is not installed is named and left out. Ratios are what to look at: seconds
 import click
 from benchmarks.allreduce import allreduce
 from benchmarks.checkpoint import checkpoint
+from benchmarks.evaluations import evaluations
 from benchmarks.extras import extras, looking, startup
 from benchmarks.flatten import flatten
 from benchmarks.loop import loop
@@ -30,7 +32,7 @@ def benchmark():
     """See the top of this file."""
 
 
-for command in (loop, flatten, extras, looking, startup, minimize, shared_matrix, checkpoint, allreduce):
+for command in (loop, evaluations, flatten, extras, looking, startup, minimize, shared_matrix, checkpoint, allreduce):
     benchmark.add_command(command)
 
 
