@@ -33,7 +33,7 @@ from trainloop.objectives import derivatives, losses
 from trainloop.objectives.base import Objective
 from trainloop.objectives.finder import Found, find
 from trainloop.objectives.placement import Assignment, RawVariable, Substitution
-from trainloop.objectives.seam import Seam
+from trainloop.objectives.run import Part, Run, times
 from trainloop.types import Evaluated, Losses, LossFn, LossWeights
 from trainloop.vectors import linalg
 from trainloop.vectors.layout import VariableVector
@@ -71,6 +71,7 @@ class ModelObjective(Objective):
 
     Attributes:
         found: what the loss reads, writes and draws, a `Found`.
+        loss, placement, microbatch_size: the `BatchLoss`, how x gets into the model, and the size of parts.
 
     Raises:
         ValueError: not exactly one of `loss` and `loss_fn`; the loss writes a trainable variable, is not a scalar, or
@@ -100,30 +101,31 @@ class ModelObjective(Objective):
         frozen: Sequence | None = None,
     ) -> None:
         self.model, self.batch = model, batches.to_tensors(batch)
-        self._loss = losses.as_batch_loss(loss, loss_fn, loss_weights, model)
+        self.loss = losses.as_batch_loss(loss, loss_fn, loss_weights, model)
         if microbatch_size is not None:
             microbatch_size = checks.integer("microbatch_size", microbatch_size, at_least=1)
-        self._microbatch_size = microbatch_size
+        self.microbatch_size = microbatch_size
         self.vector = vector or VariableVector(model.trainable_variables)
         _check_has_weights(model, self.vector)
         self._observe, self._counters, self._shares = observe, counters, shares
-        self._known_to_stop, self.found = None, found
+        self._known_to_stop: bool | None = None
+        self.found = found
         self._passes: dict[Any, Any] = {}  # traces, by what observes them
         self._unconnected: list[str] = []  # variables without a gradient
         self._opaque_named = False
         others = list(getattr(model, "non_trainable_variables", ()))
-        self._placement: Assignment | Substitution
+        self.placement: Assignment | Substitution
         if frozen is None:
-            self._placement = Assignment(self.vector, self._find_written(others))
+            self.placement = Assignment(self.vector, self._find_written(others))
         else:
-            self._placement = Substitution(self.vector, others)
+            self.placement = Substitution(self.vector, others)
         # Read before the first pass moves them.
-        self._frozen = self._placement.values() if frozen is None else frozen
+        self._frozen = self.placement.values() if frozen is None else frozen
 
     @property
     def written(self) -> list:
         """The variables besides x that the loss writes, but for those of metrics."""
-        return self._placement.written if isinstance(self._placement, Assignment) else []
+        return self.placement.written if isinstance(self.placement, Assignment) else []
 
     # --- At the point the variables hold ---
 
@@ -175,8 +177,8 @@ class ModelObjective(Objective):
     def _f_and_g(self, observe=None):
         def gradient_of_part(part, frozen):
             with derivatives.Sources(self.vector.native).recorded() as tape:
-                compared, own, predictions = self._loss.terms(self.model, part.batch, training=True)
-                self._refuse_unless_adding_up(part, predictions)
+                compared, own, predictions = self.loss.terms(self.model, part.batch, training=True)
+                self.check_parts(part, predictions)
                 f = part.weighted(compared, own)
             if observe:
                 observe(part.batch, predictions)
@@ -235,8 +237,8 @@ class ModelObjective(Objective):
         return self._sum_at(x, lambda run: (run.f(),), [[]])[0]
 
     def value_and_grad(self, x: tf.Tensor) -> Evaluated:
-        if isinstance(self._placement, Assignment):
-            with self._at(x):
+        if isinstance(self.placement, Assignment):
+            with self.at(x):
                 return self._pass()
 
         def derive(run):
@@ -253,7 +255,7 @@ class ModelObjective(Objective):
         Differences of gradients replace autodiff where the model stops gradients, as normalisation layers do; see
         `derivatives`. That is said once, with a warning.
         """
-        if not self._stops_gradients(x):
+        if not self.stops_gradients(x):
             try:
                 return self._sum_at(x, lambda run: (derivatives.hvp(lambda _: run.f(), x, v, run.sources),), [x.shape])[
                     0
@@ -275,8 +277,18 @@ class ModelObjective(Objective):
         columns = self._sum_at(x, lambda run: (linalg.map_rows(run.curvature(), unit_vectors),), [unit_vectors.shape])
         return linalg.symmetric(columns[0])
 
-    def _at(self, x, frozen=None):
-        """The context in which the variables hold x."""
+    def at(
+        self, x: tf.Tensor, frozen: Sequence | None = None
+    ) -> contextlib.AbstractContextManager[derivatives.Sources]:
+        """A context in which the variables hold x, and which gives what is differentiated with respect to.
+
+        Args:
+            x: [n].
+            frozen: values of what the loss writes; None for those before the first pass.
+
+        Raises:
+            ValueError: the loss draws random numbers that cannot be repeated.
+        """
         if self.found and self.found.random:
             drawn = ", ".join(f"{name} at {where}" for name, where in self.found.random.items())
             raise ValueError(
@@ -292,16 +304,21 @@ class ModelObjective(Objective):
                 "is not frozen, and they must give the same result at the same weights",
                 stacklevel=3,
             )
-        return self._placement.at(x, self._frozen if frozen is None else frozen)
+        return self.placement.at(x, self._frozen if frozen is None else frozen)
 
     @property
     def digits(self) -> tf.DType | None:
         """The dtype through which the loss goes that has the fewest digits, if it has fewer than x."""
         return self.found.coarsest if self.found else None
 
-    def _stops_gradients(self, x):
+    def stops_gradients(self, x: tf.Tensor) -> bool:
+        """Whether second derivatives by autodiff may lack something; a warning says so once.
+
+        Args:
+            x: [n].
+        """
         if self._known_to_stop is None:
-            if isinstance(self._placement, Assignment):
+            if isinstance(self.placement, Assignment):
                 self._known_to_stop = derivatives.loses_second_derivatives(self.found)
             else:
                 self._known_to_stop = derivatives.stops_gradients(self.value, x)
@@ -314,7 +331,7 @@ class ModelObjective(Objective):
                 )
         return self._known_to_stop
 
-    def _loses_jacobian(self):
+    def loses_jacobian(self) -> bool:
         """Whether J v by autodiff may lack something: a gradient in the model has no gradient and says nothing."""
         return self.found is not None and bool(self.found.stopped.keys() - {"StopGradient"})
 
@@ -340,7 +357,7 @@ class ModelObjective(Objective):
                 raise ValueError(INDEPENDENT)
             return f, g, _measured(metrics, run.part, predictions)
 
-        with self._placement.at(x, self._frozen) as sources:
+        with self.placement.at(x, self._frozen) as sources:
             shapes = [[], x.shape, [metrics.size if metrics else 0]]
             return self._sum_over_parts(self._deriving(x, sources, derive), shapes, self._frozen)
 
@@ -351,7 +368,7 @@ class ModelObjective(Objective):
             f, predictions = run.f_and_predictions(training=False)
             return f, _measured(metrics, run.part, predictions)
 
-        with self._placement.at(x, self._frozen) as sources:
+        with self.placement.at(x, self._frozen) as sources:
             shapes = [[], [metrics.size if metrics else 0]]
             return self._sum_over_parts(self._deriving(x, sources, derive, still=True), shapes, self._frozen)[0]
 
@@ -359,37 +376,43 @@ class ModelObjective(Objective):
 
     def _sum_at(self, x, derive, shapes):
         """The sum over all parts of what `derive(run)` makes of each at x: a tuple of tensors of these shapes."""
-        with self._at(x) as sources:
+        with self.at(x) as sources:
             return self._sum_over_parts(self._deriving(x, sources, derive), shapes, self._frozen)[0]
 
     def _deriving(self, x, sources, derive, still=False):
         """Function (part, frozen) -> (tensors, frozen for the next part), see `_sum_over_parts`."""
 
         def derive_part(part, frozen):
-            run = _Run(self, part, frozen, x, sources)
+            run = Run(self, part, frozen, x, sources)
             return derive(run), frozen if still else run.written
 
         return derive_part
 
-    def _refuse_unless_adding_up(self, part, predictions):
+    def check_parts(self, part: Part, predictions: Any) -> None:
+        """Raise where the losses of parts do not add up to that of the whole batch.
+
+        Args:
+            part: a `Part`.
+            predictions: of the model for it.
+        """
         is_whole = part.batch is self.batch and self._shares is None
         if not is_whole:
-            self._loss.check_parts(predictions, part.batch)
+            self.loss.check_parts(predictions, part.batch)
 
     def _sum_over_parts(self, one, shapes, frozen):
         """Sum of one(part, frozen) -> (tensors, frozen for the next part).
 
         Args:
-            one: function of a `_Part` and the values of what the loss writes.
+            one: function of a `Part` and the values of what the loss writes.
             shapes: of the tensors.
             frozen: these values for the first part; none where the variables themselves carry them.
 
         Returns:
             (tuple of sums, frozen after the last part).
         """
-        if self._microbatch_size is None:
-            return one(_Part(self.batch, self._shares or (None, None)), frozen)
-        size, step = losses.samples(self.batch), tf.constant(self._microbatch_size, tf.int64)
+        if self.microbatch_size is None:
+            return one(Part(self.batch, self._shares or (None, None)), frozen)
+        size, step = losses.samples(self.batch), tf.constant(self.microbatch_size, tf.int64)
 
         def add_part(start, total, frozen):
             batch = batches.between(self.batch, start, tf.minimum(start + step, size))
@@ -405,135 +428,14 @@ class ModelObjective(Objective):
         return tuple(tf.squeeze(one, 0) for one in total), frozen
 
     def _part(self, batch):
-        shares = self._loss.share(batch, self.batch), losses.share_of_samples(batch, self.batch)
+        shares = self.loss.share(batch, self.batch), losses.share_of_samples(batch, self.batch)
         if self._shares is not None:
-            shares = [_times(share, outer) for share, outer in zip(shares, self._shares, strict=True)]
-        return _Part(batch, shares)
-
-
-class _Part:
-    """Samples that are taken at once, and with which weights their losses count; None for the whole batch."""
-
-    def __init__(self, batch, weights):
-        self.batch, self._weights = batch, weights
-
-    @property
-    def factor(self):
-        """What the share of the first term has over the share of the samples."""
-        share, of_samples = self._weights
-        return 1.0 if share is None else tf.math.divide_no_nan(tf.cast(share, tf.float64), of_samples)
-
-    def weighted(self, compared, own):
-        return self.weighted_loss(compared) + self.weighted_own(own)
-
-    def weighted_loss(self, compared):
-        return _times(self._weights[0], compared)
-
-    def weighted_own(self, own):
-        return _times(self._weights[1], own)
-
-
-class _Run:
-    """One part of the objective at x, where the variables hold x. `written` is what the first of its runs has left."""
-
-    def __init__(self, objective, part, frozen, x, sources):
-        self._objective, self.part, self._frozen, self._x, self.sources = objective, part, frozen, x, sources
-        self._model, self._loss, self._placement = objective.model, objective._loss, objective._placement
-        self.written = None
-
-    def f(self):
-        return self.f_and_predictions()[0]
-
-    def f_and_predictions(self, training=True):
-        with self._running():
-            compared, own, predictions = self._loss.terms(self._model, self.part.batch, training)
-        self._objective._refuse_unless_adding_up(self.part, predictions)
-        return tf.cast(self.part.weighted(compared, own), self._x.dtype), predictions
-
-    def curvature(self):
-        """v -> G v, with everything that does not depend on v computed once."""
-        if not self._loss.composite:
-            raise ValueError(
-                "Gauss-Newton products need a loss of the model's predictions; pass loss=... instead of loss_fn, or "
-                "choose curvature='hessian'"
-            )
-        seam = []
-
-        def outputs(_):
-            predictions, own = self._predictions_and_own()
-            seam.append(Seam(predictions, self._compare))
-            return seam[0].z, own
-
-        model = derivatives.Linearised(outputs, self._x, self.sources)
-        loss = derivatives.hessian(seam[0].compare, model.z)
-        jvp = self._jacobian_product(model, seam[0])
-        if model.extra is None:
-            return lambda v: model.vjp(loss(jvp(v)))
-        return lambda v: model.vjp(loss(jvp(v))) + self._own_product(v)
-
-    def _jacobian_product(self, model, seam):
-        """v -> J v: by autodiff, or by differences of z where a gradient has no gradient."""
-
-        def product(v):
-            if not self._objective._loses_jacobian():
-                try:
-                    return model.jvp(v)
-                except derivatives.NO_GRADIENT:
-                    pass
-            return derivatives.difference_of_gradients(
-                lambda x: seam.of(self._predictions_at(x)), self._x, v, self._objective.digits
-            )
-
-        return product
-
-    def _own_product(self, v):
-        """R v, R the Hessian of the model's own losses."""
-        if not self._objective._stops_gradients(self._x):
-            try:
-                return derivatives.hvp(lambda _: self._own(), self._x, v, self.sources)
-            except derivatives.NO_GRADIENT:
-                pass
-        return derivatives.difference_of_gradients(self._gradient_of_own, self._x, v, self._objective.digits)
-
-    def _gradient_of_own(self, x):
-        with self._objective._at(x, self._frozen) as sources:
-            with sources.recorded() as tape:
-                own = self._own()
-            return sources.gradient_or_zeros(tape, own, x)
-
-    def _own(self):
-        return self.part.weighted_own(self._predictions_and_own()[1])
-
-    def _predictions_and_own(self):
-        """(predictions, the model's own losses or None)."""
-        with self._running():
-            predictions = self._loss.forward(self._model, self.part.batch, training=True)
-            own = losses.own_losses(self._model, self._x.dtype) if self._model.losses else None
-        self._objective._refuse_unless_adding_up(self.part, predictions)
-        return predictions, own
-
-    def _predictions_at(self, x):
-        with self._objective._at(x, self._frozen):
-            return self._predictions_and_own()[0]
-
-    def _compare(self, predictions):
-        return self.part.weighted_loss(self._loss.compare(predictions, self.part.batch))
-
-    @contextlib.contextmanager
-    def _running(self):
-        fresh = self.written is None and self._objective._microbatch_size is None  # it was placed there with x
-        with self._placement.running(self._frozen, fresh):
-            yield
-        if self.written is None:
-            self.written = self._placement.values()
+            shares = [times(share, outer) for share, outer in zip(shares, self._shares, strict=True)]
+        return Part(batch, shares)
 
 
 def _measured(metrics, part, predictions):
     return metrics.measure(part.batch, predictions, part.factor) if metrics else tf.zeros([0])
-
-
-def _times(weight, term):
-    return term if weight is None else tf.cast(weight, term.dtype) * term
 
 
 def _check_has_weights(model, vector):

@@ -1,0 +1,133 @@
+"""One part of a batch, and what an objective derives from it while the variables hold x.
+
+A batch is one part, or a sum over microbatches; `Part` says with which weights the losses of its samples count. A `Run`
+is a part at one point: f, predictions, and the Gauss-Newton matrix, which is split at a seam (see `seam`).
+"""
+
+import contextlib
+
+import tensorflow as tf
+
+from trainloop.objectives import derivatives, losses
+from trainloop.objectives.seam import Seam
+
+
+class Part:
+    """Samples that are taken at once, and with which weights their losses count; None for the whole batch."""
+
+    def __init__(self, batch, weights):
+        self.batch, self._weights = batch, weights
+
+    @property
+    def factor(self):
+        """What the share of the first term has over the share of the samples."""
+        share, of_samples = self._weights
+        return 1.0 if share is None else tf.math.divide_no_nan(tf.cast(share, tf.float64), of_samples)
+
+    def weighted(self, compared, own):
+        return self.weighted_loss(compared) + self.weighted_own(own)
+
+    def weighted_loss(self, compared):
+        return times(self._weights[0], compared)
+
+    def weighted_own(self, own):
+        return times(self._weights[1], own)
+
+
+class Run:
+    """One part of the objective at x, where the variables hold x. `written` is what the first of its runs has left."""
+
+    def __init__(self, objective, part, frozen, x, sources):
+        self._objective, self.part, self._frozen, self._x, self.sources = objective, part, frozen, x, sources
+        self._model, self._loss, self._placement = objective.model, objective.loss, objective.placement
+        self.written = None
+
+    def f(self):
+        return self.f_and_predictions()[0]
+
+    def f_and_predictions(self, training=True):
+        with self._running():
+            compared, own, predictions = self._loss.terms(self._model, self.part.batch, training)
+        self._objective.check_parts(self.part, predictions)
+        return tf.cast(self.part.weighted(compared, own), self._x.dtype), predictions
+
+    def curvature(self):
+        """v -> G v, with everything that does not depend on v computed once."""
+        if not self._loss.composite:
+            raise ValueError(
+                "Gauss-Newton products need a loss of the model's predictions; pass loss=... instead of loss_fn, or "
+                "choose curvature='hessian'"
+            )
+        seam = []
+
+        def outputs(_):
+            predictions, own = self._predictions_and_own()
+            seam.append(Seam(predictions, self._compare))
+            return seam[0].z, own
+
+        model = derivatives.Linearised(outputs, self._x, self.sources)
+        loss = derivatives.hessian(seam[0].compare, model.z)
+        jvp = self._jacobian_product(model, seam[0])
+        if model.extra is None:
+            return lambda v: model.vjp(loss(jvp(v)))
+        return lambda v: model.vjp(loss(jvp(v))) + self._own_product(v)
+
+    def _jacobian_product(self, model, seam):
+        """v -> J v: by autodiff, or by differences of z where a gradient has no gradient."""
+
+        def product(v):
+            if not self._objective.loses_jacobian():
+                try:
+                    return model.jvp(v)
+                except derivatives.NO_GRADIENT:
+                    pass
+            return derivatives.difference_of_gradients(
+                lambda x: seam.of(self._predictions_at(x)), self._x, v, self._objective.digits
+            )
+
+        return product
+
+    def _own_product(self, v):
+        """R v, R the Hessian of the model's own losses."""
+        if not self._objective.stops_gradients(self._x):
+            try:
+                return derivatives.hvp(lambda _: self._own(), self._x, v, self.sources)
+            except derivatives.NO_GRADIENT:
+                pass
+        return derivatives.difference_of_gradients(self._gradient_of_own, self._x, v, self._objective.digits)
+
+    def _gradient_of_own(self, x):
+        with self._objective.at(x, self._frozen) as sources:
+            with sources.recorded() as tape:
+                own = self._own()
+            return sources.gradient_or_zeros(tape, own, x)
+
+    def _own(self):
+        return self.part.weighted_own(self._predictions_and_own()[1])
+
+    def _predictions_and_own(self):
+        """(predictions, the model's own losses or None)."""
+        with self._running():
+            predictions = self._loss.forward(self._model, self.part.batch, training=True)
+            own = losses.own_losses(self._model, self._x.dtype) if self._model.losses else None
+        self._objective.check_parts(self.part, predictions)
+        return predictions, own
+
+    def _predictions_at(self, x):
+        with self._objective.at(x, self._frozen):
+            return self._predictions_and_own()[0]
+
+    def _compare(self, predictions):
+        return self.part.weighted_loss(self._loss.compare(predictions, self.part.batch))
+
+    @contextlib.contextmanager
+    def _running(self):
+        fresh = self.written is None and self._objective.microbatch_size is None  # it was placed there with x
+        with self._placement.running(self._frozen, fresh):
+            yield
+        if self.written is None:
+            self.written = self._placement.values()
+
+
+def times(weight, term):
+    return term if weight is None else tf.cast(weight, term.dtype) * term
