@@ -45,8 +45,8 @@ INDEPENDENT = "the loss does not depend on the model's trainable variables"
 # What tensors without values raise where a loss asks for one.
 _NEEDS_VALUES = (AttributeError, TypeError, NotImplementedError)
 
-# Handles of variables that were named in the log because a loss reads them and nobody trains them.
-_named: set[int] = set()
+# Variables that were named in the log because a loss reads them and nobody trains them.
+_named: set[str] = set()
 
 
 class ModelObjective(Objective):
@@ -224,11 +224,11 @@ class ModelObjective(Objective):
     def _name_untrained(self, variables, names):
         """Name in the log what a loss reads, could be trained and is not part of x; once for each."""
         trained = [getattr(v, "value", v) for v in getattr(self.model, "variables", ())]
-        known = {*names, *_named, *(id(v.handle) for v in trained if hasattr(v, "handle"))}
-        new = [v for v in variables if v.trainable and v.dtype.is_floating and id(v.handle) not in known]
-        if new:
-            _named.update(id(v.handle) for v in new)
-            listing = ", ".join(f"{v.name} {tuple(v.shape)}" for v in new)
+        known = {*names, *(id(v.handle) for v in trained if hasattr(v, "handle"))}
+        read = [v for v in variables if v.trainable and v.dtype.is_floating and id(v.handle) not in known]
+        if new := {f"{v.name} {tuple(v.shape)}" for v in read} - _named:
+            _named.update(new)
+            listing = ", ".join(sorted(new))
             _LOG.warning("the loss reads variables that are no weights of the model and are not trained: %s", listing)
 
     # --- At any other point ---
