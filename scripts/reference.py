@@ -64,6 +64,8 @@ def main(output):
 
     import trainloop as tl
 
+    for name in tl.plots.__all__:  # they load Matplotlib when they are asked for
+        getattr(tl.plots, name)
     warnings.simplefilter("error")  # from here on: TensorFlow has some of its own
     give_public_names(keras=keras, tf=tf)
     for method in (tl.ALGORITHMS | tl.WRAPPERS).values():

@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from environment import MNIST
 
 from trainloop.data import DATASETS, ArrayData, DataSplit, load
 from trainloop.data.arrays import gather_batch
-
-MNIST = Path(__file__).resolve().parents[2] / "shared" / "data" / "mnist.npz"
 
 MAGIC = {"images": 0x00000803, "labels": 0x00000801}
 STEMS = {

@@ -15,4 +15,5 @@ _HOMES = {"draw_curves": "trainloop.plots.curves", "draw_histograms": "trainloop
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = found = getattr(importlib.import_module(_HOMES[name]), name)
+    return found
