@@ -281,3 +281,21 @@ def test_every_kind_of_loss_is_that_of_one_device_or_says_why_not(strategy, name
         np.testing.assert_allclose(two, weights_after_a_step(kind.make()), rtol=0, atol=1e-9)
     else:
         assert np.all(np.isfinite(two))  # another function of the samples of each part, as documented
+
+
+class Noisy(keras.layers.Layer):
+    def call(self, inputs):
+        return inputs + tf.random.normal(tf.shape(inputs), dtype=inputs.dtype)
+
+
+def test_random_numbers_that_cannot_be_repeated_are_named_where_values_are_compared(strategy):
+    x, y = KINDS["mean squared error"].batch
+    for optimizer in (tl.SimpleGD(0.01), tl.LBFGS()):
+        with strategy.scope():
+            model = keras.Sequential([keras.layers.Input((4,)), Noisy(), keras.layers.Dense(3)])
+        loop = tl.TrainLoop(model, optimizer, "mse")
+        if isinstance(optimizer, tl.SimpleGD):
+            assert loop.run((x, y), steps=1).step == 1
+            continue
+        with pytest.raises(ValueError, match=r"random numbers that cannot be repeated \(RandomStandardNormal"):
+            loop.run((x, y), steps=1)

@@ -289,13 +289,8 @@ class ModelObjective(Objective):
         Raises:
             ValueError: the loss draws random numbers that cannot be repeated.
         """
-        if self.found and self.found.random:
-            drawn = ", ".join(f"{name} at {where}" for name, where in self.found.random.items())
-            raise ValueError(
-                f"the loss draws random numbers that cannot be repeated ({drawn}), so it is another function at every "
-                "evaluation; draw with keras.random and a SeedGenerator, or with a layer that has a seed, or use an "
-                "optimizer that needs only the gradient"
-            )
+        if self.found:
+            check_repeatable(self.found)
         if self.found and self.found.opaque and not self._opaque_named:
             self._opaque_named = True
             called = ", ".join(f"{name} at {where}" for name, where in self.found.opaque.items())
@@ -436,6 +431,17 @@ class ModelObjective(Objective):
 
 def _measured(metrics, part, predictions):
     return metrics.measure(part.batch, predictions, part.factor) if metrics else tf.zeros([0])
+
+
+def check_repeatable(found):
+    """Raise where a loss, of which a `Found` is known, is another function at every evaluation."""
+    if found.random:
+        drawn = ", ".join(f"{name} at {where}" for name, where in found.random.items())
+        raise ValueError(
+            f"the loss draws random numbers that cannot be repeated ({drawn}), so it is another function at every "
+            "evaluation; draw with keras.random and a SeedGenerator, or with a layer that has a seed, or use an "
+            "optimizer that needs only the gradient"
+        )
 
 
 def _check_has_weights(model, vector):

@@ -20,7 +20,7 @@ from trainloop.distributed.replicas import Share
 from trainloop.objectives import losses
 from trainloop.objectives.base import Objective
 from trainloop.objectives.finder import find
-from trainloop.objectives.model import INDEPENDENT, ModelObjective
+from trainloop.objectives.model import INDEPENDENT, ModelObjective, check_repeatable
 
 
 class ReplicatedObjective(Objective):
@@ -76,7 +76,8 @@ class ReplicatedObjective(Objective):
 
     def inference_pass(self):
         """f in inference mode, as a float tensor []; metrics are counted."""
-        f, measured = self._sum_of(lambda here, x: here.inference_pass(x, self._metrics), self._vector.read())
+        derive = lambda here, _, x: (here.inference_pass(x, self._metrics), ())  # noqa: E731
+        f, measured = self._sum(derive, self._vector.read())[0]
         if self._metrics:
             self._metrics.add(measured)
         return f
@@ -97,9 +98,10 @@ class ReplicatedObjective(Objective):
         return self._sum_of(ModelObjective.ggn, x)
 
     def _sum_of(self, derive, *points):
-        return self._sum(lambda here, _, *points: (derive(here, *points), ()), *points)[0]
+        """An evaluation at another point, which has to be the same function as the first pass."""
+        return self._sum(lambda here, _, *points: (derive(here, *points), ()), *points, check=self._check_repeatable)[0]
 
-    def _sum(self, derive, *points):
+    def _sum(self, derive, *points, check=None):
         """Sums over the replicas.
 
         Args:
@@ -115,7 +117,7 @@ class ReplicatedObjective(Objective):
 
         arguments = self._parts, self._frozen, *points
         try:
-            return self._replicas.sum(one, arguments, self._vector.layout.dtype, self._check_pure)
+            return self._replicas.sum(one, arguments, self._vector.layout.dtype, check or self._check_pure)
         except ValueError as error:
             if INDEPENDENT in str(error):
                 raise ValueError(f"{INDEPENDENT}, or {_past_keras('weights')}") from error
@@ -127,6 +129,10 @@ class ReplicatedObjective(Objective):
                 "on several replicas the loss must not write variables of its own, and it makes one when it is called: "
                 "give keras.random a SeedGenerator, or train on one device"
             ) from error
+
+    def _check_repeatable(self, graph):
+        check_repeatable(find(graph))
+        self._check_pure(graph)
 
     def _check_pure(self, graph):
         """Raise where the loss reads or writes variables that x was not substituted in, or draws what cannot repeat."""
