@@ -17,7 +17,6 @@ import click
 from trainloop.cli.common import as_help, import_tensorflow, run_main
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # the package beside this file, wherever another copy of it is installed
 
 # Beside what the package itself names: the bases of all methods, and words that docstrings refer to.
 MODULES = (
@@ -67,6 +66,7 @@ def main(output):
     for name in tl.plots.__all__:  # they load Matplotlib when they are asked for
         getattr(tl.plots, name)
     warnings.simplefilter("error")  # from here on: TensorFlow has some of its own
+    warnings.filterwarnings("ignore", "'trainloop' may refer to either")  # the installed package, as in every script
     give_public_names(keras=keras, tf=tf)
     for method in (tl.ALGORITHMS | tl.WRAPPERS).values():
         add_equations(method)
