@@ -24,6 +24,7 @@ from trainloop.matrices.stored_value import StoredValue
 from trainloop.matrices.vector_ring import VectorRing
 from trainloop.models import MODELS, autoencoder, lenet5, lstm, mlp, resnet20, softmax_regression, transformer
 from trainloop.objectives.base import Objective
+from trainloop.objectives.by_inputs import derivatives
 from trainloop.objectives.function import FunctionObjective, LeastSquares
 from trainloop.objectives.model import ModelObjective
 from trainloop.optimizer.base import StepResult
@@ -79,6 +80,7 @@ __all__ = [
     "autoencoder",
     "connect_workers",
     "data",
+    "derivatives",
     "distributed",
     "hooks",
     "lenet5",

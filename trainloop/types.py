@@ -39,5 +39,8 @@ Losses: TypeAlias = Loss | Sequence[Any] | Mapping[str, Any]
 LossWeights: TypeAlias = Scalar | Sequence[Any] | Mapping[str, Any]
 Metric: TypeAlias = str | keras.metrics.Metric | Callable[[Any, Any], Any]
 
-# (model, batch) -> f [], or (model, batch, training) -> f [].
-LossFn: TypeAlias = Callable[..., tf.Tensor]
+# (model, batch) -> f [] or {name: []}; or (model, batch, training).
+LossFn: TypeAlias = Callable[..., Any]
+
+# (model, points) -> r [N] or [N, c], or a dict of such functions by name.
+Residuals: TypeAlias = Callable[..., tf.Tensor] | Mapping[str, Callable[..., tf.Tensor]]

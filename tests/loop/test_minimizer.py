@@ -29,7 +29,7 @@ from trainloop.testing import extended_rosenbrock
 
 pytestmark = pytest.mark.usefixtures("no_graph_rewriting")
 
-KINDS = ["f", "gradient", "Hv", "Gv"]
+KINDS = ["f", "gradient", "Hv", "Gv", "J"]
 
 # --- Functions, each in TensorFlow and in NumPy -----------------------------------------------------------
 
@@ -151,7 +151,7 @@ def test_the_history_tells_of_every_step_and_of_the_point_before_it(name):
 def test_evaluations_are_counted_as_numpy_counts_them(name):
     fun, result, _ = plain(name)
     assert list(result.evaluations) == KINDS
-    assert result.evaluations == {"f": fun.calls, "gradient": fun.calls, "Hv": 0, "Gv": 0}
+    assert result.evaluations == {"f": fun.calls, "gradient": fun.calls, "Hv": 0, "Gv": 0, "J": 0}
     for kind in KINDS:
         column = result.history[f"evaluations/{kind}"]
         assert column.dtype == np.int64
@@ -227,7 +227,8 @@ def test_sums_of_squares_have_gauss_newton_products():
     result = minimize(objective, [-1.2, 1.0], LevenbergMarquardt())
     assert result.status == Status.GRADIENT_TOLERANCE
     np.testing.assert_allclose(result.x, [1, 1], atol=1e-5)
-    assert result.evaluations["Gv"] == 2 * result.steps  # the matrix [2, 2] at every step
+    assert result.evaluations["J"] == result.steps
+    assert result.evaluations["Gv"] == 0
     assert result.evaluations["f"] == 1 + result.steps
 
 
@@ -443,7 +444,7 @@ def test_a_start_that_is_a_minimum_takes_no_step(options, status):
     result = minimize(quadratic, np.zeros(3), SimpleGD(0.1), callback=seen.append, **options)
     assert result.status == status
     assert (result.steps, result.f, result.grad_norm, seen) == (0, 0, 0, [])
-    assert result.evaluations == {"f": 1, "gradient": 1, "Hv": 0, "Gv": 0}
+    assert result.evaluations == {"f": 1, "gradient": 1, "Hv": 0, "Gv": 0, "J": 0}
     assert {len(column) for column in result.history.values()} == {0}
     np.testing.assert_array_equal(result.x, np.zeros(3))
 

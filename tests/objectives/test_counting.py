@@ -35,7 +35,8 @@ CALLS = {
     "value_and_grad": ((X,), {"f": 1, "gradient": 1}),
     "hvp": ((X, X), {"Hv": 1}),
     "ggnvp": ((X, X), {"Gv": 1}),
-    "ggn": ((X,), {"Gv": 2}),
+    "ggn": ((X,), {"J": 1}),
+    "jacobian": ((X,), {"J": 1}),
 }
 
 
@@ -123,12 +124,12 @@ def test_several_kinds_are_added_at_once():
     evaluations = Evaluations()
     evaluations.add(f=2, Hv=3)
     evaluations.add()
-    assert evaluations.as_dict() == {"f": 2, "gradient": 0, "Hv": 3, "Gv": 0}
+    assert evaluations.as_dict() == {"f": 2, "gradient": 0, "Hv": 3, "Gv": 0, "J": 0}
 
 
 def test_a_kind_that_nobody_knows_is_refused():
     evaluations = Evaluations()
-    with pytest.raises(ValueError, match=r"f, gradient, Hv, Gv; received hvp"):
+    with pytest.raises(ValueError, match=r"f, gradient, Hv, Gv, J; received hvp"):
         evaluations.add(f=1, hvp=1)
     assert evaluations.as_dict() == NONE
 

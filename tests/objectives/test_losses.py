@@ -269,7 +269,8 @@ def test_what_a_function_must_not_return(kind):
     assert "received None; end it with a return" in returned_by(kind, None)
     assert "received a str" in returned_by(kind, "mse")
     assert "received a tuple of 2; return the loss alone" in returned_by(kind, (tf.constant(1.0), 3))
-    assert "received a dict" in returned_by(kind, {"loss": 1.0})
+    if kind == "loss":
+        assert "received a dict" in returned_by(kind, {"loss": 1.0})
     assert "received int32 of shape (12,); take" in returned_by(kind, tf.ones([12], tf.int32))
     assert "received complex128 of shape (12,); take" in returned_by(kind, tf.ones([12], tf.complex128))
 

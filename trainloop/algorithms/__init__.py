@@ -12,6 +12,7 @@ from trainloop.algorithms.full_matrix_adagrad import FullMatrixAdaGrad
 from trainloop.algorithms.lbfgs import LBFGS
 from trainloop.algorithms.levenberg_marquardt import LevenbergMarquardt
 from trainloop.algorithms.momentum import Momentum
+from trainloop.algorithms.natural_gradient import NaturalGradient
 from trainloop.algorithms.newton_cg import NewtonCG
 from trainloop.algorithms.nonlinear_cg import NonlinearCG
 from trainloop.algorithms.sam import SAM

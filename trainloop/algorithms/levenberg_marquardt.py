@@ -1,17 +1,25 @@
 """The Levenberg-Marquardt method: Gauss-Newton with damping.
 
-    (G + mu I) h = -g           G = J' L J, the Gauss-Newton matrix
-    rho = (f(x) - f(x + h)) / (h'(mu h - g) / 2)          decrease over the decrease that the model predicts
+    (A + M) h = -b              A = J'J, b = J'r for f = r'r; half of the Gauss-Newton matrix and of g elsewhere
+    M = max(mu D^2, min_damping / 2)
+    D^2 = s^p (max diag A)^(1 - p)                        s = running maximum of the diagonal of A
+    rho = (f(x) - f(x + h)) / h'(M h - b)                 decrease over the decrease that the model predicts
     rho > 0:   x <- x + h,   mu <- mu max(1/3, 1 - (2 rho - 1)^3),   nu <- 2
-    else:                    mu <- mu nu,                            nu <- 2 nu
+    else:                    mu <- mu nu,                            nu <- 2 nu,   and h again from the same A
 
-    mu = tau max_i G_ii at the start.       Madsen, Nielsen and Tingleff (2004), algorithm 3.16; Nielsen (1999)
+    mu = tau at the start.       Madsen, Nielsen and Tingleff (2004), algorithm 3.16; Nielsen (1999)
 
-On mini-batches G and rho belong to one batch, and as mu falls a step fits that batch and no other. A lower bound on mu
-limits how far it goes where G says little: h is at most g / mu there. Martens (2010), sections 4.1 and 4.6.
+p = 1 is Marquardt's scaling (1963; the maximum is More's, 1978): the units of the parameters change no step, which
+decides whether curves can be fitted. p = 0 is Levenberg's (1944), one unit for all. The weights of a network are alike,
+and p = 1/2 served it best. The unit of f changes no step in any case. The run ends as converged where the model promises
+to lower f by less than it can be resolved, h'(M h - b) <= eps f.
 
-For small n the matrix G is formed and factorised. For large n the system is solved by conjugate gradients from products
-with G; there the diagonal is not known, and mu starts at tau times the curvature along g.
+On mini-batches A and rho belong to one batch, and as mu falls a step fits that batch and no other. A lower bound on
+the damping limits how far it goes where A says little: h is at most g / min_damping there. Martens (2010), sections
+4.1 and 4.6.
+
+How the system is solved is in `trainloop.linesearch.damped`. Where the diagonal of A is not known, D^2 is the curvature
+along the first g.
 """
 
 from typing import Any
@@ -19,33 +27,36 @@ from typing import Any
 import tensorflow as tf
 
 from trainloop import checks
-from trainloop.linesearch.trust_region import agreement, steihaug
+from trainloop.linesearch import damped
+from trainloop.linesearch.trust_region import agreement
 from trainloop.objectives.base import Objective
 from trainloop.optimizer.contracts import GlobalObjectiveOptimizer
 from trainloop.status import Status, first_failure
 from trainloop.types import ObjectiveUpdate, State
 from trainloop.vectors import linalg
 
-SOLVERS = ("auto", "cholesky", "cg")
-
-# `auto` factorises up to this many parameters: 8 MB in float64, some tens of milliseconds.
-_LARGEST_DENSE = 1000
+# Trials in one step: the last of them is 2^66 times as much damped as the first.
+_TRIALS = 12
 
 
 class LevenbergMarquardt(GlobalObjectiveOptimizer):
     """Damped Gauss-Newton.   Levenberg (1944), Marquardt (1963), damping of Nielsen (1999).
 
-    For objectives with Gauss-Newton products: `LeastSquares`, and models with a loss of their outputs. A step costs one
-    evaluation of f and g, and n products with G (factorised) or up to `max_products`. A trial that is no improvement
-    leaves x where it is; a zero gradient, which a mini-batch may have, changes nothing. The run ends with
-    `Status.STALLED` when h is too short to move x.
+    For objectives with residuals (`LeastSquares`, `residuals=...`, mean squared errors), whose Jacobian is computed in
+    one vectorised pass, and for others with Gauss-Newton products, such as crossentropies. A step costs one Jacobian, or
+    n products (factorised) or up to `max_products`, and one evaluation of f and g for each trial, of which all but the
+    last are rejected. A zero gradient, which a mini-batch may have, changes nothing. The run ends with
+    `Status.CONVERGED`, or with `Status.STALLED` when h is too short to move x.
 
     Args:
-        tau: damping at the start relative to the curvature, positive. Small for a good starting point.
-        min_damping: mu is at least this, not negative; in units of the curvature of f. 0 for the whole data at once; on
+        tau: damping at the start relative to D^2, positive. Small for a good starting point.
+        scaling: p in [0, 1]; None for 1/2 where x are the weights of a model, and 1 elsewhere.
+        min_damping: M is at least this, not negative; in units of the curvature of f. 0 for the whole data at once; on
             mini-batches of a network's mean loss about 0.3 to 1.
-        solver: "cholesky", "cg", or "auto": cholesky up to 1000 parameters.
-        max_products: per step with "cg", at least 1.
+        solver: "qr", "cholesky" and "sample" factorise [J; M^(1/2)], A [n, n] and J M^-1 J' [m, m]; "cg" takes products.
+            With residuals "auto" is "qr" up to 200 parameters, "sample" for m < n, both up to 4000, and "cg" beyond;
+            without them "cholesky" up to 1000 parameters.
+        max_products: per trial with "cg", at least 1.
         name, kwargs: see `GlobalObjectiveOptimizer`.
 
     Example:
@@ -55,79 +66,115 @@ class LevenbergMarquardt(GlobalObjectiveOptimizer):
         array([2., 3.])
     """
 
+    ends_by_itself = True
+
     def __init__(
         self,
         tau: float = 1e-3,
         solver: str = "auto",
         max_products: int = 100,
         min_damping: float = 0.0,
+        scaling: float | None = None,
         name: str = "levenberg_marquardt",
         **kwargs: Any,
     ) -> None:
         super().__init__(None, name=name, **kwargs)
         self.tau = checks.real("tau", tau, above=0)
-        self.solver = checks.choice("solver", solver, SOLVERS)
+        self.solver = damped.checked_solver(solver)
         self.max_products = checks.integer("max_products", max_products, at_least=1)
         self.min_damping = checks.real("min_damping", min_damping, at_least=0)
+        self.scaling = None if scaling is None else checks.real("scaling", scaling, at_least=0, at_most=1)
 
     def init_state(self, x: tf.Tensor) -> State:
         return {
-            "damping": tf.zeros([], x.dtype),  # 0 until the first step has seen G
+            "damping": tf.zeros([], x.dtype),  # 0 until the first step has seen A
             "growth": tf.constant(2.0, x.dtype),
             "rho": tf.zeros([], x.dtype),
+            "diagonal": tf.zeros_like(x),  # s
             "status": tf.constant(Status.RUNNING, tf.int32),
         }
 
     def update(self, x: tf.Tensor, f: tf.Tensor, g: tf.Tensor, state: State, objective: Objective) -> ObjectiveUpdate:
-        h, mu = self._step(x, g, state["damping"], objective)
-        x_trial = x + h
-        f_trial, g_trial = objective.value_and_grad(x_trial)
-        rho = agreement(tf.tensordot(h, mu * h - g, 1) / 2, (f, g), (f_trial, g_trial))
-        taken = rho > 0
+        system = damped.system(objective, x, g, self.solver, self.max_products)
+        diagonal, scaling = self._scaled(system, state["diagonal"], x, g, objective)
+        mu = tf.where(tf.equal(state["damping"], 0), tf.constant(self.tau, x.dtype), state["damping"])
+        here = x, f, g
+        trial = self._first_taken(here, system, scaling, (mu, state["growth"]), objective)
         slopes = tf.reduce_any(tf.not_equal(g, 0))
-        shrink = tf.maximum(1 - tf.pow(2 * tf.minimum(rho, 1) - 1, 3), 1 / 3)
-        growth = state["growth"]
-        stalled = slopes & tf.reduce_all(tf.equal(x_trial, x))
-        unbounded = tf.equal(f_trial, float("-inf"))
         return (
-            tf.where(taken, x_trial, x),
+            trial.x,
             {
-                "damping": tf.where(slopes, mu * tf.where(taken, shrink, growth), state["damping"]),
-                "growth": tf.where(taken, tf.constant(2.0, x.dtype), tf.where(slopes, 2 * growth, growth)),
-                "rho": rho,
-                "status": first_failure((unbounded, Status.UNBOUNDED), (stalled, Status.STALLED)),
+                "damping": tf.where(slopes, trial.mu, state["damping"]),
+                "growth": tf.where(slopes, trial.nu, state["growth"]),
+                "rho": trial.rho,
+                "diagonal": diagonal,
+                "status": first_failure(
+                    (trial.unbounded, Status.UNBOUNDED),
+                    (trial.stalled, Status.STALLED),
+                    (trial.resolved, Status.CONVERGED),
+                ),
             },
-            (tf.where(taken, f_trial, f), tf.where(taken, g_trial, g)),
+            (trial.f, trial.g),
         )
 
-    def _step(self, x, g, damping, objective):
-        """(h [n], mu [])."""
-        dense = self.solver == "cholesky" or (self.solver == "auto" and x.shape[0] <= _LARGEST_DENSE)
-        return self._by_cholesky(objective.ggn(x), g, damping) if dense else self._by_cg(x, g, damping, objective)
+    def _scaled(self, system, before, x, g, objective):
+        """(s [n], D^2 [n]), both positive."""
+        if system.diagonal is None:
+            unknown = tf.reduce_all(tf.equal(before, 0))
+            along = tf.cond(unknown, lambda: _curvature_along(x, g, objective), lambda: before)
+            return along, along
+        s = tf.maximum(before, system.diagonal)
+        largest = tf.reduce_max(s)
+        # Parameters without any influence yet are damped as if they had next to none.
+        s = tf.maximum(s, tf.where(largest > 0, linalg.eps(x.dtype) * largest, tf.ones_like(largest)))
+        p = (0.5 if objective.of_weights else 1.0) if self.scaling is None else self.scaling
+        if p == 1:
+            return s, s
+        now = tf.reduce_max(system.diagonal)
+        now = tf.where(now > 0, now, tf.ones_like(now))
+        return s, tf.pow(s, p) * tf.pow(now, 1 - p)
 
-    def _by_cholesky(self, G, g, damping):
-        # A matrix with NaN would end the process of solving in an exception; the step it gives is not taken anyway.
-        n = g.shape[0]
-        G = tf.where(tf.reduce_all(tf.math.is_finite(G)), tf.ensure_shape(G, [n, n]), tf.eye(n, dtype=G.dtype))
-        largest = tf.reduce_max(tf.linalg.diag_part(G))
-        mu = self._bounded(tf.where(tf.equal(damping, 0), self.tau * largest, damping), largest * n)
-        factor = tf.linalg.cholesky(tf.linalg.set_diag(G, tf.linalg.diag_part(G) + mu))
-        return -tf.linalg.cholesky_solve(factor, g[:, None])[:, 0], mu
+    def _first_taken(self, here, system, scaling, damping, objective):
+        """The first `Trial` that lowers f, with more and more damping; the last one where none does."""
+        x, f, g = here
+        slopes = tf.reduce_any(tf.not_equal(g, 0))
 
-    def _by_cg(self, x, g, damping, objective):
-        unit = g / tf.maximum(linalg.norm(g), linalg.tiny(g.dtype))
-        unknown = tf.equal(damping, 0)
-        size = tf.cond(unknown, lambda: tf.tensordot(unit, objective.ggnvp(x, unit), 1), lambda: damping)
-        mu = self._bounded(tf.where(unknown, self.tau * size, damping), size)
-        solved = steihaug(lambda v: objective.ggnvp(x, v) + mu * v, g, None, self.max_products, accuracy=0.1)
-        return solved.p, mu
+        def one(count, trial):
+            mu = tf.maximum(trial.mu, tf.constant(system.least, x.dtype))
+            M = tf.maximum(mu * scaling, tf.constant(self.min_damping / 2, x.dtype))
+            h = system.solve(M)
+            f_trial, g_trial = objective.value_and_grad(x + h)
+            promised = system.promised(h, M)
+            rho = agreement(promised, (f, g), (f_trial, g_trial))
+            taken = rho > 0
+            shrink = tf.maximum(1 - tf.pow(2 * tf.minimum(rho, 1) - 1, 3), 1 / 3)
+            return count + 1, damped.Trial(
+                x=tf.where(taken, x + h, x),
+                f=tf.where(taken, f_trial, f),
+                g=tf.where(taken, g_trial, g),
+                mu=mu * tf.where(taken, shrink, trial.nu),
+                nu=tf.where(taken, tf.constant(2.0, x.dtype), 2 * trial.nu),
+                rho=rho,
+                taken=taken,
+                stalled=tf.reduce_all(tf.equal(x + h, x)),
+                resolved=(promised <= linalg.eps(x.dtype) * f) & (taken | tf.equal(count, 0)),
+                unbounded=tf.equal(f_trial, float("-inf")),
+            )
 
-    def _bounded(self, mu, size):
-        """mu, but at least `min_damping`, and so large that rounding errors of this size leave G + mu I definite."""
-        eps = linalg.eps(mu.dtype)
-        least = max(linalg.tiny(mu.dtype) / eps, self.min_damping)
-        return tf.maximum(mu, tf.maximum(eps * size, least))
+        def wanted(count, trial):
+            over = trial.taken | trial.stalled | trial.unbounded
+            return (count < _TRIALS) & slopes & ~over
+
+        no = tf.constant(False)
+        start = damped.Trial(x, f, g, *damping, tf.zeros_like(f), no, no, no, no)
+        return tf.while_loop(wanted, one, (tf.constant(0), start), parallel_iterations=1)[1]
 
     def get_config(self) -> dict[str, Any]:
-        own = {name: getattr(self, name) for name in ("tau", "solver", "max_products", "min_damping")}
+        own = {name: getattr(self, name) for name in ("tau", "solver", "max_products", "min_damping", "scaling")}
         return {**super().get_config(), **own}
+
+
+def _curvature_along(x, g, objective):
+    """u'A u in every entry [n], u = g / |g|."""
+    unit = g / tf.maximum(linalg.norm(g), linalg.tiny(g.dtype))
+    return tf.zeros_like(x) + tf.tensordot(unit, objective.ggnvp(x, unit) / 2, 1)

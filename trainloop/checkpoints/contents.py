@@ -1,6 +1,7 @@
 """What a checkpoint of a training loop consists of, and the way back.
 
     arrays  model/...      every variable: weights, BatchNormalization averages, dropout seeds
+            extra/...      what is trained besides
             optimizer/...  iterations, learning rate, the method's state, the record of failed steps
             metrics/...    counters of the running epoch
             evaluations    by kind, for methods that evaluate
@@ -34,13 +35,14 @@ class Resumable:
     """The parts of a `TrainLoop` that a checkpoint is made of and put back into.
 
     Attributes:
-        model, optimizer, metrics, evaluations, hooks: of the loop; `evaluations` may be None.
+        model, extra_variables, optimizer, metrics, evaluations, hooks: of the loop; `evaluations` may be None.
         of: what they are, from `identity`.
         run: the `Bookkeeping` of the current run; None while there is none.
         rollbacks: how often the run went back to a checkpoint.
     """
 
     model: object
+    extra_variables: tuple
     optimizer: object
     metrics: object
     evaluations: object
@@ -52,6 +54,7 @@ class Resumable:
     def variables(self):
         """Every variable by the name it has in the file."""
         named = {f"model/{name}": v for name, v in _variables_of(self.model).items()}
+        named |= {f"extra/{i:03d}": v for i, v in enumerate(self.extra_variables)}
         named |= {f"optimizer/{name}": v for name, v in self.optimizer.resumable_variables().items()}
         named |= {f"metrics/{i:03d}": v for i, v in enumerate(self.metrics.variables)}
         if self.evaluations:
@@ -99,12 +102,13 @@ class Position:
         run.go_to(self.run)
 
 
-def identity(model, optimizer, metrics):
+def identity(model, optimizer, metrics, extra_variables=()):
     """What a model, an optimizer and a `MetricSet` are, to be compared with what a checkpoint was made of: JSON-able.
 
     Numbers that Keras puts behind names to tell them apart do not count: they depend on what else a process has made.
     """
     described = {name: f"{list(v.shape)} {v.dtype}" for name, v in _variables_of(model).items()}
+    described |= {f"extra {i:03d}": f"{list(v.shape)} {v.dtype}" for i, v in enumerate(extra_variables)}
     of_metrics = {
         f"{i} {name}": re.sub("_[0-9]+$", "", value) if name == "config name" else value
         for i, metric in enumerate(metrics.all())
@@ -174,7 +178,7 @@ def load(saved, parts):
         if name in saved.meta["hooks"]:
             hook.load_state(saved.meta["hooks"][name] | _below(saved, f"hooks/{name}/"))
     for name, variable in variables.items():
-        variable.assign(saved.read(name))
+        variable.assign(_with_kinds_of_today(name, saved.read(name), variable))
     random_state.go_to(_below(saved, "random/"))
     meta = saved.meta
     if meta["versions"] != versions():
@@ -208,6 +212,13 @@ def _with_short_names(described):
     }
 
 
+def _with_kinds_of_today(name, array, variable):
+    """An array as the variable has it: version 0.1 counted fewer kinds of evaluations."""
+    if name != "evaluations":
+        return array
+    return np.concatenate([array, np.zeros(variable.shape[0] - len(array), array.dtype)])
+
+
 def _with_names_of_today(run, former):
     """Where a run stood, with the names that metrics have now in its summaries of epochs: version 0.1 had others."""
     former = former | {f"val_{old}": f"val_{new}" for old, new in former.items()}
@@ -219,7 +230,7 @@ def _with_names_of_today(run, former):
 
 
 def _shapes_saved(saved, variables):
-    ours = ("model/", "optimizer/", "metrics/", "evaluations")
+    ours = ("model/", "extra/", "optimizer/", "metrics/", "evaluations")
     return {name: list(saved.shape(name)) for name in saved.names if name in variables or name.startswith(ours)}
 
 
@@ -228,7 +239,8 @@ def _shapes_here(saved, variables):
     shapes = {}
     for name, variable in variables.items():
         there = saved.shape(name) if name in saved.names else None
-        fits = there is not None and variable.shape.is_compatible_with(there)
+        fewer_kinds = name == "evaluations" and there is not None and there[0] < variable.shape[0]
+        fits = there is not None and (fewer_kinds or variable.shape.is_compatible_with(there))
         shapes[name] = list(there) if fits else variable.shape.as_list()
     return shapes
 

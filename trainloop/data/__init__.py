@@ -2,6 +2,7 @@
 
 from trainloop.data.arrays import ArrayData
 from trainloop.data.datasets import DATASETS, load
+from trainloop.data.points import Box, Points
 from trainloop.data.split import DataSplit
 
-__all__ = ["DATASETS", "ArrayData", "DataSplit", "load"]
+__all__ = ["DATASETS", "ArrayData", "Box", "DataSplit", "Points", "load"]

@@ -21,14 +21,14 @@ from trainloop.optimizer.base import WholeVectorOptimizer
 from trainloop.optimizer.proposed_step import ProposedStep
 from trainloop.results import RunResult
 from trainloop.status import Status
-from trainloop.types import Scalar
+from trainloop.types import Scalar, Variable
 
 
 class LoopProtocol(Protocol):
     """What a hook may see of the `TrainLoop` that calls it.
 
     Attributes:
-        model, optimizer: of the loop.
+        model, optimizer, extra_variables: of the loop.
 
     Example:
         >>> class StopAtNight(Hook):
@@ -42,6 +42,7 @@ class LoopProtocol(Protocol):
 
     model: keras.Model
     optimizer: WholeVectorOptimizer
+    extra_variables: tuple[Variable, ...]
 
     @property
     def is_chief(self) -> bool:

@@ -153,18 +153,21 @@ class RestoreBest(Hook):
         super().__init__()
         self._monitor = Monitor(monitor, direction(larger_is_better, mode))
         self.monitors = (self._monitor.name,)
-        self._model, self._weights = None, []
+        self._model, self._extra, self._weights = None, (), []
 
     def on_start(self, loop: LoopProtocol) -> None:
-        self._model = loop.model
+        self._model, self._extra = loop.model, loop.extra_variables
 
     def on_epoch(self, progress: Progress, summary: dict[str, Any]) -> None:
         if self._monitor.is_better(summary):
-            self._weights = self._model.get_weights()
+            self._weights = [*self._model.get_weights(), *(v.numpy() for v in self._extra)]
 
     def on_end(self, result: RunResult) -> None:
         if self._weights:
-            self._model.set_weights(self._weights)
+            own = len(self._weights) - len(self._extra)
+            self._model.set_weights(self._weights[:own])
+            for variable, value in zip(self._extra, self._weights[own:], strict=True):
+                variable.assign(value)
 
     def state(self) -> dict[str, Any]:
         return self._monitor.state() | {f"weights_{i:03d}": array for i, array in enumerate(self._weights)}

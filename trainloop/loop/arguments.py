@@ -115,17 +115,45 @@ def _metric_names():
     return ["accuracy", *(name for name in public if name not in ("get", "serialize", "deserialize"))]
 
 
-def choose_loss(loss, loss_fn, metrics, loss_weights=None, model=None):
-    """The `BatchLoss` of exactly one of `loss` and `loss_fn`.
+def choose_loss(loss, loss_fn, residuals, metrics, loss_weights=None, model=None):
+    """The `BatchLoss` of exactly one of `loss`, `loss_fn` and `residuals`.
 
     Raises:
-        ValueError: both or neither, losses or weights that do not fit the model's outputs, or metrics without
+        ValueError: none or several, losses or weights that do not fit the model's outputs, or metrics without
             predictions to compare.
     """
-    chosen = losses.choose(loss, loss_fn, loss_weights, model)
-    if loss_fn is not None and metrics:
-        raise ValueError("metrics need loss, whose predictions they compare; with loss_fn compute them in a hook")
+    chosen = losses.choose(loss, loss_fn, residuals, loss_weights, model)
+    if loss is None and metrics:
+        raise ValueError(
+            "metrics need loss, whose predictions they compare; with loss_fn or residuals use the hook Measure"
+        )
     return chosen
+
+
+def check_extra(variables):
+    """The extra variables as a tuple.
+
+    Raises:
+        ValueError: not variables of floating numbers; `trained_variables` raises for the rest.
+    """
+    variables = (variables,) if isinstance(variables, (tf.Variable, keras.Variable)) else tuple(variables or ())
+    for variable in variables:
+        if not isinstance(variable, (tf.Variable, keras.Variable)):
+            raise ValueError(f"extra_variables must be tf.Variables or Keras variables, received {variable!r}")
+    return variables
+
+
+def check_replicas(replicas, loss, extra_variables):
+    """Raise for what only one device can do.
+
+    Args:
+        replicas: a `Replicas`, or None for a single one.
+        loss: a `BatchLoss`.
+        extra_variables: tuple.
+    """
+    if replicas and (loss.has_rows and not loss.composite or extra_variables):
+        what = "residuals" if loss.has_rows else "extra_variables"
+        raise ValueError(f"{what} are for one device; make the model without a strategy, or use loss_fn")
 
 
 def choose_metrics(metrics, loss):

@@ -10,19 +10,20 @@ from trainloop.results import RunResult
 from trainloop.status import Status
 
 
-def summary_names(metrics, validated, hooks=()):
+def summary_names(metrics, validated, hooks=(), terms=()):
     """What the summaries of epochs will have, in their order, as `Bookkeeping.finish_epoch` makes them.
 
     Args:
         metrics: the `MetricSet`.
         validated: whether there are validation data.
         hooks: those of the loop, which may add numbers.
+        terms: columns of the terms of the loss, which validation measures.
 
     Returns:
         list of names.
     """
     measured = ["loss", *metrics.names()]
-    validation = [f"val_{name}" for name in measured] if validated else []
+    validation = [f"val_{name}" for name in ("loss", *terms, *measured[1:])] if validated else []
     return ["epoch", "step", "seconds", *measured, *validation, *(name for hook in hooks for name in hook.adds)]
 
 
@@ -40,7 +41,9 @@ class Bookkeeping:
         if epochs is None and steps is None:
             raise ValueError("run needs epochs=... or steps=...; received neither")
         if steps is None and feed.infinite:
-            raise ValueError("the dataset is infinite, so an epoch has no end; give steps=..., or bound it with take()")
+            raise ValueError(
+                "the data are infinite, so an epoch has no end; give steps=..., or bound a dataset with take()"
+            )
         self.epochs = epochs if epochs is None else checks.integer("epochs", epochs, at_least=1)
         self.steps = steps if steps is None else checks.integer("steps", steps, at_least=1)
         self.feed, self.step, self.first_step, self.first_epoch = feed, step, step, feed.epoch
@@ -167,7 +170,7 @@ class Bookkeeping:
         )
 
     def _evaluations_since(self, now):
-        return now and {kind: count - self.first_evaluations[kind] for kind, count in now.items()}
+        return now and {kind: count - self.first_evaluations.get(kind, 0) for kind, count in now.items()}
 
 
 def smallest(*limits):

@@ -52,7 +52,7 @@ class Engine:
     Args:
         one_step: function (take) -> (status int32 [], row float64 [columns]), with whatever side effects on
             variables.
-        columns: length of a row.
+        columns: names of the entries of a row; they may be completed before the first call.
         results: function without arguments, called at the end of a block: a dict of scalar tensors.
         jit_compile: compile with XLA; feeds must then be static.
         eager: compile nothing.
@@ -93,7 +93,7 @@ class Engine:
                     break
                 status, row = self._one_step(take)
                 rows.append(row.numpy())
-            return status, np.reshape(rows, [-1, self._columns]), self._results()
+            return status, np.reshape(rows, [-1, len(self._columns)]), self._results()
 
     def _function(self, feed_kind):
         if feed_kind not in self._compiled:
@@ -115,7 +115,7 @@ class Engine:
             _LOG.warning("steps are traced again, which takes as long as the first time: %s", ", ".join(changed))
 
     def _loop(self, feed_kind, source, k):
-        rows = tf.TensorArray(tf.float64, _JIT_ROWS if self._jit_compile else k, element_shape=[self._columns])
+        rows = tf.TensorArray(tf.float64, _JIT_ROWS if self._jit_compile else k, element_shape=[len(self._columns)])
 
         def wanted(i, status, more, _):
             return (i < k) & tf.equal(status, Status.RUNNING) & more
@@ -134,7 +134,7 @@ class Engine:
             return *self._one_step(take), tf.constant(True)
         blank = (
             tf.constant(Status.RUNNING, tf.int32),
-            tf.zeros([self._columns], tf.float64),
+            tf.zeros([len(self._columns)], tf.float64),
             tf.constant(False),
         )
         return tf.cond(more, lambda: (*self._one_step(take), tf.constant(True)), lambda: blank)

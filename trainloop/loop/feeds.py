@@ -12,6 +12,7 @@ it is a pair of pure pieces: `source`, tensors (or an iterator) handed to the bl
 
 import abc
 import contextlib
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,9 +21,10 @@ import tensorflow as tf
 from trainloop.checkpoints import dataset_iterator
 from trainloop.data import batches
 from trainloop.data.arrays import ArrayData, gather_batch
+from trainloop.data.points import Points, draw
 
-# What can be trained on: (x, y) or (x, y, sample_weight) are arrays.
-Data: TypeAlias = ArrayData | tf.data.Dataset | tuple[Any, Any] | tuple[Any, Any, Any]
+# What can be trained on: (x, y) or (x, y, sample_weight) are arrays, a dict has the points of terms by name.
+Data: TypeAlias = ArrayData | Points | tf.data.Dataset | tuple[Any, Any] | tuple[Any, Any, Any] | Mapping[str, Any]
 
 # Samples per batch of arrays that come without one.
 _TUPLE_BATCH = 64
@@ -332,19 +334,86 @@ class DatasetFeed(Feed):
         del i
 
 
+class PointsFeed(Feed):
+    """The points of terms, whole or drawn in every step. There are no epochs: `index` is the number of the step.
+
+    Args:
+        data: a `Points`.
+        once: all points in one step, which is an epoch, as an evaluation wants them.
+    """
+
+    def __init__(self, data, once=False):
+        super().__init__(infinite=not once, steps_per_epoch=1 if once else None)
+        self.data, self._sizes = data, dict.fromkeys(data.values) if once else data.batch_sizes
+        self._fingerprint = None
+
+    def available(self):
+        """How many steps the next block may take at most: any number."""
+        return self.steps_per_epoch
+
+    def source(self):
+        """Arguments of the next block."""
+        data = self.data
+        return data.values, self._sizes, tf.constant(data.seed, tf.int32), tf.constant(self.index, tf.int32)
+
+    def hold(self):
+        """Nothing: points are a function of the step."""
+
+    @staticmethod
+    def batch(source, i):
+        """(True, the block's i-th batch: a `Batch`)."""
+        values, sizes, seed, index = source
+        points = draw(values, sizes, seed, index + i)
+        return True, Batch(lambda: points, lambda: tf.shape(tf.nest.flatten(points)[0])[0], _no_part)
+
+    @staticmethod
+    def signature(source):
+        """What a trace depends on, by name."""
+        return _specs(source[0])
+
+    def advance(self, taken, wanted):
+        """Account for a block of `taken` steps. Returns whether the epoch is over."""
+        del wanted
+        self.index += 0 if self.steps_per_epoch else taken
+        return self.steps_per_epoch is not None
+
+    def description(self):
+        """What a checkpoint says of these data: equal for equal ones."""
+        self._fingerprint = self._fingerprint or self.data.fingerprint()
+        return {"kind": "Points", "seed": self.data.seed, "fingerprint": self._fingerprint}
+
+    def arrays(self):
+        """What a checkpoint needs besides the index: nothing, all is a function of seed and step."""
+        return {}
+
+    def go_to(self, epoch, index, arrays):
+        """Continue with step `index`."""
+        del arrays
+        self.epoch, self.index = epoch, index
+
+    def again(self, i):
+        """The i-th batch of the block that has just run, before `advance`."""
+        return self.batch(self.source(), i)[1]()
+
+
+def _no_part(begin, end):
+    raise ValueError("points of several terms cannot be shared among replicas; make the model without a strategy")
+
+
 def _specs(parts):
     """{"part 0": "float32 [96, 6]", ...} of tensors or their specs."""
     leaves = tf.nest.flatten(parts)
     return {f"part {i}": f"{leaf.dtype.name} {leaf.shape}" for i, leaf in enumerate(leaves)}
 
 
-def as_feed(data, static=False):
+def as_feed(data, static=False, once=False):
     """The feed of whatever a user may call data.
 
     Args:
-        data: an `ArrayData`, a `tf.data.Dataset`, or a tuple (x, y) or (x, y, sample_weight) of arrays, taken in
-            batches of 64.
+        data: an `ArrayData`, a `tf.data.Dataset`, a `Points`, a dict of what `Points` takes, or a tuple (x, y) or
+            (x, y, sample_weight) of arrays, taken in batches of 64.
         static: see `ArrayFeed`.
+        once: see `PointsFeed`.
 
     Raises:
         ValueError: anything else, or a dataset where batch sizes must be static.
@@ -356,13 +425,18 @@ def as_feed(data, static=False):
                 "ArrayData, or jit_compile=False"
             )
         return DatasetFeed(data)
+    if isinstance(data, Mapping):
+        data = Points(data)
+    if isinstance(data, Points):
+        return PointsFeed(data, once)
     if isinstance(data, tuple) and len(data) in (2, 3):
         samples = np.shape(next(iter(tf.nest.flatten(data[0])), None))[:1]  # of what is no array, nothing
         weight = {"sample_weight": data[2]} if len(data) == 3 else {}
         data = ArrayData(data[0], data[1], min((_TUPLE_BATCH, *samples)) or None, **weight)
     if not isinstance(data, ArrayData):
         raise ValueError(
-            f"data must be an ArrayData, a tf.data.Dataset or a tuple (x, y), received {type(data).__name__}"
+            f"data must be an ArrayData, a tf.data.Dataset, a tuple (x, y), or points by name, received "
+            f"{type(data).__name__}"
         )
     return ArrayFeed(data, static)
 

@@ -141,6 +141,8 @@ def minimize(
                 "f_target, ftol or max_evaluations"
             )
         gtol = StoppingRule.NO_TEST
+    if gtol is None and optimizer.ends_by_itself:
+        gtol = 0.0
     rule = StoppingRule.checked(x0.dtype, gtol, ftol, xtol, f_target, max_evaluations)
     minimization = _Minimization(objective, x0, optimizer, rule, default_gtol=gtol is None)
     del x0  # lest it be one vector more than the run needs

@@ -25,16 +25,16 @@ import tensorflow as tf
 
 from trainloop.distributed.replicas import without_strategy
 from trainloop.loop import nonfinite
+from trainloop.loop.terms import TermLog
 from trainloop.loop.watch import Watches
 from trainloop.objectives import losses
 from trainloop.objectives.counting import KINDS, Counted, Evaluations
-from trainloop.objectives.model import ModelObjective
+from trainloop.objectives.model import NEEDS_VALUES, ModelObjective
 from trainloop.objectives.placement import kept
 from trainloop.objectives.replicated import ReplicatedObjective
 from trainloop.objectives.side_effects import LastStep, SideEffects
 from trainloop.optimizer.contracts import GlobalObjectiveOptimizer
 from trainloop.status import Status
-from trainloop.vectors.layout import VariableVector
 
 
 class Steps:
@@ -42,6 +42,7 @@ class Steps:
 
     Args:
         model: a Keras model.
+        vector: the `VariableVector` of everything that is trained.
         optimizer: built for it.
         batch_loss: a `BatchLoss`.
         metrics, test_metrics: `MetricSet`s, of training and of tests.
@@ -51,18 +52,31 @@ class Steps:
         eager: steps will run as Python.
 
     Attributes:
-        vector: the `VariableVector` of the weights.
+        vector: as given.
         evaluations: `Evaluations` so far; None for methods that evaluate nothing themselves.
-        columns: NumPy dtypes of the row of `train` by name.
+        columns: NumPy dtypes of the row of `train` by name. Those of the terms of a loss are missing where a trace has to
+            tell them, until `learn_terms`.
+        test_columns: names of the row of `test`, likewise.
     """
 
     def __init__(
-        self, model, optimizer, batch_loss, metrics, test_metrics, *, hooks, microbatch_size, replicas=None, eager=False
+        self,
+        model,
+        vector,
+        optimizer,
+        batch_loss,
+        metrics,
+        test_metrics,
+        *,
+        hooks,
+        microbatch_size,
+        replicas=None,
+        eager=False,
     ):
         self._model, self._optimizer, self._batch_loss = model, optimizer, batch_loss
         self._metrics, self._test_metrics = metrics, test_metrics
         self._microbatch_size, self._replicas = microbatch_size, replicas
-        self.vector = VariableVector(model.trainable_variables)
+        self.vector = vector
         self.evaluations = without_strategy(Evaluations) if isinstance(optimizer, GlobalObjectiveOptimizer) else None
         self.columns = {"samples": np.dtype("int64"), **optimizer.log_dtypes()}
         if self.evaluations:
@@ -73,6 +87,9 @@ class Steps:
         self._eager, self._found, self._written = eager, None, []
         self._watches = Watches(hooks, optimizer, self.vector, self.columns, eager)
         self.columns |= self._watches.columns
+        self.test_columns, self._terms = ["samples", "loss"], None
+        if batch_loss.names is not None:
+            self._log_terms()
 
     def train(self, take):
         """Take one step.
@@ -83,6 +100,8 @@ class Steps:
         Returns:
             (status int32 [], row float64 [columns]).
         """
+        if self._terms:
+            self._terms.begin()
         objective = self._objective(take, self._metrics)
         effects = SideEffects([*objective.written, *self._metrics.variables])
         if self._last_step:
@@ -91,7 +110,7 @@ class Steps:
             objective = Counted(objective, self.evaluations)
         status, logs, _ = self._optimizer.step(objective, objective.first_pass(), self._watches or None)
         effects.undo_where(status < 0)
-        logs = {"samples": take.samples(), **logs}
+        logs = {"samples": take.samples(), **logs, **(self._terms.read() if self._terms else {})}
         if self.evaluations:
             logs |= {f"evaluations/{kind}": count for kind, count in self.evaluations.read().items()}
         return status, tf.stack([tf.cast(logs[name], tf.float64) for name in self.columns])
@@ -105,9 +124,31 @@ class Steps:
         return step
 
     def test(self, take):
-        """Loss and metrics of a batch in inference mode: (RUNNING, row [samples, loss])."""
-        row = [tf.cast(take.samples(), tf.float64), tf.cast(self._test_loss(take), tf.float64)]
-        return tf.constant(Status.RUNNING, tf.int32), tf.stack(row)
+        """Loss, its terms and metrics of a batch in inference mode: (RUNNING, row [test_columns])."""
+        row = [take.samples(), *self._test_loss(take)]
+        return tf.constant(Status.RUNNING, tf.int32), tf.stack([tf.cast(number, tf.float64) for number in row])
+
+    def learn_terms(self, feed):
+        """Find out which terms the loss has, if that is not known, by a trace of it on batches like those of a feed."""
+        if self._terms is None and self._batch_loss.names is None and self._replicas is None:
+
+            def trace(source):
+                self._batch_loss(self._model, type(feed).batch(source, tf.constant(0))[1](), training=False)
+
+            try:
+                tf.function(trace, autograph=False).get_concrete_function(feed.source())
+            except NEEDS_VALUES:
+                if not self._eager:
+                    raise
+                feed.hold()
+                with kept([*self.vector.native, *(v.value for v in self._model.non_trainable_variables)]):
+                    trace(feed.source())
+            self._log_terms()
+
+    def _log_terms(self):
+        self._terms = without_strategy(TermLog, self._batch_loss.names or ())
+        self.columns |= dict.fromkeys(self._terms.columns, np.dtype("float64"))
+        self.test_columns += self._terms.columns
 
     def first_nonfinite(self, batch):
         """Where the first number arises that is not finite, as a sentence; None where it is not found.
@@ -125,12 +166,12 @@ class Steps:
 
     def _test_loss(self, take):
         if self._replicas:
-            return self._replicated(take, self._test_metrics).inference_pass()
+            return [self._replicated(take, self._test_metrics).inference_pass()]
         batch = take()
         f, predictions = self._batch_loss(self._model, batch, training=False)
         if self._test_metrics:
             self._test_metrics.update(batch, predictions)
-        return f
+        return [f, *(predictions.values() if self._terms else ())]
 
     def _objective(self, take, metrics=None):
         if self._replicas:
@@ -142,8 +183,8 @@ class Steps:
             batch,
             microbatch_size=self._microbatch_size,
             vector=self.vector,
-            observe=functools.partial(self._observe, metrics, batch) if metrics else None,
-            counters=metrics.variables if metrics else (),
+            observe=functools.partial(self._observe, metrics, batch) if metrics or self._terms else None,
+            counters=[*(metrics.variables if metrics else ()), *(self._terms.variables if self._terms else ())],
             found=self._found,
         )
         if self._eager:
@@ -152,12 +193,16 @@ class Steps:
         return objective
 
     def _observe(self, metrics, batch, part, predictions):
-        """Count a part of a batch."""
-        if self._microbatch_size is None:
+        """Count a part of a batch: its metrics, or the terms of its loss."""
+        parts = self._microbatch_size is not None
+        share = self._batch_loss.share(part, batch) if parts else 1.0
+        if self._terms:
+            self._terms.add(predictions, share)
+        if metrics and parts:
+            of_samples = losses.share_of_samples(part, batch)
+            metrics.update(part, predictions, tf.cast(share, of_samples.dtype) / of_samples)
+        elif metrics:
             metrics.update(part, predictions)
-            return
-        share, of_samples = self._batch_loss.share(part, batch), losses.share_of_samples(part, batch)
-        metrics.update(part, predictions, tf.cast(share, of_samples.dtype) / of_samples)
 
     def _replicated(self, take, metrics, microbatch_size=None):
         return ReplicatedObjective(

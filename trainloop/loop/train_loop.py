@@ -52,7 +52,8 @@ from trainloop.optimizer import validation
 from trainloop.optimizer.base import WholeVectorOptimizer
 from trainloop.results import RunResult
 from trainloop.status import Status, TrainingError
-from trainloop.types import Losses, LossFn, LossWeights, Metric, Path
+from trainloop.types import Losses, LossFn, LossWeights, Metric, Path, Residuals, Variable
+from trainloop.vectors.layout import VariableVector, trained_variables
 
 # Steps per compiled call of an evaluation by several workers, whose clocks differ.
 _TEST_STEPS = 64
@@ -67,10 +68,15 @@ class TrainLoop:
         loss: for batches (inputs, targets[, sample_weight]): a `keras.losses.Loss`, a Keras name, or a
             function (targets, predictions). For several outputs one for all, or a list or dict with one for each, as
             in `model.compile`; None for an output without a loss. Their sum is f, and each is logged ("a_loss").
-        loss_fn: for any other batches: function (model, batch) -> scalar, see `CustomLoss`. Exactly one
-            of `loss` and `loss_fn`.
-        loss_weights: by how much the loss of each output counts in f, as a list or dict like `loss`; variables may be
-            changed while a run goes on. None for ones. Only with `loss`.
+        loss_fn: for any other batches: function (model, batch) -> scalar, or a dict of scalars by name, whose weighted
+            sum is f, see `CustomLoss`.
+        residuals: for sums of squares: a function (model, batch) -> r [N] or [N, c], or a dict of functions (model,
+            points) by name, each with the points that the batch has under that name. f is the weighted sum of the
+            means of r^2, see `ResidualLoss`. Exactly one of `loss`, `loss_fn` and `residuals`.
+        loss_weights: by how much the loss of each output, or each term by its name, counts in f; variables may be
+            changed while a run goes on. None for ones.
+        extra_variables: what is trained besides the weights of the model, such as the coefficients of an inverse
+            problem: `tf.Variable`s or Keras variables. They are the last part of x, and of checkpoints.
         metrics: Keras metrics, names, or functions (targets, predictions) -> one value per sample; "accuracy" is
             chosen to fit the targets. For several outputs a list or dict with some for each. Only with `loss`. None for
             no metrics.
@@ -88,6 +94,7 @@ class TrainLoop:
 
     Attributes:
         traces: how often a block of steps was traced: once per kind and shape of data, never with `eager`.
+        extra_variables: as given, a tuple.
         replicas: the `Replicas` of a model made under a `tf.distribute` strategy; None for a single one.
 
     Raises:
@@ -108,7 +115,9 @@ class TrainLoop:
         loss: Losses | None = None,
         *,
         loss_fn: LossFn | None = None,
+        residuals: Residuals | None = None,
         loss_weights: LossWeights | None = None,
+        extra_variables: Sequence[Variable] = (),
         metrics: Sequence[Metric | Sequence[Metric]] | Mapping[str, Any] | None = (),
         hooks: Iterable[Hook] | None = (),
         jit_compile: bool = False,
@@ -126,9 +135,11 @@ class TrainLoop:
         arguments.check_kinds(model, optimizer)
         self.model, self.optimizer, self.hooks = model, optimizer, arguments.check_hooks(hooks)
         metrics = arguments.check_metrics(metrics)
-        batch_loss = self._batch_loss = arguments.choose_loss(loss, loss_fn, metrics, loss_weights, model)
+        batch_loss = self._batch_loss = arguments.choose_loss(loss, loss_fn, residuals, metrics, loss_weights, model)
         microbatch_size = arguments.check_microbatches(microbatch_size, jit_compile)
+        self.extra_variables = arguments.check_extra(extra_variables)
         self.replicas = replicas.of(model)
+        arguments.check_replicas(self.replicas, batch_loss, self.extra_variables)
         self._jit_compile, eager = arguments.check_engine(jit_compile, eager, self.replicas)
         # What only the loop needs exists once per process, and not on every replica.
         self._metrics = without_strategy(arguments.choose_metrics, metrics, batch_loss)
@@ -137,11 +148,12 @@ class TrainLoop:
             self._metrics = without_strategy(self._metrics.fresh_copy)
         self._test_metrics = without_strategy(self._metrics.fresh_copy)
         with shard_over(self.replicas.strategy) if self.replicas else contextlib.nullcontext():
-            without_strategy(optimizer.build, model.trainable_variables)
+            without_strategy(optimizer.build, self._trained())
         arguments.check_precision(batch_loss, optimizer.layout.dtype)
         arguments.check_growth(optimizer, optimizer.grows, self._jit_compile)
         self._steps = Steps(
             model,
+            VariableVector(self._trained()),
             optimizer,
             batch_loss,
             self._metrics,
@@ -151,15 +163,14 @@ class TrainLoop:
             replicas=self.replicas,
             eager=eager,
         )
-        width = len(self._steps.columns)
-        self._train = Engine(self._steps.train, width, self._metrics.results, self._jit_compile, eager)
-        self._test = Engine(self._steps.test, 2, self._test_metrics.results, eager=eager)
+        self._train = Engine(self._steps.train, self._steps.columns, self._metrics.results, self._jit_compile, eager)
+        self._test = Engine(self._steps.test, self._steps.test_columns, self._test_metrics.results, eager=eager)
         self._inspector = Inspector(self._steps.propose, optimizer.layout, eager)
         self._pace = Pace(steps_per_call, self._train.most_steps)
         self._current, self._inspected = NO_DATA, NO_DATA
         self._nonfinite = OnNonfinite(on_nonfinite, optimizer)
         # As model and optimizer are now: a hook may change the learning rate as soon as a run begins.
-        self._identity = contents.identity(model, optimizer, self._metrics)
+        self._identity = contents.identity(model, optimizer, self._metrics, self.extra_variables)
         self._run, self._position, self._where, self._stop_reason = None, None, None, None
         self._workers = Workers(self.replicas and self.replicas.strategy)
         self._nan_in_state = NanInState(optimizer)
@@ -185,6 +196,9 @@ class TrainLoop:
         """
         return self._workers.exchange({"word": word})[0]["word"]
 
+    def _trained(self):
+        return trained_variables(self.model, self.extra_variables)
+
     @property
     def _called(self):
         """The hooks that this process calls."""
@@ -196,8 +210,9 @@ class TrainLoop:
         """Train. Called again with the same data it goes on where it stopped, in the middle of an epoch too.
 
         Args:
-            data: an `ArrayData`, a `tf.data.Dataset` of batches, or a tuple (x, y[, sample_weight]) of
-                arrays, which are copied: what is changed in them later is not seen.
+            data: an `ArrayData`, a `tf.data.Dataset` of batches, a tuple (x, y[, sample_weight]) of arrays, which are
+                copied: what is changed in them later is not seen; or points by name, a `Points` or a dict of what it
+                takes, which have no epochs.
             epochs: passes over the data to do; a pass that an earlier call began counts when it is finished.
             steps: steps to do. With both, whichever is reached first ends the run.
             validation_data: as `data`; evaluated after every epoch. Where it is a shuffled dataset, its order begins
@@ -216,7 +231,7 @@ class TrainLoop:
         """
         if self._run is not None:
             raise RuntimeError("this loop runs already; a hook that wants another run needs a loop of its own")
-        self.optimizer.build(self.model.trainable_variables)  # which refuses others than those of the first time
+        self.optimizer.build(self._trained())  # which refuses others than those of the first time
         counted = self._steps.evaluations and self._steps.evaluations.as_dict()
         current = self._with_feed(data)
         run = Bookkeeping(current.feed, epochs, steps, int(self.optimizer.iterations.numpy()), counted)
@@ -293,6 +308,7 @@ class TrainLoop:
         """What a checkpoint is made of: a `Resumable`."""
         return contents.Resumable(
             model=self.model,
+            extra_variables=self.extra_variables,
             optimizer=self.optimizer,
             metrics=self._metrics,
             evaluations=self._steps.evaluations,
@@ -319,7 +335,7 @@ class TrainLoop:
         Returns:
             dict of floats: "loss" and the metrics by name.
         """
-        feed = self._checked_feed(data)
+        feed = self._checked_feed(data, once=True)
         arguments.check_finite_data("data to evaluate", feed)
         self._test_metrics.reset()
         pace, rows, finished = Pace(_TEST_STEPS if self._workers.count > 1 else None), [], False
@@ -330,8 +346,9 @@ class TrainLoop:
                 pace.observe(len(block.rows), block.seconds)
                 rows.append(block.rows)
                 finished = feed.advance(len(block.rows), wanted)
-        samples, losses = np.concatenate(rows).T
-        return {"loss": float(np.average(losses, weights=samples)), **block.results}
+        samples, *means = np.concatenate(rows).T
+        named = zip(self._steps.test_columns[1:], means, strict=True)
+        return {name: float(np.average(values, weights=samples)) for name, values in named} | block.results
 
     def inspect(self, data: Data | None = None) -> Inspection:
         """Look at one step without taking it: weights, the method's state, averages, counters and positions stay.
@@ -349,7 +366,7 @@ class TrainLoop:
         Raises:
             ValueError: there are no data yet, or a dataset has no batch left in its epoch.
         """
-        self.optimizer.build(self.model.trainable_variables)  # as in `run`
+        self.optimizer.build(self._trained())  # as in `run`
         if data is not None:
             self._inspected = self._with_feed(data)
             if self._position is not None and self._position.is_of(self._inspected.feed):
@@ -395,8 +412,8 @@ class TrainLoop:
     def _check_epochs(self, validation_data):
         """Raise now for what would show only after the first epoch."""
         if validation_data is not None:
-            arguments.check_finite_data("validation_data", self._checked_feed(validation_data))
-        known = summary_names(self._metrics, validation_data is not None, self.hooks)
+            arguments.check_finite_data("validation_data", self._checked_feed(validation_data, once=True))
+        known = summary_names(self._metrics, validation_data is not None, self.hooks, self._steps.test_columns[2:])
         arguments.check_monitors(self.hooks, known)
 
     def _call_hooks(self, run, progress):
@@ -429,7 +446,8 @@ class TrainLoop:
         known = [pair for pair in (self._current, self._inspected) if pair.is_of(data)]
         return known[0] if known else WithFeed(data, self._checked_feed(data, static=self._jit_compile))
 
-    def _checked_feed(self, data, static=False):
-        feed = as_feed(data, static)
+    def _checked_feed(self, data, static=False, once=False):
+        feed = as_feed(data, static, once)
         arguments.check_data(feed, self._batch_loss, self.replicas)
+        self._steps.learn_terms(feed)
         return feed

@@ -7,14 +7,23 @@
                                       L second derivatives of the loss;
                                       positive semidefinite for convex losses, and equal to H where outputs are linear
 
+and where f = r'r is a sum of squares of residuals r [m] with the Jacobian J [m, n], so that g = 2 J'r and G = 2 J'J:
+
+    r(x)                    residuals
+    J(x)                    jacobian
+    J(x) v, J(x)' u         jvp, vjp
+    J'J, J W J', R          rows      what is made of J without holding it, see `trainloop.objectives.rows`
+
 The same x gives the same value, bit for bit, however often it is asked: line searches and trust regions compare
 values, and a function that is drawn anew at every call cannot be compared with itself.
 """
 
 import abc
+import contextlib
 
 import tensorflow as tf
 
+from trainloop.objectives.rows import Rows
 from trainloop.types import Evaluated
 from trainloop.vectors import linalg
 
@@ -25,6 +34,10 @@ class Objective(abc.ABC):
     `FunctionObjective` makes one of any TensorFlow function, `LeastSquares` of residuals, `ModelObjective` of a
     model, a loss and a batch. A subclass of your own needs the first two methods; the others only for methods that
     ask for them.
+
+    Attributes:
+        has_residuals: whether f = r'r with residuals that `rows` knows.
+        of_weights: whether x are the weights of a model, so that its entries are alike.
 
     Example:
         >>> class Bowl(Objective):
@@ -37,6 +50,8 @@ class Objective(abc.ABC):
         >>> minimize(Bowl(), [1.0, 2.0], Momentum(0.1), f_target=1e-3).f < 1e-3
         True
     """
+
+    has_residuals, of_weights = False, False
 
     @abc.abstractmethod
     def value(self, x: tf.Tensor) -> tf.Tensor:
@@ -67,3 +82,30 @@ class Objective(abc.ABC):
     def ggn(self, x: tf.Tensor) -> tf.Tensor:
         """G(x) [n, n], for small n: n products."""
         return linalg.symmetric(linalg.map_rows(lambda v: self.ggnvp(x, v), tf.eye(x.shape[0], dtype=x.dtype)))
+
+    def rows(self, x: tf.Tensor) -> contextlib.AbstractContextManager[Rows]:
+        """A context in which there are the `Rows` at x [n]: residuals and what is made of their Jacobian."""
+        raise ValueError(
+            f"{type(self).__name__} has no residuals; give it some (LeastSquares, ModelObjective(residuals=...), or a "
+            "mean squared error), or use an optimizer that needs none"
+        )
+
+    def residuals(self, x: tf.Tensor) -> tf.Tensor:
+        """r(x) [m], with f = r'r."""
+        with self.rows(x) as rows:
+            return rows.residuals()
+
+    def jacobian(self, x: tf.Tensor) -> tf.Tensor:
+        """J(x) [m, n]."""
+        with self.rows(x) as rows:
+            return rows.residuals_and_jacobian()[1]
+
+    def jvp(self, x: tf.Tensor, v: tf.Tensor) -> tf.Tensor:
+        """J(x) v [m], for v [n]."""
+        with self.rows(x) as rows:
+            return rows.linearised().jvp(v)
+
+    def vjp(self, x: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
+        """J(x)' u [n], for u [m]."""
+        with self.rows(x) as rows:
+            return rows.linearised().vjp(u)

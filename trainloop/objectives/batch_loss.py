@@ -18,11 +18,20 @@ from trainloop.data.batches import samples
 class BatchLoss(abc.ABC):
     """f of a model and a batch.
 
-    `composite` says whether f has the seam, that is `forward` and `compare`; `dtype` is that in which Keras computes
-    the first of the two terms, None where nobody but the function knows.
+    Attributes:
+        composite: whether f has the seam, that is `forward` and `compare`.
+        dtype: that in which Keras computes the first of the two terms, None where nobody but the function knows.
+        has_rows: whether the first term is a sum of squares, so that there are `row_terms`.
+        names: of the terms that the first one is a sum of, which `terms` then gives in place of predictions; none where
+            it is one number. None where a trace has to tell.
     """
 
-    composite, dtype = False, None
+    composite, dtype, has_rows = False, None, False
+    names: tuple[str, ...] | None = ()
+    said_slow = False  # whether a warning said that rows are computed slowly, see `sample_rows`
+
+    def __init__(self):
+        self.obstacles = {}  # {name of a term: why its rows cannot be computed one by one, or None}
 
     def __call__(self, model, batch, training):
         """(f [], predictions or None)."""
@@ -32,6 +41,10 @@ class BatchLoss(abc.ABC):
     @abc.abstractmethod
     def terms(self, model, batch, training):
         """(what `compare` gives [], what `own` gives [], predictions or None); f is the sum of the first two."""
+
+    def row_terms(self, model, batch, training=True):
+        """The first term as a sum of mean squares: a list of `Term`s, see `residuals`."""
+        raise NotImplementedError
 
     @abc.abstractmethod
     def share(self, part, batch, count=None):

@@ -9,7 +9,7 @@ import tensorflow as tf
 from trainloop.objectives.base import Objective
 
 # f and gradient count separately, because a backtracking line search asks for values alone.
-KINDS = ("f", "gradient", "Hv", "Gv")
+KINDS = ("f", "gradient", "Hv", "Gv", "J")
 
 
 class Evaluations:
@@ -71,5 +71,20 @@ class Counted(Objective):
         return self._objective.ggnvp(x, v)
 
     def ggn(self, x):
-        self._evaluations.add(Gv=x.shape[0])
+        if self.has_residuals:
+            self._evaluations.add(J=1)
+        else:
+            self._evaluations.add(Gv=x.shape[0])
         return self._objective.ggn(x)
+
+    @property
+    def of_weights(self):  # type: ignore[override]
+        return self._objective.of_weights
+
+    @property
+    def has_residuals(self):  # type: ignore[override]
+        return self._objective.has_residuals
+
+    def rows(self, x):
+        self._evaluations.add(J=1)
+        return self._objective.rows(x)

@@ -196,6 +196,17 @@ def stops_gradients(function, x):
         x: only shape and dtype are used.
     """
 
+    graph = gradient_graph(function, x)
+    return graph is None or loses_second_derivatives(find(graph))
+
+
+def gradient_graph(function, x):
+    """The graph of a function and its gradient; None where it only runs as Python or has none.
+
+    Args:
+        function, x: see `stops_gradients`.
+    """
+
     def differentiated(x):
         with tf.GradientTape() as tape:
             tape.watch(x)
@@ -203,14 +214,12 @@ def stops_gradients(function, x):
         return y, tape.gradient(y, x)
 
     try:
-        graph = (
-            tf.function(differentiated, autograph=False).get_concrete_function(tf.TensorSpec(x.shape, x.dtype)).graph
-        )
+        traced = tf.function(differentiated, autograph=False)
+        return traced.get_concrete_function(tf.TensorSpec(x.shape, x.dtype)).graph
     except (AttributeError, TypeError, *NO_GRADIENT):  # also what tensors without values raise
         if tf.inside_function():
             raise
-        return True
-    return loses_second_derivatives(find(graph))
+        return None
 
 
 def loses_second_derivatives(found):

@@ -1,13 +1,14 @@
 """Objectives without a network: any TensorFlow function of x, or a sum of squares of one."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
 from trainloop.objectives import derivatives
 from trainloop.objectives.base import Objective
+from trainloop.objectives.rows import FunctionRows
 from trainloop.types import Evaluated
-from trainloop.vectors import linalg
 
 
 class FunctionObjective(Objective):
@@ -106,6 +107,8 @@ class LeastSquares(Objective):
         array([1., 1.])
     """
 
+    has_residuals = True
+
     def __init__(self, residuals: Callable[[tf.Tensor], tf.Tensor]) -> None:
         if not callable(residuals):
             raise ValueError(f"residuals must be a function of x, received {residuals!r}")
@@ -126,9 +129,12 @@ class LeastSquares(Objective):
         return 2 * r.vjp(r.jvp(v))
 
     def ggn(self, x: tf.Tensor) -> tf.Tensor:
-        r = derivatives.Linearised(self._checked_residuals, x)
-        jacobian = linalg.map_rows(r.jvp, tf.eye(x.shape[0], dtype=x.dtype))  # J', [n, m]
-        return 2 * tf.linalg.matmul(jacobian, jacobian, transpose_b=True)
+        with self.rows(x) as rows:
+            return 2 * rows.gram()
+
+    @contextlib.contextmanager
+    def rows(self, x: tf.Tensor) -> Iterator[FunctionRows]:
+        yield FunctionRows(self._checked_residuals, x)
 
     def _checked_residuals(self, x):
         r = tf.convert_to_tensor(self._residuals(x))

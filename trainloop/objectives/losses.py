@@ -1,6 +1,7 @@
 """Which loss of a batch it is: that of a model's outputs, or any function of model and batch."""
 
 import inspect
+from collections.abc import Mapping
 
 import tensorflow as tf
 
@@ -9,11 +10,13 @@ from trainloop.objectives import keras_losses
 from trainloop.objectives.batch_loss import BatchLoss, own_losses, scalar, share_of_samples
 from trainloop.objectives.keras_losses import first_parameter
 from trainloop.objectives.outputs import Outputs
+from trainloop.objectives.residuals import ResidualLoss, checked_weights, weighted_sum
 from trainloop.objectives.supervised import SupervisedLoss
 
 __all__ = [
     "BatchLoss",
     "CustomLoss",
+    "ResidualLoss",
     "SupervisedLoss",
     "as_batch_loss",
     "choose",
@@ -31,12 +34,13 @@ class CustomLoss(BatchLoss):
     """Any scalar of a model and a batch: two models, several outputs, losses that are not (inputs, targets).
 
     Args:
-        loss_fn: function (model, batch) or (model, batch, training) -> scalar tensor. It adds `model.losses`
-            itself if it wants them. `training` is True in steps and False in `evaluate`. Over microbatches it
-            counts as a mean over the samples.
+        loss_fn: function (model, batch) or (model, batch, training) -> scalar tensor, or a dict of scalars by name,
+            whose weighted sum is f and which are logged one by one. It adds `model.losses` itself if it wants them.
+            `training` is True in steps and False in `evaluate`. Over microbatches it counts as a mean over the samples.
+        loss_weights: {name: number or variable} for a dict of scalars; None, or a name that is left out, for ones.
     """
 
-    def __init__(self, loss_fn):
+    def __init__(self, loss_fn, loss_weights=None):
         if not callable(loss_fn):
             raise ValueError(f"loss_fn must be a function (model, batch) -> scalar, received {loss_fn!r}")
         if first_parameter(loss_fn) in _TARGETS:
@@ -46,12 +50,26 @@ class CustomLoss(BatchLoss):
             )
         self._loss_fn = loss_fn
         self._takes_training = "training" in inspect.signature(loss_fn).parameters
+        super().__init__()
+        self._weights, self.names = loss_weights, None
 
     def terms(self, model, batch, training):
         extra = {"training": training} if self._takes_training else {}
-        f = self._loss_fn(model, batch, **extra)
-        f = scalar(keras_losses.floating(f, "loss_fn", "a scalar"))
-        return f, tf.zeros_like(f), None
+        returned = self._loss_fn(model, batch, **extra)
+        if not isinstance(returned, Mapping):
+            if self._weights is not None:
+                raise ValueError(
+                    "loss_weights need a loss_fn that returns a dict of scalars by name, received one value"
+                )
+            self.names = ()
+            f = _scalar(returned, "loss_fn", "a scalar, or a dict of scalars by name")
+            return f, tf.zeros_like(f), None
+        values = {name: _scalar(value, f"loss_fn: {name!r}", "a scalar") for name, value in returned.items()}
+        if not values or not all(isinstance(name, str) and name for name in values):
+            raise ValueError(f"loss_fn must return a dict of scalars by name, received the keys {list(values)}")
+        self.names = tuple(values)
+        f = weighted_sum(values, checked_weights(self._weights, self.names))
+        return f, tf.zeros_like(f), values
 
     def share(self, part, batch, count=None):
         """The fraction of the samples."""
@@ -61,30 +79,41 @@ class CustomLoss(BatchLoss):
         """Nothing to check: a loss function counts as a mean over the samples."""
 
 
-def choose(loss=None, loss_fn=None, loss_weights=None, model=None):
-    """The batch loss of a pair of arguments of which exactly one is given.
+def _scalar(value, what, expected):
+    return scalar(keras_losses.floating(value, what, expected))
+
+
+def choose(loss=None, loss_fn=None, residuals=None, loss_weights=None, model=None):
+    """The batch loss of three arguments of which exactly one is given.
 
     Args:
-        loss, loss_weights: see `SupervisedLoss`.
+        loss: see `SupervisedLoss`.
         loss_fn: see `CustomLoss`.
+        residuals: see `ResidualLoss`.
+        loss_weights: of outputs or terms, see there.
         model: whose outputs `loss` is of, if there is one already.
 
     Raises:
-        ValueError: both or neither, or weights without losses.
+        ValueError: none or several of them.
     """
-    if (loss is None) == (loss_fn is None):
-        raise ValueError("give exactly one of loss (for batches (inputs, targets)) and loss_fn (for anything else)")
-    if loss_fn is None:
-        return SupervisedLoss(loss, loss_weights, None if model is None else Outputs.of(model, like=loss))
-    if loss_weights is not None:
-        raise ValueError("loss_weights belong to the losses of outputs, loss=...; multiply the terms inside of loss_fn")
-    return CustomLoss(loss_fn)
+    if sum(given is not None for given in (loss, loss_fn, residuals)) != 1:
+        raise ValueError(
+            "give exactly one of loss (for batches (inputs, targets)), residuals (for sums of squares) and loss_fn (for "
+            "anything else)"
+        )
+    if loss_fn is not None:
+        return CustomLoss(loss_fn, loss_weights)
+    if residuals is not None:
+        return ResidualLoss(residuals, loss_weights)
+    return SupervisedLoss(loss, loss_weights, None if model is None else Outputs.of(model, like=loss))
 
 
-def as_batch_loss(loss, loss_fn=None, loss_weights=None, model=None):
+def as_batch_loss(loss, loss_fn=None, residuals=None, loss_weights=None, model=None):
     """`choose`, where `loss` may also be a `BatchLoss`, which has its weights and outputs."""
     if not isinstance(loss, BatchLoss):
-        return choose(loss, loss_fn, loss_weights, model)
-    if loss_fn is not None or loss_weights is not None:
-        raise ValueError("a BatchLoss has its function and weights; give neither loss_fn nor loss_weights beside it")
+        return choose(loss, loss_fn, residuals, loss_weights, model)
+    if any(given is not None for given in (loss_fn, residuals, loss_weights)):
+        raise ValueError(
+            "a BatchLoss has its function and weights; give no loss_fn, residuals or loss_weights beside it"
+        )
     return loss

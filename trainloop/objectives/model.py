@@ -21,7 +21,7 @@ whole batch gives, but still the same one at every evaluation.
 import contextlib
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -33,17 +33,19 @@ from trainloop.objectives import derivatives, losses
 from trainloop.objectives.base import Objective
 from trainloop.objectives.finder import Found, find
 from trainloop.objectives.placement import Assignment, RawVariable, Substitution
+from trainloop.objectives.rows import ROWS_BYTES, Rows
 from trainloop.objectives.run import Part, Run, times
-from trainloop.types import Evaluated, Losses, LossFn, LossWeights
+from trainloop.objectives.sample_rows import SampleRows
+from trainloop.types import Evaluated, Losses, LossFn, LossWeights, Residuals, Variable
 from trainloop.vectors import linalg
-from trainloop.vectors.layout import VariableVector
+from trainloop.vectors.layout import VariableVector, native, trained_variables
 
 _LOG = logging.getLogger("trainloop")
 
 INDEPENDENT = "the loss does not depend on the model's trainable variables"
 
 # What tensors without values raise where a loss asks for one.
-_NEEDS_VALUES = (AttributeError, TypeError, NotImplementedError)
+NEEDS_VALUES = (AttributeError, TypeError, NotImplementedError)
 
 # Variables that were named in the log because a loss reads them and nobody trains them.
 _named: set[str] = set()
@@ -57,8 +59,12 @@ class ModelObjective(Objective):
         loss: a Keras loss, a name, a function (targets, predictions), a list or dict of them for several outputs, or a
             `BatchLoss`.
         batch: nested structure of tensors; (inputs, targets[, sample_weight]) for a Keras loss.
-        loss_fn: instead of `loss`: function (model, batch) -> scalar.
-        loss_weights: by how much the loss of each output counts, see `SupervisedLoss`.
+        loss_fn: instead of `loss`: function (model, batch) -> scalar, or a dict of scalars by name.
+        residuals: instead of `loss`: see `ResidualLoss`.
+        loss_weights: by how much the loss of each output or each term counts, see `SupervisedLoss`, `CustomLoss` and
+            `ResidualLoss`.
+        extra_variables: what is trained besides the weights of the model, such as the coefficients of an inverse
+            problem: `tf.Variable`s or Keras variables. They are the last part of x.
         microbatch_size: at most this many samples at a time; None for all at once.
         vector: the `VariableVector` of the trainable variables, if there is one already.
         observe: function (batch, predictions), called for each part in the first pass.
@@ -73,8 +79,11 @@ class ModelObjective(Objective):
         found: what the loss reads, writes and draws, a `Found`.
         loss, placement, microbatch_size: the `BatchLoss`, how x gets into the model, and the size of parts.
 
+        rows_bytes: so much memory the rows of a Jacobian may take in a pass, see `rows`. Of the class; set it there, or
+            on an objective.
+
     Raises:
-        ValueError: not exactly one of `loss` and `loss_fn`; the loss writes a trainable variable, is not a scalar, or
+        ValueError: not exactly one of `loss`, `loss_fn` and `residuals`; the loss writes a trainable variable, is not a scalar, or
             depends on none of the variables.
 
     Example:
@@ -84,6 +93,9 @@ class ModelObjective(Objective):
         >>> curvature = tf.tensordot(g, objective.ggnvp(w, g), 1)
     """
 
+    rows_bytes = ROWS_BYTES
+    of_weights = True
+
     def __init__(
         self,
         model: keras.Model,
@@ -91,7 +103,9 @@ class ModelObjective(Objective):
         batch: Any = None,
         *,
         loss_fn: LossFn | None = None,
+        residuals: Residuals | None = None,
         loss_weights: LossWeights | None = None,
+        extra_variables: Sequence[Variable] = (),
         microbatch_size: int | None = None,
         vector: VariableVector | None = None,
         observe: Callable[[Any, Any], Any] | None = None,
@@ -101,11 +115,11 @@ class ModelObjective(Objective):
         frozen: Sequence | None = None,
     ) -> None:
         self.model, self.batch = model, batches.to_tensors(batch)
-        self.loss = losses.as_batch_loss(loss, loss_fn, loss_weights, model)
+        self.loss = losses.as_batch_loss(loss, loss_fn, residuals, loss_weights, model)
         if microbatch_size is not None:
             microbatch_size = checks.integer("microbatch_size", microbatch_size, at_least=1)
         self.microbatch_size = microbatch_size
-        self.vector = vector or VariableVector(model.trainable_variables)
+        self.vector = vector or VariableVector(trained_variables(model, extra_variables))
         _check_has_weights(model, self.vector)
         self._observe, self._counters, self._shares = observe, counters, shares
         self._known_to_stop: bool | None = None
@@ -197,7 +211,7 @@ class ModelObjective(Objective):
             try:
                 graph = self._traced(None if tf.executing_eagerly() else self._observe).graph
                 tracked, self.found = list(graph.variables), find(graph, set(self._names()))
-            except _NEEDS_VALUES:
+            except NEEDS_VALUES:
                 if not tf.executing_eagerly():
                     raise
                 self.found = Found(traced=False)
@@ -212,7 +226,7 @@ class ModelObjective(Objective):
             )
         self._name_untrained(tracked, names)
         found = self.found
-        counted = {id(getattr(v, "value", v).handle) for v in self._counters}
+        counted = {id(native(v).handle) for v in self._counters}
         written = [key for key in found.writes if key not in counted]
         return [known[k] if k in known else RawVariable(found.handles[k], found.writes[k]) for k in written]
 
@@ -265,7 +279,7 @@ class ModelObjective(Objective):
         return derivatives.difference_of_gradients(lambda z: self.value_and_grad(z)[1], x, v, self.digits)
 
     def ggnvp(self, x: tf.Tensor, v: tf.Tensor) -> tf.Tensor:
-        """(J' L J + R) v at x with J of the predictions, L of the loss, and R the Hessian of the model's own losses.
+        """2 J'J v + R v for residuals, see `rows`; else (J' L J + R) v at x with J of the predictions, L of the loss, and R the Hessian of the model's own losses.
 
         Crossentropies of probabilities are split at the logits, where the model's last activation is softmax or sigmoid
         and the loss computes with the logits that Keras keeps: z are these, and G is the Fisher matrix.
@@ -273,9 +287,54 @@ class ModelObjective(Objective):
         return self._sum_at(x, lambda run: (run.curvature()(v),), [x.shape])[0]
 
     def ggn(self, x: tf.Tensor) -> tf.Tensor:
+        if self.has_residuals:
+            with self.rows(x) as rows:
+                return 2 * rows.gram()
         unit_vectors = tf.eye(x.shape[0], dtype=x.dtype)
         columns = self._sum_at(x, lambda run: (linalg.map_rows(run.curvature(), unit_vectors),), [unit_vectors.shape])
         return linalg.symmetric(columns[0])
+
+    @property
+    def has_residuals(self) -> bool:  # type: ignore[override]
+        """Whether f = r'r: `residuals=...`, or a mean squared error, without losses of the model's own."""
+        return self.loss.has_rows and not self.model.losses
+
+    @contextlib.contextmanager
+    def rows(self, x: tf.Tensor) -> Iterator[Rows]:
+        """A context in which the variables hold x, and there are the `Rows` there.
+
+        Args:
+            x: [n].
+
+        Raises:
+            ValueError: f is not r'r.
+        """
+        if not self.loss.has_rows:
+            raise ValueError("f is no sum of squares; give residuals=..., or a mean squared error as the loss")
+        with self.at(x) as sources:
+            terms = self.loss.row_terms(self.model, self.batch)
+            yield SampleRows(self.loss, terms, x, sources, self._obstacle_to_rows(), self.rows_bytes)
+            if self.model.losses:
+                raise ValueError(
+                    "f is r'r plus the losses of the model's layers (regularizers, add_loss), which have no rows; add "
+                    "them as a term, such as the residual lambda model, points: 0.01 * weights"
+                )
+
+    def terms(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The residuals at x [n] by name, as they are returned: without weights, of any shape."""
+        if not self.loss.names or not self.loss.has_rows:
+            raise ValueError("terms(x) needs residuals by name, residuals={name: function}")
+        with self.at(x):
+            return {term.name: term.at() for term in self.loss.row_terms(self.model, self.batch)}
+
+    def _obstacle_to_rows(self):
+        """Why the loss cannot be taken for one sample after the other; None where it can."""
+        found = self.found
+        if found is None or not found.traced:
+            return "the loss runs only as Python"
+        if found.opaque:
+            return "the loss calls Python functions"
+        return "the loss writes variables or draws random numbers" if self.written else None
 
     def at(
         self, x: tf.Tensor, frozen: Sequence | None = None

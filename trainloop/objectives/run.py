@@ -9,6 +9,7 @@ import contextlib
 import tensorflow as tf
 
 from trainloop.objectives import derivatives, losses
+from trainloop.objectives.sample_rows import residuals
 from trainloop.objectives.seam import Seam
 
 
@@ -53,11 +54,16 @@ class Run:
 
     def curvature(self):
         """v -> G v, with everything that does not depend on v computed once."""
-        if not self._loss.composite:
-            raise ValueError(
-                "Gauss-Newton products need a loss of the model's predictions; pass loss=... instead of loss_fn, or "
-                "choose curvature='hessian'"
-            )
+        if self._loss.composite:
+            return self._curvature_at_seam()
+        if self._loss.has_rows:
+            return self._curvature_of_residuals()
+        raise ValueError(
+            "Gauss-Newton products need a loss of the model's predictions or residuals; pass loss=... or residuals=... "
+            "instead of loss_fn, or choose curvature='hessian'"
+        )
+
+    def _curvature_at_seam(self):
         seam = []
 
         def outputs(_):
@@ -67,12 +73,26 @@ class Run:
 
         model = derivatives.Linearised(outputs, self._x, self.sources)
         loss = derivatives.hessian(seam[0].compare, model.z)
-        jvp = self._jacobian_product(model, seam[0])
+        return self._product(model, loss, lambda x: seam[0].of(self._predictions_at(x)))
+
+    def _curvature_of_residuals(self):
+        """v -> (2 J'J + R) v."""
+
+        def residuals_at(x):
+            with self._objective.at(x, self._frozen):
+                return self._residuals_and_own()[0]
+
+        model = derivatives.Linearised(lambda _: self._residuals_and_own(), self._x, self.sources)
+        return self._product(model, lambda u: 2 * self.part.weighted_loss(u), residuals_at)
+
+    def _product(self, model, loss, z_at):
+        """v -> (J' L J + R) v, of a `Linearised` model, v -> L v, and a function x -> z."""
+        jvp = self._jacobian_product(model, z_at)
         if model.extra is None:
             return lambda v: model.vjp(loss(jvp(v)))
         return lambda v: model.vjp(loss(jvp(v))) + self._own_product(v)
 
-    def _jacobian_product(self, model, seam):
+    def _jacobian_product(self, model, z_at):
         """v -> J v: by autodiff, or by differences of z where a gradient has no gradient."""
 
         def product(v):
@@ -81,9 +101,7 @@ class Run:
                     return model.jvp(v)
                 except derivatives.NO_GRADIENT:
                     pass
-            return derivatives.difference_of_gradients(
-                lambda x: seam.of(self._predictions_at(x)), self._x, v, self._objective.digits
-            )
+            return derivatives.difference_of_gradients(z_at, self._x, v, self._objective.digits)
 
         return product
 
@@ -103,15 +121,23 @@ class Run:
             return sources.gradient_or_zeros(tape, own, x)
 
     def _own(self):
-        return self.part.weighted_own(self._predictions_and_own()[1])
+        own = self._predictions_and_own if self._loss.composite else self._residuals_and_own
+        return self.part.weighted_own(own()[1])
 
     def _predictions_and_own(self):
         """(predictions, the model's own losses or None)."""
-        with self._running():
-            predictions = self._loss.forward(self._model, self.part.batch, training=True)
-            own = losses.own_losses(self._model, self._x.dtype) if self._model.losses else None
+        predictions, own = self._and_own(lambda: self._loss.forward(self._model, self.part.batch, training=True))
         self._objective.check_parts(self.part, predictions)
         return predictions, own
+
+    def _residuals_and_own(self):
+        """(r of this part [m], the model's own losses or None)."""
+        terms = self._loss.row_terms(self._model, self.part.batch)
+        return self._and_own(lambda: residuals(terms, self._x.dtype))
+
+    def _and_own(self, compute):
+        with self._running():
+            return compute(), losses.own_losses(self._model, self._x.dtype) if self._model.losses else None
 
     def _predictions_at(self, x):
         with self._objective.at(x, self._frozen):

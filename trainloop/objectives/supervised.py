@@ -6,6 +6,8 @@ As `model.compile` and `model.fit` understand it; what belongs to which output i
 does not check is checked in `keras_losses`.
 """
 
+import functools
+import math
 from typing import Any, NamedTuple
 
 import keras
@@ -17,6 +19,7 @@ from trainloop.objectives import keras_losses
 from trainloop.objectives.batch_loss import BatchLoss, own_losses, scalar, share_of_samples
 from trainloop.objectives.inputs import check_inputs
 from trainloop.objectives.outputs import Outputs, is_nested
+from trainloop.objectives.residuals import Term
 
 
 class OutputLoss(NamedTuple):
@@ -48,6 +51,7 @@ class SupervisedLoss(BatchLoss):
     composite = True
 
     def __init__(self, loss, loss_weights=None, outputs=None):
+        super().__init__()
         self._loss, self.outputs = tf.nest.map_structure(_as_loss_or_none, loss), outputs or Outputs()
         given = [one for one in tf.nest.flatten(self._loss) if one is not None]
         if not given:
@@ -145,6 +149,32 @@ class SupervisedLoss(BatchLoss):
         if kinds == {"weights"}:
             return tf.math.divide_no_nan(tf.reduce_sum(tf.nest.flatten(part[2])[0]), tf.reduce_sum(weights[0]))
         return share_of_samples(part, batch, count)
+
+    @property
+    def has_rows(self):
+        """Whether every output's loss is a mean of squares over samples."""
+        return all(
+            isinstance(of.loss, keras.losses.MeanSquaredError) and of.loss.reduction in ("sum_over_batch_size", "mean")
+            for of in self.known_outputs()
+        )
+
+    def row_terms(self, model, batch, training=True):
+        """One `Term` for every output that has a loss, r = sqrt(sample weight) (predictions - targets)."""
+        return [
+            Term(of.name, functools.partial(self._errors, model, training, of), tuple(batch), of.weight)
+            for of in self.known_outputs()
+        ]
+
+    def _errors(self, model, training, of, batch):
+        parts = self._parts(self.forward(model, batch, training), batch)
+        targets, predicted, weights = next(rest for other, *rest in parts if other.output == of.output)
+        keras_losses.check_shapes(of.loss, targets, predicted, "")
+        errors = predicted - tf.reshape(tf.cast(targets, predicted.dtype), tf.shape(predicted))
+        errors = tf.reshape(errors, [-1, math.prod(predicted.shape[1:])])
+        if weights is not None:
+            keras_losses.check_weights(of.loss, targets, predicted, weights, "")
+            errors *= tf.sqrt(tf.reshape(tf.cast(weights, errors.dtype), [-1, 1]))
+        return errors
 
     def check_parts(self, predictions, batch):
         for of, targets, predicted, _ in self._parts(predictions, batch):

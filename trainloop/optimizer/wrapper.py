@@ -65,6 +65,11 @@ class Wrapper(GlobalObjectiveOptimizer):
         """Whether the inner method does."""
         return self.inner.uses_gradient
 
+    @property
+    def ends_by_itself(self) -> bool:  # type: ignore[override]
+        """Whether the inner method does."""
+        return self.inner.ends_by_itself
+
     def inner_state(self, x: tf.Tensor) -> State:
         """The inner method's first state at x [n], and its status if it has one: parts of this method's first state."""
         self.inner.serve(self)

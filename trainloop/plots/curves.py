@@ -66,9 +66,16 @@ def _panels(result):
     panels += [(name, by_epoch(name), False) for name in metrics]
     scalars = [name for name in history if name not in (*BOOKKEEPING, "loss")]
     thin = {"color": BLUE, "linewidth": 0.8}
-    panels += [(name, [(name, steps, history[name], thin)], False) for name in scalars if not name.startswith(PREFIXES)]
+    panels += [
+        (name, [(name, steps, history[name], thin)], False)
+        for name in scalars
+        if not name.startswith((*PREFIXES, "term/"))
+    ]
     if "angle/step" in history:
         panels.append(("angle of the step\nto -g (degrees)", [("", steps, history["angle/step"], thin)], False))
+    if terms := [name for name in history if name.startswith("term/")]:
+        looks = zip(terms, itertools.cycle(_LOOKS))
+        panels.append(("terms", [(t.removeprefix("term/"), steps, history[t], look) for t, look in looks], True))
     return panels + [_norm_panel(*kind, history) for kind in by_kind(history).items()]
 
 

@@ -242,7 +242,7 @@ class VariableVector:
 
     def __init__(self, variables: Iterable[Variable]) -> None:
         self.variables = tuple(variables)
-        self._native = tuple(map(_native, self.variables))
+        self._native = tuple(map(native, self.variables))
         if len({id(v) for v in self._native}) != len(self._native):
             raise ValueError("a variable occurs twice; pass each variable once, as model.trainable_variables does")
         self.layout = FlatLayout.of(self.variables)
@@ -263,8 +263,8 @@ class VariableVector:
             ValueError: a variable is not part of the vector, is missing, or is given twice.
         """
         variables = list(variables)
-        by_identity = {id(native): item for native, item in zip(map(_native, variables), items, strict=True)}
-        own = {id(native): name for native, name in zip(self._native, self.layout.names, strict=True)}
+        by_identity = {id(native(v)): item for v, item in zip(variables, items, strict=True)}
+        own = {id(v): name for v, name in zip(self._native, self.layout.names, strict=True)}
         if by_identity.keys() != own.keys():
             missing = [name for key, name in own.items() if key not in by_identity]
             raise ValueError(
@@ -273,10 +273,10 @@ class VariableVector:
                 "After freezing, unfreezing or adding layers make a new optimizer, and a new loop around it"
             )
         if len(by_identity) != len(variables):
-            keys = [id(_native(v)) for v in variables]
+            keys = [id(native(v)) for v in variables]
             twice = next(own[key] for key in keys if keys.count(key) > 1)
             raise ValueError(f"each variable must be given once, received {twice} more than once")
-        return [by_identity[id(native)] for native in self._native]
+        return [by_identity[id(v)] for v in self._native]
 
     def read(self) -> tf.Tensor:
         """All variables as one vector [n] of the layout's dtype."""
@@ -286,6 +286,19 @@ class VariableVector:
         """Write a vector x [n] back into the variables, each piece cast to its variable's dtype."""
         for variable, piece in zip(self._native, self.layout.unpack(x), strict=True):
             variable.assign(tf.cast(piece, variable.dtype))
+
+
+def trained_variables(model, extra=()):
+    """The trainable variables of a model and those that are trained beside it.
+
+    Raises:
+        ValueError: one of them is a weight of the model already.
+    """
+    own = {id(native(v)) for v in model.trainable_variables}
+    for variable in extra:
+        if id(native(variable)) in own:
+            raise ValueError(f"extra_variables has {variable.name!r}, which is a weight of the model; leave it out")
+    return [*model.trainable_variables, *extra]
 
 
 def pack_gradients(layout, gradients):
@@ -306,7 +319,7 @@ def pack_gradients(layout, gradients):
     return layout.pack(gradients)
 
 
-def _native(variable):
+def native(variable):
     """The `tf.Variable` behind a Keras variable."""
     return variable.value if isinstance(variable, keras.Variable) else variable
 
