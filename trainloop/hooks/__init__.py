@@ -2,6 +2,7 @@
 
 from trainloop.hooks.base import Hook, LoopProtocol, Progress
 from trainloop.hooks.layer_norms import LayerNorms
+from trainloop.hooks.measure import Measure
 from trainloop.hooks.metrics_file import MetricsFile, read_run_log
 from trainloop.hooks.save_checkpoint import SaveCheckpoint
 from trainloop.hooks.stopping import EarlyStopping, RestoreBest, StopWhen
@@ -12,6 +13,7 @@ __all__ = [
     "Hook",
     "LayerNorms",
     "LoopProtocol",
+    "Measure",
     "MetricsFile",
     "Progress",
     "RestoreBest",

@@ -13,6 +13,7 @@ import pathlib
 import time
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from trainloop import files
@@ -54,7 +55,10 @@ class TensorBoardFile(Hook):
         logs = progress.logs
         if self._writer is None:
             self._begin_file(progress.step - len(logs["step"]) + 1)
-        self._write("train", logs["step"], logs)
+        self._write("train", logs["step"], {name: logs[name] for name in logs if name not in progress.measured})
+        for name in progress.measured:
+            at = ~np.isnan(logs[name])
+            self._write("train", logs["step"][at], {name: logs[name][at]})
 
     def on_epoch(self, progress: Progress, summary: dict[str, Any]) -> None:
         self._write("epoch", [progress.step], {name: [value] for name, value in summary.items()})

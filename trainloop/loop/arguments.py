@@ -88,6 +88,22 @@ def check_finite_data(name, feed):
         raise ValueError(f"{name} must end, received an infinite dataset; bound it with take(number of batches)")
 
 
+def check_epochs_end(feed):
+    """Raise for validation data that would never be evaluated.
+
+    Args:
+        feed: the `Feed` of what is trained on.
+
+    Raises:
+        ValueError: it has no epochs.
+    """
+    if feed.infinite:
+        raise ValueError(
+            "validation_data are evaluated after every epoch, and these data are infinite, so no epoch ends; measure "
+            "with the hook Measure(every_steps=..., name=function), or bound a dataset with take()"
+        )
+
+
 def check_metrics(metrics):
     """The metrics as given; an empty tuple for None.
 

@@ -50,6 +50,7 @@ class Bookkeeping:
         self.began = time.perf_counter()
         self.recorder, self.status = Recorder(), Status.RUNNING
         self.first_evaluations = evaluations
+        self.measured = {}  # newest numbers of the hooks `Measure`
         self.interrupted_by = None  # name of the exception
 
     @property
@@ -85,6 +86,7 @@ class Bookkeeping:
         # After a rollback the clock is not put back: what was done in vain took its time too.
         self.began = min(self.began, time.perf_counter() - state["seconds"])
         self.recorder.go_to(self.step, state["recorder"])
+        self.measured = {}
         self.status = self.status_by_goal()
 
     def steps_available(self):
@@ -92,12 +94,23 @@ class Bookkeeping:
         left = None if self.steps is None else self.steps - self.steps_taken
         return smallest(self.feed.available(), left)
 
-    def take(self, block, wanted, columns, dropped=0):
-        """Account for a block, and for batches at its end that led to no step. Returns whether it ended the epoch."""
-        count = len(block.rows)
+    def take(self, block, wanted, columns, dropped=0, measured=None):
+        """Account for a block, and for batches at its end that led to no step. Returns whether it ended the epoch.
+
+        Args:
+            block: of the engine.
+            wanted: how many steps it was to have.
+            columns: dtypes of its rows by name.
+            dropped: batches.
+            measured: {name: number} after its last step, NaN for what was not measured; None for nothing.
+        """
+        count, measured = len(block.rows), measured or {}
         position = {"step": self.step + 1 + np.arange(count), "epoch": np.full(count, self.feed.epoch + 1)}
         named = {name: block.rows[:, i].astype(dtype) for i, (name, dtype) in enumerate(columns.items())}
-        self.logs = {**position, **named}
+        last = {name: np.append(np.full(max(0, count - 1), np.nan), value)[:count] for name, value in measured.items()}
+        self.logs = {**position, **named, **last}
+        known = {name: value for name, value in measured.items() if not np.isnan(value)}
+        self.measured = {**measured, **self.measured, **known}
         if count:
             self.recorder.add_block(self.logs)
         self.status = block.status
@@ -132,6 +145,7 @@ class Bookkeeping:
             seconds=time.perf_counter() - self.began,
             logs=self.logs,
             metrics=metrics,
+            measured=self.measured,
         )
 
     def finish_epoch(self, metrics, validation):

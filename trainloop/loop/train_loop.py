@@ -45,6 +45,7 @@ from trainloop.loop.bookkeeping import Bookkeeping, smallest, summary_names
 from trainloop.loop.engine import Engine
 from trainloop.loop.feeds import NO_DATA, Data, WithFeed, as_feed
 from trainloop.loop.inspection import Inspection, Inspector
+from trainloop.loop.measured import Measured
 from trainloop.loop.nonfinite import NONFINITE, NanInState, OnNonfinite
 from trainloop.loop.pace import Pace
 from trainloop.loop.step import Steps
@@ -163,6 +164,8 @@ class TrainLoop:
             replicas=self.replicas,
             eager=eager,
         )
+        self._measured = Measured(self.hooks)
+        self._measured.check([*self._steps.columns, *self._metrics.names()])
         self._train = Engine(self._steps.train, self._steps.columns, self._metrics.results, self._jit_compile, eager)
         self._test = Engine(self._steps.test, self._steps.test_columns, self._test_metrics.results, eager=eager)
         self._inspector = Inspector(self._steps.propose, optimizer.layout, eager)
@@ -215,15 +218,16 @@ class TrainLoop:
                 takes, which have no epochs.
             epochs: passes over the data to do; a pass that an earlier call began counts when it is finished.
             steps: steps to do. With both, whichever is reached first ends the run.
-            validation_data: as `data`; evaluated after every epoch. Where it is a shuffled dataset, its order begins
-                anew in a run that is continued, so the last bits of "val_" numbers may differ.
+            validation_data: as `data`; evaluated after every epoch, so there must be epochs. Where it is a shuffled
+                dataset, its order begins anew in a run that is continued, so the last bits of "val_" may differ.
 
         Returns:
             `RunResult`.
 
         Raises:
-            ValueError: neither epochs nor steps, or not positive; data of an unknown kind; infinite validation data; a
-                hook monitors a number that no epoch will have; a layer was frozen or unfrozen since the loop was made.
+            ValueError: neither epochs nor steps, or not positive; data of an unknown kind; infinite validation data, or
+                validation of infinite data; a hook monitors a number that no epoch will have; a layer was frozen or
+                unfrozen since the loop was made.
             RuntimeError: this loop runs already.
             TrainingError: a step failed. Everything before it is kept, in the weights and in the error's
                 `result`.
@@ -235,7 +239,7 @@ class TrainLoop:
         counted = self._steps.evaluations and self._steps.evaluations.as_dict()
         current = self._with_feed(data)
         run = Bookkeeping(current.feed, epochs, steps, int(self.optimizer.iterations.numpy()), counted)
-        self._check_epochs(validation_data)
+        self._check_epochs(validation_data, current.feed)
         continued = self._position is not None
         if continued:
             self._position.continue_in(run)
@@ -393,7 +397,9 @@ class TrainLoop:
         block, dropped = (block, 0) if lost else self._nonfinite.skip(block, run.step)
         if block.status in NONFINITE:
             self._where = lost or self._find_nonfinite(run.feed, len(block.rows) - 1)
-        epoch_over = run.take(block, wanted, self._steps.columns, dropped)
+        taken = len(block.rows) > 0 and not block.status.failed and not lost
+        measured = self._measured.after(run.step + len(block.rows), self.model, taken)
+        epoch_over = run.take(block, wanted, self._steps.columns, dropped, measured)
         run.check_counter(int(self.optimizer.iterations.numpy()))
         if lost and not run.status.failed:
             run.status, self._where = Status.NONFINITE_STATE, lost
@@ -409,9 +415,11 @@ class TrainLoop:
         for hook in self._called:
             hook.on_rest(progress, run.status)
 
-    def _check_epochs(self, validation_data):
-        """Raise now for what would show only after the first epoch."""
+    def _check_epochs(self, validation_data, feed):
+        """Raise now for what would show only after the first epoch, or never."""
+        self._measured.check(self._steps.columns)  # which have the terms of a loss, now that there are data
         if validation_data is not None:
+            arguments.check_epochs_end(feed)
             arguments.check_finite_data("validation_data", self._checked_feed(validation_data, once=True))
         known = summary_names(self._metrics, validation_data is not None, self.hooks, self._steps.test_columns[2:])
         arguments.check_monitors(self.hooks, known)
