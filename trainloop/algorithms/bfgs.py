@@ -46,6 +46,8 @@ class BFGS(GlobalObjectiveOptimizer):
         'the largest entry of the gradient is at most gtol'
     """
 
+    needs_digits = True
+
     def __init__(
         self,
         line_search: str = "strong_wolfe",

@@ -67,6 +67,7 @@ class LevenbergMarquardt(GlobalObjectiveOptimizer):
     """
 
     ends_by_itself = True
+    needs_digits = True
 
     def __init__(
         self,

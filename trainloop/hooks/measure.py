@@ -46,6 +46,9 @@ class Measure(Hook):
     def measure(self, model: keras.Model) -> dict[str, float]:
         """{name: number} for the weights as they are.
 
+        Args:
+            model: of the loop.
+
         Raises:
             ValueError: a function returns something else than a number.
         """

@@ -240,6 +240,7 @@ class TrainLoop:
         current = self._with_feed(data)
         run = Bookkeeping(current.feed, epochs, steps, int(self.optimizer.iterations.numpy()), counted)
         self._check_epochs(validation_data, current.feed)
+        arguments.tell_precision(self.optimizer, current.feed)
         continued = self._position is not None
         if continued:
             self._position.continue_in(run)

@@ -69,6 +69,10 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
     # no test of the gradient then, unless it is asked for one.
     ends_by_itself = False
 
+    # True for methods that learn curvature from differences of gradients, or solve equations with J'J: `TrainLoop` says
+    # what float32 costs them.
+    needs_digits = False
+
     _rate_inside = None  # while `update` runs, the learning rate as it sees it
 
     def __init_subclass__(cls, **kwargs: typing.Any) -> None:
