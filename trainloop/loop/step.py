@@ -54,8 +54,8 @@ class Steps:
     Attributes:
         vector: as given.
         evaluations: `Evaluations` so far; None for methods that evaluate nothing themselves.
-        columns: NumPy dtypes of the row of `train` by name. Those of the terms of a loss are missing where a trace has to
-            tell them, until `learn_terms`.
+        columns: NumPy dtypes of the row of `train` by name. Those of the terms of a loss are missing where a trace has
+            to tell them, until `learn_terms`.
         test_columns: names of the row of `test`, likewise.
     """
 

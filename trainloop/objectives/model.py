@@ -83,8 +83,8 @@ class ModelObjective(Objective):
             on an objective.
 
     Raises:
-        ValueError: not exactly one of `loss`, `loss_fn` and `residuals`; the loss writes a trainable variable, is not a scalar, or
-            depends on none of the variables.
+        ValueError: not exactly one of `loss`, `loss_fn` and `residuals`; the loss writes a trainable variable, is not a
+            scalar, or depends on none of the variables.
 
     Example:
         >>> objective = ModelObjective(model, loss, (x, y))
@@ -279,10 +279,11 @@ class ModelObjective(Objective):
         return derivatives.difference_of_gradients(lambda z: self.value_and_grad(z)[1], x, v, self.digits)
 
     def ggnvp(self, x: tf.Tensor, v: tf.Tensor) -> tf.Tensor:
-        """2 J'J v + R v for residuals, see `rows`; else (J' L J + R) v at x with J of the predictions, L of the loss, and R the Hessian of the model's own losses.
+        """(2 J'J + R) v for residuals r and their J; else (J' L J + R) v with J of the predictions, L of the loss.
 
-        Crossentropies of probabilities are split at the logits, where the model's last activation is softmax or sigmoid
-        and the loss computes with the logits that Keras keeps: z are these, and G is the Fisher matrix.
+        R is the Hessian of the model's own losses. Crossentropies of probabilities are split at the logits, where the
+        model's last activation is softmax or sigmoid and the loss computes with the logits that Keras keeps: J is then
+        of these, and G is the Fisher matrix.
         """
         return self._sum_at(x, lambda run: (run.curvature()(v),), [x.shape])[0]
 

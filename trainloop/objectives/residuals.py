@@ -1,8 +1,8 @@
 """The loss of named residuals: a weighted sum of mean squares, for least squares and physics-informed networks.
 
-    f = sum_k w_k mean(r_k^2) + sum of the model's own losses           r_k = residual_k(model, points_k)   [N_k] or [N_k, c]
+    f = sum_k w_k mean(r_k^2) + sum of the model's own losses       r_k = residual_k(model, points_k)  [N_k] or [N_k, c]
 
-    r = sqrt(w_k / m_k) r_k, end to end  [m]                            m_k entries in r_k, so that f = r'r
+    r = sqrt(w_k / m_k) r_k, end to end  [m]                        m_k entries in r_k, so that f = r'r
 
 The Jacobian of r is in `rows`.
 """

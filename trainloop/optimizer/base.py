@@ -65,8 +65,8 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
     # False for methods that never look at g: `minimize` then asks for values alone.
     uses_gradient = True
 
-    # True for methods whose status says when they are done, in terms that do not depend on the unit of f: `minimize` has
-    # no test of the gradient then, unless it is asked for one.
+    # True for methods whose status says when they are done, in terms that do not depend on the unit of f: `minimize`
+    # has no test of the gradient then, unless it is asked for one.
     ends_by_itself = False
 
     _rate_inside = None  # while `update` runs, the learning rate as it sees it
