@@ -30,6 +30,7 @@ from trainloop.objectives import losses
 from trainloop.objectives.counting import KINDS, Counted, Evaluations
 from trainloop.objectives.model import ModelObjective
 from trainloop.objectives.placement import kept
+from trainloop.objectives.repeatability import check_same_again
 from trainloop.objectives.replicated import ReplicatedObjective
 from trainloop.objectives.side_effects import LastStep, SideEffects
 from trainloop.optimizer.contracts import GlobalObjectiveOptimizer
@@ -87,9 +88,12 @@ class Steps:
         effects = SideEffects([*objective.written, *self._metrics.variables])
         if self._last_step:
             self._last_step.begin(objective.written)
-        if self.evaluations:
-            objective = Counted(objective, self.evaluations)
-        status, logs, _ = self._optimizer.step(objective, objective.first_pass(), self._watches or None)
+        counted = Counted(objective, self.evaluations) if self.evaluations else objective
+        first = counted.first_pass()
+        if self._last_step:  # the optimizer compares values
+            is_first = tf.equal(self._optimizer.iterations.value, 0)
+            check_same_again(objective, first[0], self.vector.read(), is_first)
+        status, logs, _ = self._optimizer.step(counted, first, self._watches or None)
         effects.undo_where(status < 0)
         logs = {"samples": take.samples(), **logs}
         if self.evaluations:
