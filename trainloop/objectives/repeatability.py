@@ -40,8 +40,8 @@ def check_same_again(objective, f, x, now):
         if difference > 100 * float(eps) * abs(float(f)):
             raise ValueError(
                 f"the loss must give the same value whenever the weights are the same, received {float(f):.9g} and "
-                f"then {float(again):.9g} at one point; it calls Python functions ({suspects}): let them draw and count "
-                "nothing, or use an optimizer that needs only the gradient"
+                f"then {float(again):.9g} at one point; it calls Python functions ({suspects}): let them draw and "
+                "count nothing, or use an optimizer that needs only the gradient"
             )
         if difference > 0:
             _LOG.warning("f differs by rounding (%.1e) when it is taken again: %s", difference, suspects)
