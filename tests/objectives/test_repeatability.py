@@ -41,7 +41,7 @@ def run(loss_fn, optimizer, steps, eager=False):
 def test_a_python_function_with_a_state_of_its_own_is_named_before_the_first_step(eager):
     loop, train = run(Counting(lambda k: 1 + 0.1 * k), LBFGS(m=3), 2, eager)
     before = [v.numpy() for v in loop.model.trainable_variables]
-    with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match=r"must give the same value.*PyFunc"):
+    with pytest.raises(ValueError, match=r"must give the same value.*PyFunc"):
         train()
     for v, value in zip(loop.model.trainable_variables, before, strict=True):
         np.testing.assert_array_equal(v, value)

@@ -25,6 +25,7 @@ import tensorflow as tf
 
 from trainloop.distributed.replicas import without_strategy
 from trainloop.loop import nonfinite
+from trainloop.loop.failures import in_one_line
 from trainloop.loop.watch import Watches
 from trainloop.objectives import losses
 from trainloop.objectives.counting import KINDS, Counted, Evaluations
@@ -168,6 +169,8 @@ class Steps:
             self._replicas, self._model, self._batch_loss, take, self.vector, microbatch_size, metrics
         )
 
+    @contextlib.contextmanager
     def undisturbed(self):
         """A context, outside of compiled code: an exception inside leaves the model as it was before the last step."""
-        return self._last_step.put_back() if self._last_step else contextlib.nullcontext()
+        with in_one_line(), self._last_step.put_back() if self._last_step else contextlib.nullcontext():
+            yield

@@ -27,7 +27,7 @@ def check_same_again(objective, f, x, now):
         now: bool [], whether to do it: at the first step of a run.
 
     Raises:
-        ValueError: f is another one; inside of compiled code it is an `InvalidArgumentError` with that message.
+        ValueError: f is another one. Out of compiled code TensorFlow brings it as an `InvalidArgumentError`.
     """
     found = objective.found
     if found.traced and not found.opaque:
