@@ -86,6 +86,16 @@ def test_other_uses_of_a_variable_are_left_to_the_variable(function):
     assert not traced(lambda: function(w), w).exists
 
 
+def test_a_variable_that_is_not_in_the_graph_is_not_overlooked():
+    """It might be read by another handle; whoever knows that it is unused says so."""
+    w, other = tf.Variable(numbers(1, 2)), tf.Variable(5.0, dtype="float64")
+    graph = tf.function(lambda: 2 * w, autograph=False).get_concrete_function().graph
+    assert not PureTrace(graph, [w.handle, other.handle]).exists
+    assert not PureTrace(graph, [w.handle, None]).exists
+    pure = PureTrace(graph, [w.handle, other.handle], unused={1})
+    np.testing.assert_array_equal(pure([numbers(3, 4), numbers(1)[0]]), [[6, 8]])
+
+
 def test_an_evaluation_at_another_point_writes_nothing_where_the_loss_allows_it():
     """Averages and the seed of a dropout layer included, in the graph that an optimizer compiles."""
     keras.utils.set_random_seed(0)

@@ -269,8 +269,9 @@ class ModelObjective(Objective):
             return False
         key = tf.executing_eagerly()
         if key not in self._pure:
-            variables = [*self.vector.native, *self.placement.written]
-            self._pure[key] = PureTrace(self._traced().graph, [getattr(v, "handle", None) for v in variables])
+            graph, names = self._traced().graph, self.vector.layout.names
+            handles = [getattr(v, "handle", None) for v in [*self.vector.native, *self.placement.written]]
+            self._pure[key] = PureTrace(graph, handles, {i for i, n in enumerate(names) if n in self._unconnected})
         return self._pure[key].exists
 
     def _purely(self, x):

@@ -26,15 +26,16 @@ class PureTrace:
 
     Args:
         graph: a `FuncGraph`, the `graph` of a concrete function.
-        handles: of the variables. What becomes of others stays as it is: they are read where they are.
+        handles: of the variables, None for one that has none. Other variables are read where they are.
+        unused: positions of variables that the graph need not contain.
 
     Attributes:
-        exists: whether the graph does nothing with them but to read and to assign them.
+        exists: whether the graph has them, and does nothing with them but to read and to assign them.
     """
 
-    def __init__(self, graph, handles):
-        self._graph, self._count = graph, len(handles)
-        positions = {id(handle): i for i, handle in enumerate(handles)}
+    def __init__(self, graph, handles, unused=()):
+        self._graph = graph
+        positions = {id(handle): i for i, handle in enumerate(handles) if handle is not None}
         self._captured, holding = {}, {}
         for outside, inside in graph.captures:
             position = positions.get(id(outermost(outside))) if inside.dtype == tf.resource else None
@@ -42,7 +43,9 @@ class PureTrace:
                 holding[inside.op.name] = f"{_VALUE}{position}:0"
             else:
                 self._captured[inside.name] = outside
-        self._definition = _without_variables(graph.as_graph_def(), holding)
+        expected = {f"{_VALUE}{i}:0" for i in range(len(handles)) if i not in unused}
+        is_complete = expected <= set(holding.values())
+        self._definition = _without_variables(graph.as_graph_def(), holding) if is_complete else None
         self.exists = self._definition is not None
         self._compiled = tf.function(self._inserted, autograph=False)
 
