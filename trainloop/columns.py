@@ -4,7 +4,7 @@
 BOOKKEEPING = ("step", "epoch", "samples", "status")
 
 # What names of these columns begin with: too many of them to be shown one by one.
-PREFIXES = ("norm/", "angle/")
+PREFIXES = ("norm/", "angle/", "evaluations/")
 
 
 def by_kind(names):

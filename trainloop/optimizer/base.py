@@ -10,6 +10,7 @@ a rejected step is one that is not committed. What `update` looks like is the co
 """
 
 import abc
+import inspect
 import logging
 import typing
 import warnings
@@ -357,10 +358,34 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
 
     def fresh(self) -> "WholeVectorOptimizer":
         """A new, unbuilt method with the same settings."""
+        return type(self).from_config(self._arguments())
+
+    def _arguments(self):
         config = self.get_config()
         if callable(self._given_rate):  # as it is: not every function can be serialised and found again
             config["learning_rate"] = self._given_rate
-        return type(self).from_config(config)
+        return config
+
+    def settings(self) -> tuple[typing.Any, ...] | None:
+        """The class and its arguments, equal for two methods that do the same; None where `get_config` leaves out an
+        argument of the constructor, so that it cannot tell."""
+        arguments = self._arguments()
+        known = {"learning_rate", *arguments}
+        taken = inspect.signature(type(self)).parameters.values()
+        if any(argument.name not in known for argument in taken if argument.kind != argument.VAR_KEYWORD):
+            return None
+        return type(self), arguments
+
+    @property
+    def state_nbytes(self) -> int:
+        """Bytes of the state in this process, as large as it is now."""
+        return self._memory.nbytes
+
+    def restart(self) -> None:
+        """As it was when it was built, at the point that the variables hold now: the first state, and no step taken."""
+        self._memory.restart(self._first_leaves(self._vector.read()))
+        for count in (self.iterations, self._skipped_steps, self._last_failure):
+            count.assign(tf.zeros_like(count))
 
     def serve(self, outer: "WholeVectorOptimizer") -> None:
         """Work inside another method from now on: on its vector, with its count of steps.
