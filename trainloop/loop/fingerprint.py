@@ -56,12 +56,8 @@ class Fingerprint:
         self._open = []  # what is being looked into; met again inside, it stands for itself
         self._count = 0
 
-    def of(self, value, names=()):
-        """The fingerprint, hashable.
-
-        Args:
-            value: anything.
-            names: that occur in the code which reads it: of a module only these attributes are looked at.
+    def of(self, value):
+        """The fingerprint of anything, hashable.
 
         Raises:
             NoFingerprintError: there is none.
@@ -75,11 +71,11 @@ class Fingerprint:
             raise NoFingerprintError
         self._open.append(value)
         try:
-            return self._of_object(value, names)
+            return self._of_object(value)
         finally:
             self._open.pop()
 
-    def _of_object(self, value, names):
+    def _of_object(self, value):
         if isinstance(value, types.FunctionType):
             return self._of_function(value)
         if isinstance(value, types.MethodType):
@@ -87,7 +83,7 @@ class Fingerprint:
         if isinstance(value, functools.partial):
             return "partial", self.of(value.func), self.of(value.args), self.of(value.keywords)
         if isinstance(value, (types.ModuleType, type, types.BuiltinFunctionType, np.ufunc)):
-            return self._of_named(value, names)
+            return self._of_named(value)
         if isinstance(value, (list, tuple, dict)):
             return self._of_container(value)
         if isinstance(value, (np.ndarray, tf.Tensor, tf.Variable)):
@@ -105,7 +101,7 @@ class Fingerprint:
         if function.__globals__.get("__name__", "").partition(".")[0] in _FIXED:
             return function.__code__, self._of_cells(function), self.of(function.__defaults__)
         names = _names(function.__code__)
-        read = [(name, self.of(function.__globals__[name], names)) for name in names if name in function.__globals__]
+        read = [(name, self.of(function.__globals__[name])) for name in names if name in function.__globals__]
         attributes = [self.of(part) for part in (function.__defaults__, function.__kwdefaults__)]
         attributes += [(name, self.of(value)) for name, value in vars(function).items()]
         return function.__code__, self._of_cells(function), tuple(attributes), tuple(read)
@@ -116,14 +112,17 @@ class Fingerprint:
         except ValueError as error:  # an empty cell
             raise NoFingerprintError from error
 
-    def _of_named(self, value, names):
+    def _of_named(self, value):
         if _is_fixed(value):
             return id(value), getattr(value, "__name__", "")
         if isinstance(value, type):
             return self._of_class(value)
         if not isinstance(value, types.ModuleType):
             raise NoFingerprintError
-        read = [(name, self.of(getattr(value, name), names)) for name in names if hasattr(value, name)]
+        # Of its attributes those that the code names which is being looked into.
+        codes = [other.__code__ for other in self._open if isinstance(other, types.FunctionType)]
+        names = sorted({name for code in codes for name in _names(code)})
+        read = [(name, self.of(getattr(value, name))) for name in names if hasattr(value, name)]
         return value.__name__, tuple(read)
 
     def _of_class(self, cls):

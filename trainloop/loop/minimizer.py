@@ -430,7 +430,12 @@ def _recall(optimizer, state):
         )
     now = {}
     optimizer.save_own_variables(now)
-    optimizer.load_own_variables(state | {name: array for name, array in now.items() if _is_rate(name)})
+    try:
+        optimizer.load_own_variables(state | {name: array for name, array in now.items() if _is_rate(name)})
+    except ValueError as error:
+        raise ValueError(
+            f"state does not fit ({error}); pass the state of a run of this optimizer with as many variables"
+        ) from error
 
 
 def _is_rate(name):

@@ -361,10 +361,11 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
         return type(self).from_config(self._arguments())
 
     def _arguments(self):
-        config = self.get_config()
-        if callable(self._given_rate):  # as it is: not every function can be serialised and found again
-            config["learning_rate"] = self._given_rate
-        return config
+        with warnings.catch_warnings():
+            if callable(self._given_rate):  # as it is: not every function can be serialised and found again
+                warnings.simplefilter("ignore")  # Keras tells it of lambdas, whose serialised form is not used
+                return self.get_config() | {"learning_rate": self._given_rate}
+            return self.get_config()
 
     def settings(self) -> tuple[typing.Any, ...] | None:
         """The class and its arguments, equal for two methods that do the same; None where `get_config` leaves out an
