@@ -173,21 +173,44 @@ def bowl(curvatures):
 
 
 @pytest.mark.parametrize(
-    ("curvature", "scaling", "size"),
+    ("curvature", "constant", "scaling", "size"),
     [
-        (50.0, True, 1 / 50),
-        (50.0, False, 1.0),
-        (50.0, "auto", 1 / 50),  # the first trial, of length 1, is about right
-        (1e4, True, 1e-4),
-        (1e4, "auto", 1.0),  # it is a thousand times too long
+        (50.0, 0.0, True, 1 / 50),
+        (50.0, 0.0, False, 1.0),
+        (50.0, 0.0, "auto", 1.0),  # f > 0: the first trials bound the steps
+        (50.0, -99.0, "auto", 1 / 50),
+        (0.02, 0.0, False, 1.0),
+        (0.02, 0.0, "auto", 50.0),  # the identity is too small even along y
     ],
 )
-def test_the_rule_for_the_first_size(curvature, scaling, size):
-    """The gradient has one direction only, so that the other one keeps what H had at first."""
-    x0 = [1.0, 0.0] if curvature == 50 else [1e-3, 0.0]
-    H = first_matrix(bowl([curvature, curvature]), x0, scaling)
-    assert H[1, 1] == pytest.approx(size, rel=1e-9)
-    assert H[0, 0] == pytest.approx(1 / curvature, rel=1e-9)
+def test_the_rule_for_the_first_size(curvature, constant, scaling, size):
+    """The gradient has one direction only, so that the other one keeps what H had at first. Quartic, lest the first
+    step find the minimum."""
+    fun, end = bowl([curvature, curvature]), 1.0
+    H = first_matrix(lambda x: fun(x) + 0.01 * curvature * x[0] ** 4 + constant, [end, 0.0], scaling)
+    assert H[1, 1] == pytest.approx(size, rel=0.2)
+    assert H[0, 0] == pytest.approx(1 / curvature, rel=0.2)
+
+
+def test_a_loss_is_not_expected_to_fall_below_zero():
+    """The second step of a steep valley begins with the trial where a parabola would reach zero."""
+    trials = []
+
+    def evaluate(x):
+        trials.append(x)
+        return np.sum([1.0, 1e8] * x**2), np.array([2.0, 2e8]) * x
+
+    def fun(x):
+        return tf.numpy_function(evaluate, [x], [x.dtype] * 2)
+
+    here = Stepper(BFGS(initial_scaling=False), fun, [1.0, 1e-3])
+    here.step()
+    x, H = here.x, here.optimizer.state["H"].to_dense().numpy()
+    f, g = np.sum([1.0, 1e8] * x**2), np.array([2.0, 2e8]) * x
+    trials.clear()
+    here.step()
+    d = -H @ g
+    np.testing.assert_allclose(trials[1], x + min(1, 2.02 * f / -(g @ d)) * d, rtol=1e-9)
 
 
 # --- Restarts ---------------------------------------------------------------------------------------------

@@ -404,7 +404,7 @@ def rest_gradient(x):
         (lambda: minimize(valley, X0, Adam(), max_steps=1).state, "the saved state is another optimizer's"),
         (
             lambda: minimize(valley, X0[:2], LBFGS(), max_steps=1).state,
-            "state does not fit .* pass the state of a run of this optimizer with as many variables",
+            "state does not fit .* pass the state of a run of this optimizer",
         ),
         (lambda: 3, "state must be that of an earlier result, as in state=result.state, received int"),
     ],

@@ -15,10 +15,18 @@ with H. H_new y = s whatever tau and phi are. In terms of B = H^-1, which is now
 
 because s = -t H g; theta = 0 is BFGS, theta = 1 DFP, and H_new is positive definite where 1 + a theta > 0.
 Al-Baali (1998), Numerical experience with a class of self-scaling quasi-Newton algorithms, JOTA 96(3).
+
+The first trial of a line search is t0 = 1 where H has the size of f. Where H began as I it may be far too large in
+directions that no step has met yet. There, as long as f > 0, as losses are,
+
+    t0 = min(1, 2.02 f / |g'd|)
+
+the minimum of the parabola that falls by f, to 0: no step can be expected to win more. It is what Nocedal and Wright
+(2006), equation 3.60, make of the decrease of the last step.
 """
 
 import abc
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -32,8 +40,8 @@ from trainloop.status import Status, first_failure
 from trainloop.types import ObjectiveUpdate, State
 from trainloop.vectors import linalg
 
-# A first step that is shorter than its first trial by more than this was stopped by one steep direction among others.
-_LEAST_STRETCH = 0.1
+# Twice the decrease over the slope is where a parabola has its minimum; a little more, so that t0 becomes 1 in the end.
+_MORE = 2.02
 
 
 class QuasiNewton(GlobalObjectiveOptimizer):
@@ -78,15 +86,16 @@ class QuasiNewton(GlobalObjectiveOptimizer):
     def update(self, x: tf.Tensor, f: tf.Tensor, g: tf.Tensor, state: State, objective: Objective) -> ObjectiveUpdate:
         moving = tf.reduce_any(tf.not_equal(g, 0))
         d = -(state["H"] @ g)
-        lost = moving & linalg.fails(_cosine(d, g) < 0)  # rounding has made H indefinite
+        slope = _Slope.of(g, d)
+        lost = moving & linalg.fails(slope.cosine < 0)  # rounding has made H indefinite
         fresh = tf.equal(state["updates"], 0) | lost
         d = linalg.choose(lost, -g, d)
-        first = tf.where(fresh, first_trial(x, g), 1)
+        first = tf.where(fresh, first_trial(x, g), self._later_trial(f, slope))
         search = linesearch.SEARCHES[self.line_search]
         found = search(objective, x, f, g, d, first, max_evaluations=self.max_evaluations)
         failed = ~(found.t > 0) & moving
         H = state["H"].reset(lost | failed)
-        H, used, broken = self._updated_matrix(H, found.x - x, found.g - g, -found.t * g, fresh, found.t / first)
+        H, used, broken = self._updated_matrix(H, found.x - x, found.g - g, -found.t * g, fresh, f > 0)
         updates = tf.where(lost, 0, state["updates"]) + tf.cast(used, tf.int32)
         new = {
             "H": H,
@@ -100,20 +109,28 @@ class QuasiNewton(GlobalObjectiveOptimizer):
         own = {name: getattr(self, name) for name in ("line_search", "max_evaluations", "initial_scaling", "storage")}
         return {**super().get_config(), **own}
 
-    def _updated_matrix(self, H, s, y, Bs, fresh, stretch):
+    def _later_trial(self, f, slope):
+        """The first trial t0 [] where H is not the identity."""
+        if self.initial_scaling is True:
+            return tf.ones_like(f)
+        # In an order in which no product leaves the range of the dtype.
+        bound = _MORE * f / slope.of_g / slope.of_d / -slope.cosine
+        return tf.where(bound > 0, tf.minimum(bound, 1), 1)
+
+    def _updated_matrix(self, H, s, y, Bs, fresh, is_loss):
         """H after the pair (s, y), or as it was; whether the pair was used; whether H was indefinite and is I again.
 
         Args:
             H: `SharedMatrix`.
             s, y, Bs: [n].
             fresh: bool [], H is the identity.
-            stretch: [], the step over the first trial.
+            is_loss: bool [], f is positive.
         """
         one, zeros = tf.ones([], s.dtype), tf.zeros_like(s)
         ss, yy, p = tf.tensordot(s, s, 1), tf.tensordot(y, y, 1), tf.tensordot(s, y, 1)
         curved = p > linalg.eps(s.dtype) * tf.sqrt(ss) * tf.sqrt(yy)
         p = tf.where(curved, p, one)
-        gamma = tf.where(fresh & curved, self._first_size(p, yy, stretch), one)
+        gamma = tf.where(fresh & curved, self._first_size(p, yy, is_loss), one)
         u = gamma * (H @ y)
         q = tf.tensordot(y, u, 1)
         sound = (q > 0) & tf.math.is_finite(q)
@@ -128,14 +145,12 @@ class QuasiNewton(GlobalObjectiveOptimizer):
         broken = curved & ~sound
         return H.add_symmetric(u, -e).reset(broken), useful, broken
 
-    def _first_size(self, p, yy, stretch):
+    def _first_size(self, p, yy, is_loss):
         """What H is multiplied by before its first update."""
         if self.initial_scaling is False:
             return tf.ones_like(p)
         size = p / yy
-        if self.initial_scaling is True:
-            return size
-        return tf.where(stretch < _LEAST_STRETCH, tf.ones_like(p), size)
+        return size if self.initial_scaling is True else tf.where(is_loss, tf.maximum(size, 1), size)
 
 
 def _checked_scaling(value):
@@ -144,6 +159,14 @@ def _checked_scaling(value):
     raise ValueError(f"initial_scaling must be True, False or 'auto', received {value!r}")
 
 
-def _cosine(u, v):
-    """That of the angle between two vectors [n]; products of short ones could leave the range of the dtype."""
-    return tf.tensordot(u / linalg.norm(u), v / linalg.norm(v), 1)
+class _Slope(NamedTuple):
+    """g'd = |g| |d| cosine, in factors: the product of short or long vectors could leave the range of the dtype."""
+
+    of_g: tf.Tensor
+    of_d: tf.Tensor
+    cosine: tf.Tensor
+
+    @classmethod
+    def of(cls, g, d):
+        of_g, of_d = linalg.norm(g), linalg.norm(d)
+        return cls(of_g, of_d, tf.tensordot(g / of_g, d / of_d, 1))

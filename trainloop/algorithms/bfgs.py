@@ -6,15 +6,15 @@ y = g_new - g and rho = 1 / s'y,
     H_new = (I - rho s y') H (I - rho y s') + rho s s'                    Nocedal and Wright (2006), equation 6.17
 
 the member tau = phi = 1 of the family in `_quasi_newton`, where it is carried out. Before the first update H = I may be
-multiplied by s'y / y'y (equation 6.20), the size that f has along y:
+multiplied by s'y / y'y (equation 6.20), which is the size that f has along y:
 
-    True     always
-    False    never
-    "auto"   unless the first step is less than a tenth of its first trial, of length min(1, |g|)
+    True      s'y / y'y
+    False     1
+    "auto"    max(1, s'y / y'y) where f > 0, else s'y / y'y
 
-s'y / y'y is near the *least* inverse curvature among the directions of g. Where all variables have curvatures of one
-size it is their size, and H = I has none. But a first trial that is far too long was stopped by one steep direction,
-and H would be far too small in all others: unit steps would crawl, while too large an H costs a few shorter trials.
+s'y / y'y is near the *least* of the inverse curvatures along g. Where curvatures differ by much H is then far too small
+in nearly all directions, and steps crawl, which costs more than an H that is too large: that is shortened by the first
+trial, without an evaluation, as a loss cannot fall by more than f. An H that is too small even along y is enlarged.
 """
 
 from typing import Any
