@@ -3,7 +3,7 @@
 # Columns that say which step it is and how it ended, not how good: no display and no figure shows them.
 BOOKKEEPING = ("step", "epoch", "samples", "status")
 
-# What names of these columns begin with: too many of them to be shown one by one.
+# What names of these columns begin with: too many of them, or too dull, to be shown one by one.
 PREFIXES = ("norm/", "angle/", "evaluations/")
 
 

@@ -1,7 +1,8 @@
 """Minimise a function of one vector with the optimizers of the loop: no network, no data.
 
 Steps run in compiled blocks of about half a second. f and g at the point where a step ended are handed on to the
-next, so a line search method evaluates nothing twice.
+next, so a line search method evaluates nothing twice. What is compiled is kept for the next call that is like this one,
+see `kept_runs`.
 """
 
 import dataclasses
@@ -45,6 +46,7 @@ class MinimizeResult:
             was kept (`BestSoFar`) included.
         history: one array entry per step under "step", "f", "grad_norm", every scalar of the method's state, and
             "evaluations/f" and so on. f and gradient belong to the point *before* the step, evaluations include it.
+        last_state: from which `state` is read.
 
     Example:
         >>> result = minimize(lambda x: tf.reduce_sum(x**2), [3.0, 4.0], SimpleGD(0.5), gtol=1e-6)
@@ -74,7 +76,7 @@ class MinimizeResult:
         return self.last_state.read()
 
     def plot(self, path: Path | None = None, title: str = "") -> "Figure":
-        """f, the gradient norm, the evaluations and the optimizer's own scalars over the steps, as a figure.
+        """f, the gradient norm and the optimizer's own scalars over the steps, as a figure.
 
         Args:
             path: of an image file to write; its suffix says of which kind. None writes nothing.
@@ -136,8 +138,8 @@ def minimize(
         fun: function of a tensor x [n] returning f [], or (f [], g [n]), in TensorFlow operations (or
             `tf.numpy_function`, with (f, g); f alone is enough for methods without gradients); or an `Objective`.
         x0: [n], floating; its dtype is the precision of everything.
-        optimizer: a `GlobalVectorOptimizer` or `GlobalObjectiveOptimizer`. One that was used before is not changed:
-            a new one with its settings is taken.
+        optimizer: a `GlobalVectorOptimizer` or `GlobalObjectiveOptimizer`. It is not changed: a new one with its
+            settings is taken, unless it is unused and `get_config` leaves out an argument of its constructor.
         max_steps: at most so many steps.
         gtol: the run ends where no |g_i| is larger. None for eps^(1/3), 6e-6 in float64 and 5e-3 in float32; where f
             and g at x0 are much smaller or larger than 1, for eps^(2/3) of the larger one, so that the unit of f does
@@ -145,6 +147,13 @@ def minimize(
         ftol, xtol, f_target, max_evaluations: see `StoppingRule`; evaluations are looked at between steps.
         callback: function of an `Iterate`, called after every step; a true result ends the run. It costs a return to
             Python per step.
+        state: `result.state` of an earlier run with the same optimizer and as many variables, to go on with what it
+            remembered; None to begin anew.
+
+    A call that is like an earlier one (function, length and dtype of x, optimizer, all tests but gtol) compiles
+    nothing. Functions are compared by their code and by all that they read, so that what has changed is compiled anew, see
+    `trainloop.loop.fingerprint`. As in `tf.function`, random numbers of Python and NumPy are drawn once. What is kept
+    for that takes at most 64 MiB.
 
     Returns:
         `MinimizeResult`. A failure on the way is a negative status. x is finite then too; f is NaN or +inf where a
