@@ -59,5 +59,11 @@ class BFGS(QuasiNewton):
     ) -> None:
         super().__init__(line_search, max_evaluations, initial_scaling, storage, name, **kwargs)
 
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        if self.initial_scaling == "auto":  # version 0.1 had no such argument, and a checkpoint knows its configuration
+            del config["initial_scaling"]
+        return config
+
     def member(self, b: tf.Tensor, h: tf.Tensor, n: int) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.ones_like(b), tf.ones_like(b)

@@ -151,9 +151,9 @@ def minimize(
             remembered; None to begin anew.
 
     A call that is like an earlier one (function, length and dtype of x, optimizer, all tests but gtol) compiles
-    nothing. Functions are compared by their code and by all that they read, so that what has changed is compiled anew, see
-    `trainloop.loop.fingerprint`. As in `tf.function`, random numbers of Python and NumPy are drawn once. What is kept
-    for that takes at most 64 MiB.
+    nothing. Functions are compared by their code and by all that they read, so that what has changed is compiled anew,
+    see `trainloop.loop.fingerprint`. As in `tf.function`, random numbers of Python and NumPy are drawn once. What is
+    kept for that takes at most 64 MiB.
 
     Returns:
         `MinimizeResult`. A failure on the way is a negative status. x is finite then too; f is NaN or +inf where a

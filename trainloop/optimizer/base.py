@@ -369,12 +369,12 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
 
     def settings(self) -> tuple[typing.Any, ...] | None:
         """The class and its arguments, equal for two methods that do the same; None where `get_config` leaves out an
-        argument of the constructor, so that it cannot tell."""
+        argument of the constructor that may not have its default, so that it cannot tell."""
         arguments = self._arguments()
-        known = {"learning_rate", *arguments}
-        taken = inspect.signature(type(self)).parameters.values()
-        if any(argument.name not in known for argument in taken if argument.kind != argument.VAR_KEYWORD):
-            return None
+        for taken in inspect.signature(type(self)).parameters.values():
+            known = taken.name in ("learning_rate", *arguments) or taken.kind == taken.VAR_KEYWORD
+            if not known and getattr(self, taken.name, taken) is not taken.default:
+                return None
         return type(self), arguments
 
     @property
