@@ -48,6 +48,8 @@ class BFGS(QuasiNewton):
         'the largest entry of the gradient is at most gtol'
     """
 
+    left_out_of_config = ("initial_scaling",)
+
     def __init__(
         self,
         line_search: str = "strong_wolfe",
@@ -61,7 +63,7 @@ class BFGS(QuasiNewton):
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
-        if self.initial_scaling == "auto":  # version 0.1 had no such argument, and a checkpoint knows its configuration
+        if self.initial_scaling == "auto":
             del config["initial_scaling"]
         return config
 

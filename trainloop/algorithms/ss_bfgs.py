@@ -31,8 +31,11 @@ class SSBFGS(QuasiNewton):
 
     Args:
         scaling: "al_baali" or "oren_luenberger", see this file's first lines.
-        line_search, max_evaluations, storage: see `BFGS`.
-        initial_scaling: see `BFGS`; tau does its work in most cases.
+        line_search: "strong_wolfe", "hager_zhang" or "armijo", see `linesearch`.
+        max_evaluations: of f in one line search, at least 2.
+        initial_scaling: whether the first H gets the size of f: True, False or "auto", see `bfgs`. Afterwards
+            tau does that.
+        storage: of H, see `storage_spec`.
         name, kwargs: see `GlobalObjectiveOptimizer`.
 
     Example:

@@ -66,6 +66,10 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
     # False for methods that never look at g: `minimize` then asks for values alone.
     uses_gradient = True
 
+    # Arguments that are newer than version 0.1, whose checkpoints know the configuration without them: `get_config`
+    # leaves them out where they have their defaults.
+    left_out_of_config: tuple[str, ...] = ()
+
     _rate_inside = None  # while `update` runs, the learning rate as it sees it
 
     def __init_subclass__(cls, **kwargs: typing.Any) -> None:
@@ -368,13 +372,13 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
             return self.get_config()
 
     def settings(self) -> tuple[typing.Any, ...] | None:
-        """The class and its arguments, equal for two methods that do the same; None where `get_config` leaves out an
-        argument of the constructor that may not have its default, so that it cannot tell."""
+        """The class and its arguments, equal for two methods that do the same; None where `get_config` lacks an
+        argument of the constructor, so that it cannot tell."""
         arguments = self._arguments()
-        for taken in inspect.signature(type(self)).parameters.values():
-            known = taken.name in ("learning_rate", *arguments) or taken.kind == taken.VAR_KEYWORD
-            if not known and getattr(self, taken.name, taken) is not taken.default:
-                return None
+        known = {"learning_rate", *self.left_out_of_config, *arguments}
+        taken = inspect.signature(type(self)).parameters.values()
+        if any(argument.name not in known for argument in taken if argument.kind != argument.VAR_KEYWORD):
+            return None
         return type(self), arguments
 
     @property
