@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainloop import BFGS, LBFGS, SharedMatrix, SimpleGD, TestGD, VectorRing
+from trainloop import BFGS, LBFGS, SharedMatrix, SimpleGD, SSBroyden, TestGD, VectorRing
 from trainloop.matrices import dense, shared_matrix
 from trainloop.optimizer import memory_plan
 
@@ -16,7 +16,7 @@ N = 47
 KIB, MIB = 2**10, 2**20
 STORAGES = ["auto", "dense", "dense:0", "dense:4", "factored"]
 STORAGES += [f"factored:5:{policy}" for policy in ("restart", "subspace", "dense", "error")]
-METHODS = {f"{cls.__name__} {word}": (cls, {"storage": word}) for cls in (TestGD, BFGS) for word in STORAGES}
+METHODS = {f"{cls.__name__} {word}": (cls, {"storage": word}) for cls in (TestGD, BFGS, SSBroyden) for word in STORAGES}
 METHODS |= {"LBFGS": (LBFGS, {"m": 3}), "SimpleGD": (SimpleGD, {})}
 
 every_method = pytest.mark.parametrize(("cls", "options"), METHODS.values(), ids=METHODS.keys())
