@@ -25,6 +25,7 @@ from trainloop.matrices.vector_ring import VectorRing
 from trainloop.models import MODELS, autoencoder, lenet5, lstm, mlp, resnet20, softmax_regression, transformer
 from trainloop.objectives.base import Objective
 from trainloop.objectives.by_inputs import derivatives
+from trainloop.objectives.closure import ClosureObjective
 from trainloop.objectives.function import FunctionObjective, LeastSquares
 from trainloop.objectives.model import ModelObjective
 from trainloop.optimizer.base import StepResult
@@ -42,6 +43,7 @@ __all__ = [
     *data.__all__,
     "MODELS",
     "Assembly",
+    "ClosureObjective",
     "EarlyStopping",
     "FlatLayout",
     "FunctionObjective",

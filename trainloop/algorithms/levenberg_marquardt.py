@@ -171,8 +171,9 @@ class LevenbergMarquardt(GlobalObjectiveOptimizer):
         return tf.while_loop(wanted, one, (tf.constant(0), start), parallel_iterations=1)[1]
 
     def get_config(self) -> dict[str, Any]:
-        own = {name: getattr(self, name) for name in ("tau", "solver", "max_products", "min_damping", "scaling")}
-        return {**super().get_config(), **own}
+        own = {name: getattr(self, name) for name in ("tau", "solver", "max_products", "min_damping")}
+        newer = {} if self.scaling is None else {"scaling": self.scaling}
+        return {**super().get_config(), **own, **newer}
 
 
 def _curvature_along(x, g, objective):

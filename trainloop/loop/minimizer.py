@@ -12,6 +12,7 @@ import typing
 import weakref
 from collections.abc import Callable, Sequence
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -20,13 +21,14 @@ from trainloop.loop import kept_runs
 from trainloop.loop.pace import Pace
 from trainloop.loop.termination import StoppingRule
 from trainloop.objectives.base import Objective
+from trainloop.objectives.closure import ClosureObjective
 from trainloop.objectives.counting import KINDS, Counted, Evaluations
 from trainloop.objectives.function import FunctionObjective, ValuesOnly
 from trainloop.optimizer.base import WholeVectorOptimizer
 from trainloop.status import Status
-from trainloop.types import Evaluated, Path
+from trainloop.types import Evaluated, Path, Variable
 from trainloop.vectors import linalg
-from trainloop.vectors.layout import VariableVector
+from trainloop.vectors.layout import VariableVector, native
 
 if typing.TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -119,8 +121,8 @@ class Iterate(typing.NamedTuple):
 
 
 def minimize(
-    fun: Callable[[tf.Tensor], tf.Tensor | Evaluated] | Objective,
-    x0: tf.Tensor | np.ndarray | Sequence[float],
+    fun: Callable[..., tf.Tensor | Evaluated | dict[str, tf.Tensor]] | Objective,
+    x0: tf.Tensor | np.ndarray | Sequence[float] | Sequence[Variable],
     optimizer: WholeVectorOptimizer,
     *,
     max_steps: int = 1000,
@@ -136,8 +138,11 @@ def minimize(
 
     Args:
         fun: function of a tensor x [n] returning f [], or (f [], g [n]), in TensorFlow operations (or
-            `tf.numpy_function`, with (f, g); f alone is enough for methods without gradients); or an `Objective`.
-        x0: [n], floating; its dtype is the precision of everything.
+            `tf.numpy_function`, with (f, g); f alone is enough for methods without gradients); or an `Objective`. For
+            variables as x0 a function without arguments that reads them, returning f or a dict of terms, or a
+            `ClosureObjective`.
+        x0: [n], floating; its dtype is the precision of everything. Or a list of variables, `tf.Variable`s and Keras
+            variables, where it begins at what they hold; they hold `result.x` afterwards.
         optimizer: a `GlobalVectorOptimizer` or `GlobalObjectiveOptimizer`. It is not changed: a new one with its
             settings is taken, unless it is unused and `get_config` leaves out an argument of its constructor.
         max_steps: at most so many steps.
@@ -171,7 +176,26 @@ def minimize(
     """
     if callback is not None and not callable(callback):
         raise ValueError(f"callback must be a function of an Iterate, received {callback!r}")
+    if tf.inside_function():
+        raise ValueError("minimize compiles a loop of its own; call it outside of tf.function, or step the optimizer")
     _check_order(fun, x0)
+    if _are_variables(x0):
+        closure = _of_variables(fun, x0)
+        found = minimize(
+            closure,
+            closure.vector.read(),
+            optimizer,
+            max_steps=max_steps,
+            gtol=gtol,
+            ftol=ftol,
+            xtol=xtol,
+            f_target=f_target,
+            max_evaluations=max_evaluations,
+            callback=callback,
+            state=state,
+        )
+        closure.vector.assign(tf.constant(found.x))
+        return found
     objective = fun if isinstance(fun, Objective) else FunctionObjective(fun)
     x0 = _checked_start(x0)
     max_steps = checks.integer("max_steps", max_steps, at_least=1)
@@ -205,6 +229,30 @@ def _key(objective, optimizer, rule, x0):
     settings = optimizer.settings()
     compiled = (rule.ftol, rule.xtol, rule.f_target, rule.max_evaluations, x0.shape[0], x0.dtype)
     return kept_runs.Key(*([] if settings is None else [objective, settings, compiled]))
+
+
+def _are_variables(x0):
+    several = x0 if isinstance(x0, (list, tuple)) else [x0]
+    kinds = [isinstance(one, keras.Variable) or (isinstance(one, tf.Variable) and x0 is not one) for one in several]
+    if any(kinds) and not all(kinds):
+        raise ValueError("x0 must be variables only or numbers only, received both; make variables of all, or none")
+    return bool(kinds) and all(kinds)
+
+
+def _of_variables(fun, variables):
+    """The objective of a closure over variables, or the one that was given.
+
+    Raises:
+        ValueError: that is one of other variables.
+    """
+    objective = fun if isinstance(fun, Objective) else ClosureObjective(fun, variables)
+    vector = getattr(objective, "vector", None)
+    if vector is None or [id(v) for v in vector.native] != [id(native(v)) for v in variables]:
+        raise ValueError(
+            "the objective is not one of these variables in this order; pass ClosureObjective(closure, variables), or "
+            "the function alone"
+        )
+    return objective
 
 
 def _check_order(fun, x0):
