@@ -68,7 +68,7 @@ class ClosureObjective(ModelObjective):
         return self._residuals is not None
 
     @contextlib.contextmanager
-    def rows(self, x: tf.Tensor) -> Iterator[FunctionRows]:  # type: ignore[override]
+    def rows(self, x: tf.Tensor) -> Iterator[FunctionRows]:
         if self._residuals is None:
             raise ValueError("the closure has no residuals; pass residuals=... in its place")
         with self.at(x) as sources:
