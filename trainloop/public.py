@@ -16,6 +16,7 @@ from trainloop.hooks import (
     TensorBoardFile,
 )
 from trainloop.loop.inspection import Inspection
+from trainloop.loop.keras_fit import VectorModel
 from trainloop.loop.metrics import ReconstructionError
 from trainloop.loop.minimizer import Iterate, MinimizeResult, minimize
 from trainloop.loop.train_loop import TrainLoop
@@ -74,6 +75,7 @@ __all__ = [
     "TrainLoop",
     "TrainingError",
     "VariableVector",
+    "VectorModel",
     "VectorRing",
     "WorkersError",
     "Wrapper",

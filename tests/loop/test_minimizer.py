@@ -231,7 +231,7 @@ def test_sums_of_squares_have_gauss_newton_products():
     np.testing.assert_allclose(result.x, [1, 1], atol=1e-5)
     assert result.evaluations["J"] == result.steps
     assert result.evaluations["Gv"] == 0
-    assert result.evaluations["f"] == 1 + result.steps
+    assert result.evaluations["f"] > result.steps  # every step has a trial, some have several
 
 
 @pytest.mark.parametrize("solver", ["cholesky", "cg"])

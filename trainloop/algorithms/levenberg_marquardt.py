@@ -158,7 +158,7 @@ class LevenbergMarquardt(GlobalObjectiveOptimizer):
                 rho=rho,
                 taken=taken,
                 stalled=tf.reduce_all(tf.equal(x + h, x)),
-                resolved=(promised <= linalg.eps(x.dtype) * f) & (taken | tf.equal(count, 0)),
+                resolved=(promised <= linalg.eps(x.dtype) * f) & (taken | (tf.equal(count, 0) & (mu <= 1))),
                 unbounded=tf.equal(f_trial, float("-inf")),
             )
 

@@ -47,7 +47,7 @@ class Trial(NamedTuple):
         mu, nu: [] damping of the next trial, and the factor by which it grows where that is rejected.
         rho: [] actual over predicted decrease of f.
         taken, stalled, resolved, unbounded: bool []: it lowered f; it did not move x; it promised less than f can be
-            resolved, though it was damped no more than the one before; f is -inf there, so that it is not taken.
+            resolved, and not because it was damped; f is -inf there, so that it is not taken.
     """
 
     x: tf.Tensor
