@@ -187,6 +187,7 @@ def test_overwrite_replaces_a_run(tmp_path, train_here):
     (folder / "metrics.jsonl").write_text("old")
     (folder / "notes.txt").write_text("kept")
     (folder / "tensorboard").mkdir()
+    (folder / "tensorboard" / "events.out.tfevents.0000000001.trainloop").write_text("old")
     code, *_ = train_here("--model", "softmax_regression", "--steps", "2", "--run-dir", str(folder), "--overwrite")
     assert code == 0
     assert [r["step"] for r in lines(folder / "metrics.jsonl") if r["kind"] == "step"] == [1, 2]

@@ -10,6 +10,7 @@ forgets the rest.
 
 import os
 import pathlib
+import re
 import time
 from typing import Any
 
@@ -20,6 +21,21 @@ from trainloop.columns import BOOKKEEPING
 from trainloop.hooks.base import Hook, LoopProtocol, Progress
 from trainloop.results import RunResult
 from trainloop.types import Path
+
+_NAME = re.compile(r"events\.out\.tfevents\.(\d+)\.trainloop")
+
+
+def event_files(folder):
+    """Paths of the files of this module in a folder, in the order in which TensorBoard reads them, that of their names.
+
+    Raises:
+        OSError: the folder cannot be read now.
+    """
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [pathlib.Path(folder, name) for name in sorted(filter(_NAME.fullmatch, names))]
 
 
 class TensorBoardFile(Hook):
@@ -66,7 +82,7 @@ class TensorBoardFile(Hook):
         if self._writer is not None and self._path.exists():
             with open(self._path, "r+b") as file:
                 files.sync(file)
-        return {"bytes": {path.name: path.stat().st_size for path in self._files()}}
+        return {"bytes": {path.name: path.stat().st_size for path in event_files(self.folder)}}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Cut the files to the lengths they had when `state` returned this dict, and remove those that were not there.
@@ -74,20 +90,16 @@ class TensorBoardFile(Hook):
         One that has got lost meanwhile is no reason not to go on: then the curves have a gap.
         """
         self._close()
-        for path in self._files():
+        for path in event_files(self.folder):
             length = state["bytes"].get(path.name)
             if length is None:
                 path.unlink()
             elif length < path.stat().st_size:
                 os.truncate(path, length)
 
-    def _files(self):
-        """In the order in which TensorBoard reads them, that of their names."""
-        return sorted(self.folder.glob("events.out.tfevents.*.trainloop"))
-
     def _begin_file(self, step):
         """A new file behind the others, which takes the place of all they have from this step on."""
-        last = max((int(path.name.split(".")[3]) for path in self._files()), default=0)
+        last = max((int(path.name.split(".")[3]) for path in event_files(self.folder)), default=0)
         self._path = self.folder / f"events.out.tfevents.{last + 1:010d}.trainloop"
         self._writer = tf.io.TFRecordWriter(str(self._path))
         begins = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)

@@ -5,22 +5,26 @@ metrics.jsonl   every step and every epoch
 checkpoints     from which it goes on after an interruption
 tensorboard     metrics.jsonl for TensorBoard, on request
 curves.png      metrics.jsonl to look at
-model.keras     the model as it was left; as long as it is not there, the run has not come to its end
+model.keras     the model as it was left; as long as it is not there whole, the run has not come to its end
 lock            held by the process that works here
 """
 
+import contextlib
 import dataclasses
 import datetime
 import json
 import os
 import pathlib
+import re
 import shlex
-import shutil
 import sys
+import zipfile
 
 from trainloop import files
+from trainloop.checkpoints.files import CheckpointFolder, DamagedCheckpointError
 from trainloop.files import RunLock
 from trainloop.hooks.metrics_file import read_run_log
+from trainloop.hooks.tensorboard import event_files
 from trainloop.versions import versions
 
 # What may change when a run is continued: its goals, and what has no influence on any number.
@@ -31,8 +35,14 @@ MAY_CHANGE = {
 }
 
 
+_OF_A_RUN = re.compile(r"config\.json|curves\.png|model\.keras")
+
+
 class RunDirectory:
     """A folder that holds at most one run. Nothing is written before `begin`.
+
+    Nothing is removed but what a run writes, by the names that it gives its files, and only with `overwrite`, or where
+    config.json says that it is this run.
 
     Args:
         path: made by `begin` if it does not exist.
@@ -41,9 +51,11 @@ class RunDirectory:
 
     Raises:
         ValueError: it holds a run and neither is set, another process is at work there, or it is a file.
+        OSError: what is there cannot be found out now.
     """
 
     NAMES = ("config.json", "metrics.jsonl", "curves.png", "model.keras")
+    FOLDERS = ("checkpoints", "tensorboard")
 
     def __init__(self, path, overwrite=False, resume=False):
         self.path = pathlib.Path(path)
@@ -52,16 +64,17 @@ class RunDirectory:
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{path} is a file; give a folder for the run")
         self._lock = RunLock(self.path / "lock") if (self.path / "lock").exists() else None
-        present = [name for name in self.NAMES if (self.path / name).exists()]
+        present = self._present()
         if present and not overwrite and not resume:
             self.release()
-            ways = "" if self.model.exists() else "it did not come to its end, so continue it with --resume, or "
+            goes_on = files.is_there(self.config) and not self._came_to_its_end()
+            ways = "it did not come to its end, so continue it with --resume, or " if goes_on else ""
             raise ValueError(
                 f"{path} already holds a run ({', '.join(present)}); {ways}give another folder, or --overwrite"
             )
 
     def begin(self, config):
-        """Make the folder, remove the run that is overwritten, and write config.json.
+        """Make the folder, remove the files of the run that is overwritten, and write config.json.
 
         Args:
             config: JSON-able dict; the versions of everything are added to it.
@@ -71,11 +84,7 @@ class RunDirectory:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = self._lock or RunLock(self.path / "lock")
-        for name in self.NAMES:
-            (self.path / name).unlink(missing_ok=True)
-        for folder in (self.checkpoints, self.tensorboard):
-            if folder.exists():
-                shutil.rmtree(folder)
+        remove_files(self.path)
         self._write(config)
 
     def resume(self, config, restore):
@@ -100,17 +109,24 @@ class RunDirectory:
             raise
 
     def _resume(self, config, restore):
-        if not self.config.exists():
-            self._refuse_checkpoints("has checkpoints but no config.json to compare with; put it back")
+        if not files.is_there(self.config):
+            if present := self._present():
+                raise ValueError(
+                    f"{self.path} has {', '.join(present)} but no config.json to compare with; put it back, give "
+                    "another folder, or begin again with --overwrite"
+                )
             return self.begin(config)
         self._lock = self._lock or RunLock(self.path / "lock")
         self.check(config)
-        step = restore(self.checkpoints)
+        try:
+            step = restore(self.checkpoints)
+        except DamagedCheckpointError as error:
+            raise ValueError(f"{error}, or begin again with --overwrite") from error
         if step is None:
-            self._refuse_checkpoints("has damaged checkpoints only")
-            if self.model.exists():
+            if files.is_there(self.model):
+                how = "came to its end" if self._came_to_its_end() else "has a damaged model.keras"
                 raise ValueError(
-                    f"{self.path} is a run that came to its end, and has no checkpoints to go on from; give another "
+                    f"{self.path} is a run that {how}, and has no checkpoints to go on from; give another "
                     "folder, or begin again with --overwrite"
                 )
             return self.begin(config)
@@ -120,7 +136,7 @@ class RunDirectory:
     def check(self, config):
         """Refuse to continue the run that is there with another configuration, see `resume`."""
         try:
-            saved, here = dict(json.loads(self.config.read_text(encoding="utf-8"))), json.loads(json.dumps(config))
+            saved, here = dict(files.read_json(self.config)), json.loads(json.dumps(config))
         except (ValueError, TypeError) as error:
             raise ValueError(f"{self.config} is damaged; put it back, or begin again with --overwrite") from error
         differing = [k for k in {**saved, **here} if k not in MAY_CHANGE and saved.get(k) != here.get(k)]
@@ -143,13 +159,36 @@ class RunDirectory:
             self._lock.release()
             self._lock = None
 
-    def _refuse_checkpoints(self, what):
-        """Beginning a run would remove what may be the only trace of one: that takes a word."""
-        if self.checkpoints.exists() and any(self.checkpoints.glob("step-*")):
-            raise ValueError(f"{self.path} {what}, or begin again with --overwrite")
+    def _present(self):
+        """Names in the folder that are those of a run."""
+        return [name for name in (*self.NAMES, *self.FOLDERS) if files.is_there(self.path / name)]
+
+    def _came_to_its_end(self):
+        """Whether there is a model, and all of it: half a file, as version 0.1 could leave it, is no end."""
+        return self.model.is_file() and zipfile.is_zipfile(self.model)
 
     def _write(self, config):
         files.replace_text(self.config, json.dumps({**config, "versions": versions()}, indent=2) + "\n")
+
+
+def remove_files(path):
+    """Remove what a run has written into its folder, but for the lock; nothing else in there.
+
+    Args:
+        path: of the folder, which must be there.
+
+    Raises:
+        OSError: something cannot be removed.
+    """
+    path = pathlib.Path(path)
+    for file in [*map(path.joinpath, RunDirectory.NAMES), *files.unfinished_in(path, _OF_A_RUN)]:
+        file.unlink(missing_ok=True)
+    checkpoints, tensorboard = map(path.joinpath, RunDirectory.FOLDERS)
+    CheckpointFolder(checkpoints).remove_all()
+    for file in event_files(tensorboard):
+        file.unlink()
+    with contextlib.suppress(OSError):  # it is not there, or others have files in it
+        tensorboard.rmdir()
 
 
 def _difference(name, there, here):
