@@ -395,11 +395,13 @@ def test_a_full_disk_is_told_and_the_run_goes_on(tmp_path, caplog):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8000, before[1]))
     try:
-        assert loop.run(data, steps=6).step == 9
+        assert loop.run(data, steps=8).step == 11
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert "the checkpoint of step 6 was not written" in caplog.text
     assert "the last one is of step 3; the run goes on" in caplog.text
+    assert caplog.text.count("was not written") == 1  # though it was tried three times
+    assert "missing is that of step 11, the last one is of step 3" in caplog.text
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000003"]
     assert make_loop(tmp_path).restore(tmp_path / "checkpoints") == 3
 

@@ -121,6 +121,17 @@ def blaming_user_code():
         raise click.ClickException(f"{type(error).__name__}{where}: {in_one_line(error)}") from error
 
 
+def echo(line, err=False):
+    """Print a line. A terminal that is gone, or a full disk behind a redirection, costs the line and not the run.
+
+    Args:
+        line: what to print.
+        err: whether to standard error.
+    """
+    with contextlib.suppress(OSError, ValueError):  # ValueError: of a stream that is closed
+        click.echo(line, err=err)
+
+
 def in_one_line(error):
     """What an exception says."""
     return " ".join(str(error).split())
@@ -130,6 +141,7 @@ def run_main(command):
     """Run a command; whatever is wrong with its arguments is one line and exit code 2."""
     try:
         command(standalone_mode=False)
+        _let_go_of_output()
     except click.UsageError as error:
         click.echo(f"Error: {error.format_message()}", err=True)
         _end(2)
@@ -142,6 +154,15 @@ def run_main(command):
     except Exception:
         traceback.print_exc()
         _end(1)
+
+
+def _let_go_of_output():
+    """What could not be printed is no reason for Python to end with another exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _end(code):

@@ -18,7 +18,7 @@ import sys
 
 import click
 
-from trainloop.cli.common import BatchSize, as_help, blaming_user_code, import_tensorflow, in_one_line
+from trainloop.cli.common import BatchSize, as_help, blaming_user_code, echo, import_tensorflow, in_one_line
 
 # What runs when nothing is said: LeNet-5 on the digits ends above 95 %.
 DEFAULT_OPTIMIZER, DEFAULT_EPOCHS, DEFAULT_BATCH_SIZE = "testgd", 50, 64
@@ -336,7 +336,7 @@ def make_display():
     from trainloop.hooks.display import LiveDisplay, PlainLines
 
     console = Console()
-    return LiveDisplay(console) if console.is_interactive else PlainLines(click.echo)
+    return LiveDisplay(console) if console.is_interactive else PlainLines(echo)
 
 
 def with_defaults(settings):
@@ -361,7 +361,7 @@ def do_run(settings, directory, loop, batches, test, resumed_at):
     from trainloop.runs.directory import command_to_resume, write_results
     from trainloop.runs.signals import StopOnSignals
 
-    tell = click.echo if loop.is_chief else lambda line: None
+    tell = echo if loop.is_chief else lambda line: None
     say = (lambda line: None) if settings["quiet"] else tell
     title = f"{settings['model']} on {settings['dataset']} with {settings['optimizer']}"
     n = loop.optimizer.layout.size
@@ -384,12 +384,15 @@ def do_run(settings, directory, loop, batches, test, resumed_at):
     if loop.is_chief:
         missing = write_results(directory, loop, result, title, resumed=resumed_at is not None)
         if missing:
-            click.echo(missing, err=True)
+            echo(missing, err=True)
     if failure is not None:
         raise click.ClickException(str(failure))
     measured = loop.evaluate(test)
     if loop.is_chief:
-        append_test(directory.metrics, measured)
+        try:
+            append_test(directory.metrics, measured)
+        except OSError as error:
+            echo(f"{directory.metrics} lacks the test: {in_one_line(error)}", err=True)
     numbers = [f"test {name} {in_words(name, value)}" for name, value in measured.items()]
     tell(f"{', '.join(numbers)}, {result.seconds:.1f} s")
     if result.status != tl.Status.FINISHED:

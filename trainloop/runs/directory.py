@@ -268,7 +268,7 @@ def command_in_folder(arguments, option, path):
 
 
 def write_results(directory, loop, result, title, resumed):
-    """The model as it is, and the curves.
+    """The model as it is, and the curves. A file that cannot be written costs none of the others.
 
     Args:
         directory: a `RunDirectory` whose metrics file is complete.
@@ -278,14 +278,30 @@ def write_results(directory, loop, result, title, resumed):
         resumed: whether the result has only the steps of the last process.
 
     Returns:
-        A message where the curves could not be drawn, because Matplotlib is not installed; else None.
+        A message about what is missing, because it cannot be written or because Matplotlib is not installed; else None.
     """
-    if resumed:
-        log = read_run_log(directory.metrics)
-        result = dataclasses.replace(result, history=log.history, epochs=log.epochs)
-    loop.model.save(directory.model)  # first: a picture that fails must not cost the model
+    missing = []
+    with _costing_only(directory.model, missing):
+        directory.path.mkdir(parents=True, exist_ok=True)
+        with files.replacing(directory.model) as path:
+            loop.model.save(path)
     try:
-        result.plot(directory.curves, title)
-    except ImportError as error:
-        return f"no {directory.curves.name}: {error}"
-    return None
+        log = read_run_log(directory.metrics) if resumed else None
+    except (OSError, ValueError) as error:
+        missing.append(f"{directory.curves.name} has the last process only: {error}")
+        log = None
+    if log is not None:
+        result = dataclasses.replace(result, history=log.history, epochs=log.epochs)
+    with _costing_only(directory.curves, missing), files.replacing(directory.curves) as path:
+        result.plot(path, title)
+    gone = [path for path in (directory.config, directory.metrics) if not path.exists()]
+    return "; ".join([*missing, *(f"no {path.name}: it was removed" for path in gone)]) or None
+
+
+@contextlib.contextmanager
+def _costing_only(path, missing):
+    """What keeps a file from being written becomes a message."""
+    try:
+        yield
+    except (OSError, ImportError) as error:
+        missing.append(f"no {path.name}: {error}")
