@@ -223,6 +223,67 @@ def test_a_run_is_repeated_from_its_config(tmp_path, train_here):
     assert not (tmp_path / "b").exists()
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"seed": "1"}, "seed must be int, received '1'"),
+        ({"seed": True}, "seed must be int, received True"),
+        ({"seed": -1}, "seed: -1 is not in the range"),
+        ({"seed": None}, "seed must be int, received None"),
+        ({"epochs": 1.5}, "epochs must be int, received 1.5"),
+        ({"jit": "yes"}, "jit must be bool, received 'yes'"),
+        ({"dataset": 5}, "dataset must be str, received 5"),
+        ({"options": ["rad=3", 4]}, "options must be a list of str, received ['rad=3', 4]"),
+        ({"f_target": [1]}, "f_target must be float or int, received [1]"),
+        ({"on_nonfinite": "hope"}, "on_nonfinite: 'hope' is not one of"),
+        ({"batch_size": 0}, "batch_size: 0 is neither a positive number"),
+        ({"code": [1]}, "code is [1]"),
+    ],
+)
+def test_a_config_has_the_types_of_the_command_line(changes, words, run, tmp_path, train_here):
+    (tmp_path / "a").mkdir()
+    config = json.loads((run[0] / "config.json").read_text())
+    (tmp_path / "a" / "config.json").write_text(json.dumps(config | changes))
+    for arguments in (["--config", "a/config.json", "--dry-run"], ["--run-dir", "a", "--resume"]):
+        code, _, (line,) = train_here(*arguments)
+        assert (code, line.startswith("Error: a/config.json"), words in line) == (2, True, True), line
+
+
+def test_a_byte_order_mark_before_a_config_is_read(run, tmp_path, train_here):
+    content = (run[0] / "config.json").read_bytes()
+    for text in (b"\xef\xbb\xbf" + content, content.decode().encode("utf-16")):
+        (tmp_path / "config.json").write_bytes(text)
+        assert train_here("--config", "config.json", "--dry-run")[0] == 0
+
+
+def test_a_config_of_somebody_else_runs_nothing_unasked(tmp_path, train_here):
+    (tmp_path / "theirs.py").write_text(
+        "import pathlib\npathlib.Path('ran').write_text('x')\nimport numpy as np\nx = np.ones((4, 2), 'float32')\n"
+        "def load():\n    return (x, x), (x, x)\n"
+    )
+    assert train_here("--dataset", "theirs.py:load", "--optimizer", "adam", "--steps", "2", "--run-dir", "a")[0] == 0
+    config = json.loads((tmp_path / "a" / "config.json").read_text())
+    (tmp_path / "ran").unlink()
+    sys.modules.pop("theirs")
+    code, _, err = train_here("--config", "a/config.json", "--dry-run")
+    assert (code, (tmp_path / "ran").exists()) == (0, True)
+    assert err[0] == f"runs theirs.py (SHA-256 {config['code']['theirs.py']}...), because a/config.json names it"
+    (tmp_path / "ran").unlink()
+    sys.modules.pop("theirs")
+    (tmp_path / "theirs.py").write_text((tmp_path / "theirs.py").read_text() + "# edited\n")
+    for words in (
+        ["--config", "a/config.json"],
+        ["--config", "a/config.json", "--dry-run"],
+        ["--run-dir", "a", "--resume"],
+    ):
+        code, _, err = train_here(*words)
+        assert (code, (tmp_path / "ran").exists()) == (2, False)
+        assert "theirs.py was edited since it began; look at it, and name it again to run it: --dataset" in err[-1]
+    code, _, err = train_here("--config", "a/config.json", "--dataset", "theirs.py:load", "--dry-run")
+    assert (code, (tmp_path / "ran").exists()) == (0, True)
+    assert err == ["theirs.py changed since a/config.json: its numbers may differ"]
+
+
 def test_a_dry_run_leaves_no_trace(tmp_path, train_here):
     code, out, err = train_here("--dry-run", "-o", "storage=dense", "--run-dir", "a")
     assert (code, err) == (0, [])
@@ -376,6 +437,7 @@ BAD = {
     "--model parts.py:date": "parts.py:date: TypeError",
     "--model parts.py:nothing": "must return a keras.Model",
     "--model syntax.py:build": "importing syntax.py failed at",
+    "--dataset os:abort": "os:abort is from a module of Python itself, which has no functions of this kind",
     "--loss mean_square": "did you mean 'mean_squared_error'",
     "--loss parts.py:wrong": "parts.py:8 in wrong: AttributeError",
     "--loss parts.py:vector": "must return a scalar, received int32 of shape",
