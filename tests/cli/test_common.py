@@ -84,3 +84,10 @@ def test_output_that_cannot_be_written_ends_nothing():
         done = subprocess.run([sys.executable, "-c", program], stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert "Exception" not in done.stderr
+
+
+def test_help_needs_no_tensorflow():
+    program = "import sys; sys.argv = ['scripts/train.py', '--help']\n"
+    program += "try:\n    from trainloop.cli import main, train, compare, launch\nfinally:\n"
+    program += "    sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0

@@ -17,7 +17,7 @@ import traceback
 
 import click
 
-from trainloop import checks
+from trainloop.checks import printable
 
 
 class BatchSize(click.ParamType):
@@ -164,7 +164,7 @@ def echo(line, err=False):
         err: whether to standard error.
     """
     with contextlib.suppress(OSError, ValueError):  # ValueError: of a stream that is closed
-        click.echo(checks.printable(line), err=err)
+        click.echo(printable(str(line)), err=err)
 
 
 class _Told(logging.Handler):

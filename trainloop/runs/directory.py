@@ -12,6 +12,7 @@ lock            held by the process that works here
 import contextlib
 import dataclasses
 import datetime
+import itertools
 import json
 import os
 import pathlib
@@ -225,7 +226,9 @@ class UnwrittenDirectory:
 def fresh_path(*parts, root="runs"):
     """`runs/20250131-235959-lenet5-digits-adam`: a folder for a run, named by the time and what it is a run of."""
     named = "-".join("".join(c if c.isalnum() or c in "._" else "_" for c in os.path.basename(part)) for part in parts)
-    return f"{root}/{datetime.datetime.now():%Y%m%d-%H%M%S}-{named}"
+    path = f"{root}/{datetime.datetime.now():%Y%m%d-%H%M%S}-{named}"
+    others = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))  # of a clock that was set back
+    return next(f"{path}{other}" for other in others if not files.is_there(f"{path}{other}"))
 
 
 def interpreter():
