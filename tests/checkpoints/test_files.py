@@ -158,6 +158,7 @@ def test_an_array_is_not_longer_than_its_file(tmp_path, monkeypatch):
         ({"first_evaluations": {"f": 0.5}}, "run.first_evaluations.f should be a whole number"),
         ({"recorder": []}, "run.recorder should be an object"),
         ({"recorder": {"epochs": [3], "sums": {}}}, "run.recorder.epochs should be a list of objects"),
+        ({"recorder": {"epochs": [{"loss": 1, "a": 2}, {"loss": 1}], "sums": {}}}, "should be summaries of loss, a"),
         ({"recorder": {"epochs": [], "sums": {"epoch": 1}}}, "run.recorder.sums.loss should be a number"),
         ({"step": 10**400}, r"run.step should be a whole number from 0 to 2\^53, received 10{39}\.\.\."),
     ],

@@ -438,6 +438,33 @@ def test_a_later_format_is_not_guessed_at(tmp_path, monkeypatch):
         checkpoint_files.Saved(tmp_path / "it")
 
 
+def test_a_state_of_a_hook_that_lacks_something_is_one_line(saved_run, tmp_path):
+    folder = shutil.copytree(saved_run, tmp_path / "run")
+    newest = folder / "checkpoints" / "step-00000006"
+    with checkpoint_files.Saved(newest) as saved:
+        meta, everything = saved.meta, {name: saved.read(name) for name in saved.names}
+    meta["hooks"]["MetricsFile"] = {}
+    checkpoint_files.write(newest, everything, meta)
+    loop = make_loop(folder)
+    before = weights(loop.model)
+    with pytest.raises(ValueError, match=r"has a state of MetricsFile that cannot be loaded: KeyError: 'bytes'; use"):
+        loop.restore(folder / "checkpoints")
+    np.testing.assert_array_equal(weights(loop.model), before)
+
+
+def test_a_position_behind_the_end_of_an_epoch_is_refused(saved_run, tmp_path):
+    folder = shutil.copytree(saved_run, tmp_path / "run")
+    newest = folder / "checkpoints" / "step-00000006"
+    with checkpoint_files.Saved(newest) as saved:
+        meta, everything = saved.meta, {name: saved.read(name) for name in saved.names}
+    meta["run"]["index"] = 10**9
+    checkpoint_files.write(newest, everything, meta)
+    loop = make_loop(folder)
+    loop.restore(folder / "checkpoints")
+    with pytest.raises(ValueError, match="stands at batch 1000000000 of an epoch, which has 5 here"):
+        loop.run(arrays(), steps=9)
+
+
 # --- When -------------------------------------------------------------------------------------------------
 
 

@@ -90,9 +90,15 @@ class Position:
         """Let a feed stand there.
 
         Raises:
-            ValueError: it has other data; names what differs.
+            ValueError: it has other data, or no such batch; names what differs.
         """
         _compare(self.path, "data set", self.of, feed.description())
+        batches = feed.steps_per_epoch
+        if batches is not None and self.run["index"] > batches:
+            raise ValueError(
+                f"{self.path} stands at batch {self.run['index']} of an epoch, which has {batches} here; its record is "
+                "wrong: take the checkpoint before, or begin a new run"
+            )
         feed.go_to(self.run["epoch"], self.run["index"], self.data)
 
     def continue_in(self, run):

@@ -51,6 +51,8 @@ def _recorder(recorder):
     epochs, sums = recorder.get("epochs"), _dict(recorder, "sums", "run.recorder")
     if not isinstance(epochs, list) or not all(isinstance(epoch, dict) for epoch in epochs):
         raise _wrong("run.recorder.epochs", "a list of objects", epochs)
+    if any(epochs[0].keys() - epoch.keys() for epoch in epochs):
+        raise _wrong("run.recorder.epochs", f"summaries of {', '.join(epochs[0])}", [list(epoch) for epoch in epochs])
     _count(sums, "epoch", "run.recorder.sums")
     for name in ("loss", "samples"):
         _number(sums, name, "run.recorder.sums", finite=False)
