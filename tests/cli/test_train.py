@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 import runpy
 import signal
 import subprocess
@@ -157,6 +158,34 @@ def test_an_interrupted_run_is_continued_by_the_same_command(tmp_path):
             record.pop("peak_memory", None)
     assert logs[0] == logs[1]
     assert resumed.stdout.splitlines()[-1].rpartition(",")[0] == whole.stdout.splitlines()[-1].rpartition(",")[0]
+
+
+def test_a_full_disk_costs_files_and_not_the_run(tmp_path):
+    """No file may get longer than 4,000 bytes."""
+
+    def limited():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+    words = ["--dataset", "wine", "--optimizer", "adam", "--epochs", "30", "--tensorboard", "--run-dir", "a"]
+    done = subprocess.run(
+        [*TRAIN, *words, "--quiet"], cwd=tmp_path, capture_output=True, text=True, preexec_fn=limited, timeout=300
+    )
+    assert (done.returncode, done.stdout[:9]) == (0, "test loss"), done.stderr
+    for what in (
+        "a/metrics.jsonl cannot be written",
+        "a/tensorboard cannot be written",
+        "checkpoint of step 90 was not",
+    ):
+        assert done.stderr.count(what) == 1, done.stderr
+    assert re.search(r"a/metrics\.jsonl: missing is \d+ lines", done.stderr)
+    assert re.search("no model.keras: .*; no curves.png: .*File too large", done.stderr)
+    assert "Traceback" not in done.stderr
+    assert sorted(path.name for path in (tmp_path / "a").iterdir() if path.is_file()) == [
+        *("config.json", "lock", "metrics.jsonl")
+    ]
+    resumed = train("--run-dir", "a", "--resume", "--quiet", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert (tmp_path / "a" / "model.keras").exists()
 
 
 def test_a_users_mistake_is_named_by_its_line_and_the_files_are_readable(tmp_path, train_here):
