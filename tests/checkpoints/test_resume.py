@@ -626,6 +626,15 @@ def test_a_start_removes_nothing(name, resume, tmp_path):
     assert (folder / name).read_text() == "precious"
 
 
+def test_a_run_that_was_begun_and_ended_meanwhile_stays(tmp_path):
+    late, early = RunDirectory(tmp_path), RunDirectory(tmp_path)
+    early.begin({"of": "the other"})
+    early.release()
+    with pytest.raises(ValueError, match="already holds a run"):
+        late.begin({})
+    assert json.loads((tmp_path / "config.json").read_text())["of"] == "the other"
+
+
 def test_overwriting_removes_what_a_run_writes_and_nothing_else(saved_run, tmp_path):
     folder = shutil.copytree(saved_run, tmp_path / "run")
     (folder / "config.json").write_text("{}")

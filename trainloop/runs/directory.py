@@ -65,14 +65,9 @@ class RunDirectory:
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{path} is a file; give a folder for the run")
         self._lock = RunLock(self.path / "lock") if (self.path / "lock").exists() else None
-        present = self._present()
-        if present and not overwrite and not resume:
-            self.release()
-            goes_on = files.is_there(self.config) and not self._came_to_its_end()
-            ways = "it did not come to its end, so continue it with --resume, or " if goes_on else ""
-            raise ValueError(
-                f"{path} already holds a run ({', '.join(present)}); {ways}give another folder, or --overwrite"
-            )
+        self._overwrite = overwrite
+        if not resume:
+            self._refuse_another_run()
 
     def begin(self, config):
         """Make the folder, remove the files of the run that is overwritten, and write config.json.
@@ -81,12 +76,27 @@ class RunDirectory:
             config: JSON-able dict; the versions of everything are added to it.
 
         Raises:
+            ValueError: another process has begun a run there meanwhile.
             OSError: the folder cannot be made or written.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = self._lock or RunLock(self.path / "lock")
+        self._refuse_another_run()  # which may have begun and ended since this object was made
+        self._begin_anew(config)
+
+    def _begin_anew(self, config):
         remove_files(self.path)
         self._write(config)
+
+    def _refuse_another_run(self):
+        present = self._present()
+        if present and not self._overwrite:
+            self.release()
+            goes_on = files.is_there(self.config) and not self._came_to_its_end()
+            ways = "it did not come to its end, so continue it with --resume, or " if goes_on else ""
+            raise ValueError(
+                f"{self.path} already holds a run ({', '.join(present)}); {ways}give another folder, or --overwrite"
+            )
 
     def resume(self, config, restore):
         """Continue the run that is there, or begin one where none is or where it was interrupted before it was saved.
@@ -130,7 +140,7 @@ class RunDirectory:
                     f"{self.path} is a run that {how}, and has no checkpoints to go on from; give another "
                     "folder, or begin again with --overwrite"
                 )
-            return self.begin(config)
+            return self._begin_anew(config)
         self._write(config)
         return step
 
