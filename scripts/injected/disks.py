@@ -64,7 +64,7 @@ def disk_full_for_tensorboard(folder):
     loop, data = make_loop(folder, hooks=[curves])
     loop.run(data, steps=10)
     curves.load_state(curves.state())
-    with said("curves cannot be written"), said("missing is"), full_disk(1):
+    with said("curves cannot be written"), said("curves: missing is"), full_disk(1):
         loop.run(data, steps=20)
     loop.run(data, steps=10)
     expect(len(list((folder / "curves").iterdir())) == 2, "files without a record were left")

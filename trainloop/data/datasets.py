@@ -85,7 +85,7 @@ def make_split(name: str, raw: Mapping[str, Any]) -> DataSplit:
         arrays = {field: convert[field[0]](field, array) for field, array in given.items()}
         return DataSplit(**arrays, classes=raw.get("classes", _count_classes(arrays)), name=name)
     except ValueError as fault:
-        raise ValueError(f"{name}: {fault}") from fault
+        raise ValueError(checks.printable(f"{name}: {fault}")) from fault
 
 
 def _array(field: str, given: Any) -> np.ndarray:

@@ -79,7 +79,10 @@ class SaveCheckpoint(Hook):
         if not loop.is_chief:
             return
         self.folder.begin(int(loop.optimizer.iterations.numpy()))
-        loop.resumable().run.feed.arrays()  # what cannot be saved should show now
+        try:
+            loop.resumable().run.feed.arrays()  # what cannot be saved should show now
+        except OSError as error:
+            self._outage.began(error)
         steps = self.folder.steps()
         self._saved_step = steps[-1] if steps else None
 

@@ -147,10 +147,10 @@ class RunDirectory:
     def check(self, config):
         """Refuse to continue the run that is there with another configuration, see `resume`."""
         try:
-            saved, here = dict(files.read_json(self.config)), json.loads(json.dumps(config))
+            saved, here = files.read_json(self.config), json.loads(json.dumps(config))
+            differing = [k for k in {**saved, **here} if k not in MAY_CHANGE and saved.get(k) != here.get(k)]
         except (ValueError, TypeError) as error:
             raise ValueError(f"{self.config} is damaged; put it back, or begin again with --overwrite") from error
-        differing = [k for k in {**saved, **here} if k not in MAY_CHANGE and saved.get(k) != here.get(k)]
         if differing:
             listing = "; ".join(_difference(k, saved.get(k), here.get(k)) for k in differing)
             raise ValueError(f"{self.path} is a run with other settings: {listing}. Use the same, or another folder")
