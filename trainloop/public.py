@@ -17,6 +17,7 @@ from trainloop.hooks import (
     TensorBoardFile,
 )
 from trainloop.loop.inspection import Inspection
+from trainloop.loop.keras_fit import VectorModel
 from trainloop.loop.metrics import ReconstructionError
 from trainloop.loop.minimizer import Iterate, MinimizeResult, minimize
 from trainloop.loop.train_loop import TrainLoop
@@ -26,6 +27,7 @@ from trainloop.matrices.vector_ring import VectorRing
 from trainloop.models import MODELS, autoencoder, lenet5, lstm, mlp, resnet20, softmax_regression, transformer
 from trainloop.objectives.base import Objective
 from trainloop.objectives.by_inputs import derivatives
+from trainloop.objectives.closure import ClosureObjective
 from trainloop.objectives.function import FunctionObjective, LeastSquares
 from trainloop.objectives.model import ModelObjective
 from trainloop.optimizer.base import StepResult
@@ -43,6 +45,7 @@ __all__ = [
     *data.__all__,
     "MODELS",
     "Assembly",
+    "ClosureObjective",
     "EarlyStopping",
     "FlatLayout",
     "FunctionObjective",
@@ -74,6 +77,7 @@ __all__ = [
     "TrainLoop",
     "TrainingError",
     "VariableVector",
+    "VectorModel",
     "VectorRing",
     "WorkersError",
     "Wrapper",

@@ -61,6 +61,14 @@ class Kind:
             return self.loss_fn(model, batch)
         return self.compare(model(batch[0], training=True), batch) + sum(model.losses)
 
+    def seam(self, model, batch):
+        """What the Gauss-Newton matrix has the Jacobian of."""
+        return model(batch[0], training=True)
+
+    def compare_seam(self, z, batch):
+        """f without the model's own losses, of what `seam` gave."""
+        return self.compare(z, batch)
+
     def compare(self, predictions, batch):
         """The loss of predictions, with several outputs the sum over them."""
         losses = self.loss if isinstance(self.loss, list) else [self.loss]

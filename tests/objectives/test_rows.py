@@ -85,7 +85,8 @@ def naive(model, function, batch, extra=()):
     for entry in entries:
         gradients = tape.gradient(entry, variables)
         dense_ones = [
-            tf.zeros(v.shape, v.dtype) if g is None else tf.convert_to_tensor(g) for g, v in zip(gradients, variables)
+            tf.zeros(v.shape, v.dtype) if g is None else tf.convert_to_tensor(g)
+            for g, v in zip(gradients, variables, strict=True)
         ]
         rows.append(np.concatenate([np.ravel(g) for g in dense_ones]))
     return np.array(rows), np.array(entries)
@@ -151,8 +152,8 @@ def two_terms(**arguments):
     )
     parts = [naive(model, residuals[name], batch[name], [nu]) for name in residuals]
     scales = [np.sqrt(1 / 5), np.sqrt(4 / 3)]
-    J = np.concatenate([s * part[0] for s, part in zip(scales, parts)])
-    r = np.concatenate([s * part[1] for s, part in zip(scales, parts)])
+    J = np.concatenate([s * part[0] for s, part in zip(scales, parts, strict=True)])
+    r = np.concatenate([s * part[1] for s, part in zip(scales, parts, strict=True)])
     return found, J, r
 
 

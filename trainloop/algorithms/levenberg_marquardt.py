@@ -10,9 +10,9 @@
     mu = tau at the start.       Madsen, Nielsen and Tingleff (2004), algorithm 3.16; Nielsen (1999)
 
 p = 1 is Marquardt's scaling (1963; the maximum is More's, 1978): the units of the parameters change no step, which
-decides whether curves can be fitted. p = 0 is Levenberg's (1944), one unit for all. The weights of a network are alike,
-and p = 1/2 served it best. The unit of f changes no step in any case. The run ends as converged where the model promises
-to lower f by less than it can be resolved, h'(M h - b) <= eps f.
+decides whether curves can be fitted. p = 0 is Levenberg's (1944), one unit for all. The weights of a network are
+alike, and p = 1/2 served them best. The unit of f changes no step in any case. The run ends as converged where the
+model promises to lower f by less than it can be resolved, h'(M h - b) <= eps f.
 
 On mini-batches A and rho belong to one batch, and as mu falls a step fits that batch and no other. A lower bound on
 the damping limits how far it goes where A says little: h is at most g / min_damping there. Martens (2010), sections
@@ -43,9 +43,9 @@ class LevenbergMarquardt(GlobalObjectiveOptimizer):
     """Damped Gauss-Newton.   Levenberg (1944), Marquardt (1963), damping of Nielsen (1999).
 
     For objectives with residuals (`LeastSquares`, `residuals=...`, mean squared errors), whose Jacobian is computed in
-    one vectorised pass, and for others with Gauss-Newton products, such as crossentropies. A step costs one Jacobian, or
-    n products (factorised) or up to `max_products`, and one evaluation of f and g for each trial, of which all but the
-    last are rejected. A zero gradient, which a mini-batch may have, changes nothing. The run ends with
+    one vectorised pass, and for others with Gauss-Newton products, such as crossentropies. A step costs one Jacobian,
+    or n products (factorised) or up to `max_products`, and one evaluation of f and g for each trial, of which all but
+    the last are rejected. A zero gradient, which a mini-batch may have, changes nothing. The run ends with
     `Status.CONVERGED`, or with `Status.STALLED` when h is too short to move x.
 
     Args:
@@ -53,9 +53,9 @@ class LevenbergMarquardt(GlobalObjectiveOptimizer):
         scaling: p in [0, 1]; None for 1/2 where x are the weights of a model, and 1 elsewhere.
         min_damping: M is at least this, not negative; in units of the curvature of f. 0 for the whole data at once; on
             mini-batches of a network's mean loss about 0.3 to 1.
-        solver: "qr", "cholesky" and "sample" factorise [J; M^(1/2)], A [n, n] and J M^-1 J' [m, m]; "cg" takes products.
-            With residuals "auto" is "qr" up to 200 parameters, "sample" for m < n, both up to 4000, and "cg" beyond;
-            without them "cholesky" up to 1000 parameters.
+        solver: "qr", "cholesky" and "sample" factorise [J; M^(1/2)], A [n, n] and J M^-1 J' [m, m]; "cg" takes
+            products. With residuals "auto" is "qr" up to 32 parameters, then "sample" for m < n and "cholesky", both up
+            to 4000 rows, and "cg" beyond; without residuals "cholesky" up to 1000 parameters.
         max_products: per trial with "cg", at least 1.
         name, kwargs: see `GlobalObjectiveOptimizer`.
 
@@ -68,6 +68,7 @@ class LevenbergMarquardt(GlobalObjectiveOptimizer):
 
     ends_by_itself = True
     needs_digits = True
+    left_out_of_config = ("scaling",)
 
     def __init__(
         self,
@@ -158,7 +159,7 @@ class LevenbergMarquardt(GlobalObjectiveOptimizer):
                 rho=rho,
                 taken=taken,
                 stalled=tf.reduce_all(tf.equal(x + h, x)),
-                resolved=(promised <= linalg.eps(x.dtype) * f) & (taken | tf.equal(count, 0)),
+                resolved=(promised <= linalg.eps(x.dtype) * f) & (taken | (tf.equal(count, 0) & (mu <= 1))),
                 unbounded=tf.equal(f_trial, float("-inf")),
             )
 
@@ -171,8 +172,9 @@ class LevenbergMarquardt(GlobalObjectiveOptimizer):
         return tf.while_loop(wanted, one, (tf.constant(0), start), parallel_iterations=1)[1]
 
     def get_config(self) -> dict[str, Any]:
-        own = {name: getattr(self, name) for name in ("tau", "solver", "max_products", "min_damping", "scaling")}
-        return {**super().get_config(), **own}
+        own = {name: getattr(self, name) for name in ("tau", "solver", "max_products", "min_damping")}
+        newer = {} if self.scaling is None else {"scaling": self.scaling}
+        return {**super().get_config(), **own, **newer}
 
 
 def _curvature_along(x, g, objective):

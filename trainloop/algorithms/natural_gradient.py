@@ -10,8 +10,8 @@ With momentum eta the direction before is part of the problem, and the equation 
     (A + M) (p - eta p_old) = -b - eta A p_old
     t = min(learning_rate, max_length / |p|)            where a learning rate is given in place of a line search
 
-In sample space the same p is M^-1 J' (I + J M^-1 J')^-1 of the residuals, a matrix [m, m]; `trainloop.linesearch.damped`
-chooses by size, and no step depends on the choice.
+In sample space the same p is M^-1 J' (I + J M^-1 J')^-1 of the residuals, with a matrix [m, m];
+`trainloop.linesearch.damped` chooses by size, and no step depends on the choice.
 
 With a line search the damping adapts: mu <- mu / 3 where t >= 1/2, 4 mu where t < 1/8, and where no t lowers f the
 direction is computed again from the same A with 10 mu, nearer to steepest descent. A direction that does not descend,
@@ -62,8 +62,8 @@ class NaturalGradient(GlobalObjectiveOptimizer):
         learning_rate: t, as for every optimizer; None for a line search.
         momentum: eta in [0, 1).
         damping: mu at the start, positive; it stays there where a learning rate is given.
-        line_search: "halving", "armijo", "strong_wolfe" or "hager_zhang"; None for "halving" or, where there is one, the
-            learning rate.
+        line_search: "halving", "armijo", "strong_wolfe" or "hager_zhang"; None for "halving" or, where there is one,
+            the learning rate.
         max_length: of t p with a learning rate; None for no limit.
         solver, max_products: as for `LevenbergMarquardt`.
         name, kwargs: see `GlobalObjectiveOptimizer`.

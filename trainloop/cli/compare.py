@@ -17,7 +17,7 @@ import sys
 
 import click
 
-from trainloop.cli.common import BatchSize, as_help, import_tensorflow, in_one_line
+from trainloop.cli.common import BatchSize, as_help, echo, import_tensorflow, in_one_line
 from trainloop.cli.train import assembled, choose_precision, train
 
 # Of every run, when nothing is said.
@@ -88,7 +88,7 @@ def networks(methods, seeds, target, jobs, out, **common):
         interrupted = do_runs(comparison, jobs)
         outcomes = show(comparison, target)
     if interrupted:
-        click.echo(f"Interrupted. Continue with: {command_in_folder(sys.argv, '--out', out)}")
+        echo(f"Interrupted. Continue with: {command_in_folder(sys.argv, '--out', out)}")
         sys.exit(interrupted)
     if not all(outcome.state == "complete" for outcome in outcomes):
         sys.exit(1)
@@ -157,16 +157,14 @@ def do_runs(comparison, jobs):
     outcomes = read_outcomes(comparison)
     for one in outcomes:
         if one.changed_code:
-            click.echo(f"{one.run.name}: {', '.join(one.changed_code)} changed since, again from the beginning")
+            echo(f"{one.run.name}: {', '.join(one.changed_code)} changed since, again from the beginning")
             one.run.remove()
     waiting = [one.run for one in outcomes if one.changed_code or one.state != "complete"]
     total = len(comparison.runs)
-    click.echo(
-        f"{total} runs in {comparison.path}" + (f", {total - len(waiting)} complete" if total > len(waiting) else "")
-    )
+    echo(f"{total} runs in {comparison.path}" + (f", {total - len(waiting)} complete" if total > len(waiting) else ""))
     console, done = Console(), total - len(waiting)
     if not console.is_terminal:
-        return _run(running.Runner(TRAIN, comparison, jobs, watching.PlainWatcher(click.echo, total, done)), waiting)
+        return _run(running.Runner(TRAIN, comparison, jobs, watching.PlainWatcher(echo, total, done)), waiting)
     with watching.LiveWatcher(console, total, done, comparison.epochs) as watcher:
         return _run(running.Runner(TRAIN, comparison, jobs, watcher), waiting)
 
@@ -197,18 +195,18 @@ def show(comparison, target):
     outcomes = read_outcomes(comparison)
     known = sorted({name for one in outcomes for name in one.log.epochs})
     if target and known and target.name not in known:
-        click.echo(f"no run has the target {target.name!r}; their epochs have {', '.join(known)}", err=True)
+        echo(f"no run has the target {target.name!r}; their epochs have {', '.join(known)}", err=True)
     path = page.write(comparison, outcomes, target)
     target = target or score.common_target(outcomes)
     watching.print_table(Console(), score.rows(outcomes, target))
     if target is not None:
-        click.echo(f"target: {target}")
+        echo(f"target: {target}")
     if len(comparison.seeds) > 1:
-        click.echo("a ± b: mean and standard deviation over the seeds")
+        echo("a ± b: mean and standard deviation over the seeds")
     for one in outcomes:
         if one.reason:
-            click.echo(f"{one.run.name} failed: {one.reason}")
-    click.echo(f"report: {path}")
+            echo(f"{one.run.name} failed: {one.reason}")
+    echo(f"report: {path}")
     return outcomes
 
 
@@ -248,7 +246,7 @@ def problems(methods, kind, tolerances, budget, out):
             record = collection.Record(out / "problems.json", tolerances[-1], budget)
         for one in entrants:
             if record.is_outdated(one):
-                click.echo(f"{one.label}: its file changed since, again from the beginning")
+                echo(f"{one.label}: its file changed since, again from the beginning")
                 record.forget(one)
         names = collection.of_kind(kind)
         todo = [(e, name) for e in entrants for name in names if not record.has(e.label, name)]
@@ -260,8 +258,8 @@ def problems(methods, kind, tolerances, budget, out):
     for i, (method, counts) in enumerate(solved.items()):
         reached = ", ".join(f"{count} at {t:g}" for count, t in zip(counts, tolerances, strict=True))
         ends = problems_page.endings(record, method, names, costs[:, i])
-        click.echo(f"{method}: solved {reached} of {len(names)}" + (f"; not solved: {ends}" if ends else ""))
-    click.echo(f"report: {path}")
+        echo(f"{method}: solved {reached} of {len(names)}" + (f"; not solved: {ends}" if ends else ""))
+    echo(f"report: {path}")
 
 
 def no_options_of_train(entrants):

@@ -14,38 +14,19 @@ Without arguments: LeNet-5 on scikit-learn's handwritten digits with TestGD, the
 Ctrl-C and SIGTERM end a run after its block of steps; --resume continues it, also after a crash.
 """
 
-import pathlib
 import sys
 
 import click
 
-from trainloop.cli.common import BatchSize, as_help, blaming_user_code, import_tensorflow, in_one_line
+from trainloop.checks import printable
+from trainloop.cli.common import BatchSize, as_help, blaming_user_code, echo, import_tensorflow, in_one_line
+from trainloop.cli.recorded import chosen, read_config
 
 # What runs when nothing is said: LeNet-5 on the digits ends above 95 %.
 DEFAULT_OPTIMIZER, DEFAULT_EPOCHS, DEFAULT_BATCH_SIZE = "testgd", 50, 64
 
 # Points of residuals have no epochs.
 DEFAULT_STEPS = 1000
-
-
-def read_config(ctx, param, path):
-    """Let what a run was told stand in for the defaults of all options."""
-    if path is None:
-        return None
-    try:
-        ctx.obj = recorded(ctx, path)
-    except (ValueError, OSError) as error:
-        raise click.UsageError(in_one_line(error)) from error
-    ctx.default_map = ctx.obj.settings
-    return path
-
-
-def recorded(ctx, path):
-    """What a config.json says of the settings that this program has."""
-    import_tensorflow()
-    from trainloop.runs import config as run_config
-
-    return run_config.read(path, [p.name for p in ctx.command.params if p.name not in ("help", "show_list")])
 
 
 @click.command(help=as_help(__doc__))
@@ -61,7 +42,6 @@ def recorded(ctx, path):
     "--loss-weight",
     "loss_weights",
     multiple=True,
-    callback=lambda ctx, param, given: given or None,
     metavar="TERM=X",
     help="By how much a term of the loss counts; repeat it.  [default: 1]",
 )
@@ -173,7 +153,7 @@ def list_words(name):
     from trainloop.runs.plugins import describe
 
     if name != "all":
-        click.echo(describe(name))
+        echo(describe(name))
         return
     documented = {name: _first_line(thing) for name, thing in {**tl.MODELS, **tl.ALGORITHMS, **tl.WRAPPERS}.items()}
     for title, lines in (
@@ -186,43 +166,9 @@ def list_words(name):
         ("optimizers (or module:Class, or file.py:Class)", {name: documented[name] for name in tl.ALGORITHMS}),
         ("optimizers around another one (-o inner=NAME)", {name: documented[name] for name in tl.WRAPPERS}),
     ):
-        click.echo(f"{title}:")
+        echo(f"{title}:")
         for name, line in lines.items():
-            click.echo(f"  {name:<20}{line}")
-
-
-def chosen(ctx, settings):
-    """The settings with those of --config, or of the run to --resume, where nothing else is given.
-
-    Returns:
-        (settings, function that compares what comes of them with the run that is repeated).
-    """
-    given = [name for name in settings if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
-    if ctx.obj is not None:
-        return repeated(ctx.obj, settings, given)
-    if settings["resume"] and settings["run_dir"] is not None:
-        config = pathlib.Path(settings["run_dir"], "config.json")
-        if config.exists():
-            settings = recorded(ctx, config).continued(settings, given)
-    return settings, lambda facts: None
-
-
-def repeated(of, settings, given):
-    """The same for a run that is repeated, and says so."""
-    from trainloop.runs import config as run_config
-
-    settings, changed = of.overridden(settings, given)
-    if not settings["quiet"]:
-        click.echo(run_config.sentence(of.path, changed))
-    if of.other_versions():
-        click.echo(of.other_versions(), err=True)
-
-    def check_facts(facts):
-        of.check(facts, changed)
-        if of.other_code(facts):
-            click.echo(of.other_code(facts), err=True)
-
-    return settings, check_facts
+            echo(f"  {name:<20}{line}")
 
 
 def prepare(settings, check_facts):
@@ -258,7 +204,7 @@ def prepare(settings, check_facts):
         if workers.index > 0:  # one description is enough
             return lambda: None
         text = dry_run.describe(parts.data, batches, parts.model, optimizer, settings, directory, facts)
-        return lambda: click.echo(text)
+        return lambda: echo(text)
     loop = make_loop(settings, parts, optimizer, hooks)
     config = {**settings, **facts}
     step = directory.resume(config, loop.restore) if settings["resume"] else directory.begin(config)
@@ -389,7 +335,7 @@ def make_display():
     from trainloop.hooks.display import LiveDisplay, PlainLines
 
     console = Console()
-    return LiveDisplay(console) if console.is_interactive else PlainLines(click.echo)
+    return LiveDisplay(console) if console.is_interactive else PlainLines(echo)
 
 
 def with_defaults_for(data, settings):
@@ -427,9 +373,9 @@ def do_run(settings, directory, loop, batches, test, resumed_at):
     from trainloop.runs.directory import command_to_resume, write_results
     from trainloop.runs.signals import StopOnSignals
 
-    tell = click.echo if loop.is_chief else lambda line: None
+    tell = echo if loop.is_chief else lambda line: None
     say = (lambda line: None) if settings["quiet"] else tell
-    title = f"{settings['model']} on {settings['dataset']} with {settings['optimizer']}"
+    title = printable(f"{settings['model']} on {settings['dataset']} with {settings['optimizer']}")
     n = loop.optimizer.layout.size
     samples = "points" if test is None else "training samples"
     say(f"{title}: n = {n:,} parameters, {batches.size:,} {samples}, files in {directory.path}")
@@ -451,7 +397,7 @@ def do_run(settings, directory, loop, batches, test, resumed_at):
     if loop.is_chief:
         missing = write_results(directory, loop, result, title, resumed=resumed_at is not None)
         if missing:
-            click.echo(missing, err=True)
+            echo(missing, err=True)
     if failure is not None:
         raise click.ClickException(str(failure))
     if test is None:
@@ -459,7 +405,10 @@ def do_run(settings, directory, loop, batches, test, resumed_at):
     else:
         measured = loop.evaluate(test)
         if loop.is_chief:
-            append_test(directory.metrics, measured)
+            try:
+                append_test(directory.metrics, measured)
+            except OSError as error:
+                echo(f"{directory.metrics} lacks the test: {in_one_line(error)}", err=True)
         numbers = [f"test {name} {in_words(name, value)}" for name, value in measured.items()]
     tell(f"{', '.join(numbers)}, {result.seconds:.1f} s")
     if result.status != tl.Status.FINISHED:

@@ -9,6 +9,7 @@ my_method.py:Mine:rad=3                     a class in a file
 import dataclasses
 import re
 
+from trainloop.checks import printable
 from trainloop.runs import plugins
 
 # A comma separates settings only where another one follows: (0.9, 0.999) is a value.
@@ -71,6 +72,8 @@ def parse(label):
     Raises:
         ValueError: it is not of the form above, or sets what is common to all.
     """
+    if not isinstance(label, str) or printable(label) != label:
+        raise ValueError(f"{label!r} is no method: it is no text, or has control characters; write it anew")
     optimizer, *rest = _FIRST.split(label, maxsplit=1)
     settings = _BETWEEN.split(rest[0]) if rest else []
     own = tuple(setting for setting in settings if setting.startswith("--"))

@@ -1,11 +1,11 @@
 """What is left of a run: how it ended, its log, and its settings as they were resolved."""
 
 import dataclasses
-import json
 import signal
 
 import numpy as np
 
+from trainloop import files
 from trainloop.comparison.folder import Run
 from trainloop.hooks.metrics_file import RunLog, read_run_log
 from trainloop.runs import user_code
@@ -93,4 +93,9 @@ def _evaluations(history):
 
 
 def _json(path):
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if not path.exists():
+        return {}
+    try:
+        return dict(files.read_json(path))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); put it back, or do the run again") from error

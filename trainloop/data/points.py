@@ -21,7 +21,7 @@ from trainloop.data.batches import samples
 
 
 class Box:
-    """Points that are uniform in a box, [low, high] in each coordinate; where both are equal, on a face or an edge of it.
+    """Points that are uniform in a box, [low, high] in each coordinate; on a face or an edge, where both are equal.
 
     As any sampler it is a function of (seed int32 [2], count), without a state: `Points` calls it, and so does whoever
     resamples.
@@ -119,7 +119,8 @@ class Points:
             given = given(tf.constant([self.seed, index], tf.int32), given.count)
         elif callable(given):
             raise ValueError(
-                f"points[{name!r}]: a sampler needs an attribute count, how many points there are to be; received {given!r}"
+                f"points[{name!r}]: a sampler needs an attribute count, how many points there are to be; received "
+                f"{given!r}"
             )
         try:
             # A list is one array here, a tuple several.

@@ -6,7 +6,8 @@
     cg          conjugate gradients, preconditioned by the diagonal of A + M        products with A
 
 v [n] is zero, or a step to begin with, of which the residuals are r + J v. All of them are built once at a point and
-solved for as many M as are tried there. With h exact and v zero, the model of f = r'r falls by h'(M h - b). Sources: Nocedal and Wright (2006), section 10.3; Golub and Van Loan (2013), section 6.1.
+solved for as many M as are tried there. With h exact and v zero, the model of f = r'r falls by h'(M h - b). Sources:
+Nocedal and Wright (2006), section 10.3; Golub and Van Loan (2013), section 6.1.
 """
 
 import abc
@@ -22,8 +23,8 @@ from trainloop.vectors import linalg
 
 SOLVERS = ("auto", "qr", "cholesky", "sample", "cg")
 
-# `auto` takes the QR factorisation up to so many parameters, where it costs nothing; a matrix of A or of J J' up to so many rows of it, and of
-# A up to fewer where it has to be made of n products.
+# `auto` takes the QR factorisation up to so many parameters, where it costs nothing; a matrix of A or of J J' up to so
+# many rows of it, and of A up to fewer where it has to be made of n products.
 _LARGEST_QR = 32
 _LARGEST_MATRIX = 4000
 _LARGEST_BY_PRODUCTS = 1000
@@ -46,7 +47,7 @@ class Trial(NamedTuple):
         mu, nu: [] damping of the next trial, and the factor by which it grows where that is rejected.
         rho: [] actual over predicted decrease of f.
         taken, stalled, resolved, unbounded: bool []: it lowered f; it did not move x; it promised less than f can be
-            resolved, though it was damped no more than the one before; f is -inf there, so that it is not taken.
+            resolved, and not because it was damped; f is -inf there, so that it is not taken.
     """
 
     x: tf.Tensor
@@ -133,13 +134,13 @@ class Sample(System):
         super().__init__(b)
         self._r, self._J = r, J
         self.diagonal = tf.reduce_sum(tf.square(J), 0)
-        self.least = linalg.eps(b.dtype) * r.shape[0]
+        self.least = linalg.eps(b.dtype) * (r.shape[0] or b.shape[0])
 
     def solve(self, damping, v=None):
         scaled = self._J * tf.math.rsqrt(damping)
         kernel = tf.matmul(scaled, scaled, transpose_b=True)
         finite = tf.reduce_all(tf.math.is_finite(kernel))
-        kernel = tf.where(finite, kernel, tf.zeros_like(kernel)) + tf.eye(self._r.shape[0], dtype=kernel.dtype)
+        kernel = tf.where(finite, kernel, tf.zeros_like(kernel)) + tf.eye(tf.shape(self._r)[0], dtype=kernel.dtype)
         r = self._r if v is None else self._r + tf.linalg.matvec(self._J, v)
         z = tf.linalg.cholesky_solve(tf.linalg.cholesky(kernel), r[:, None])[:, 0]
         return -tf.linalg.matvec(scaled, z, transpose_a=True) * tf.math.rsqrt(damping)
@@ -190,7 +191,8 @@ def system(objective: Objective, x: tf.Tensor, g: tf.Tensor, solver: str, max_pr
         if solver == "qr":
             return Triangular(rows.triangular(), b)
         if solver == "sample":
-            return Sample(*_with_known_length(rows), b)
+            r, J = rows.residuals_and_jacobian()
+            return Sample(r, J, b)
         if solver == "cholesky":
             return Cholesky(rows.gram(), b)
         diagonal = rows.diagonal()
@@ -204,10 +206,3 @@ def _chosen(rows, n):
     if (math.inf if m is None else m) < n and m <= _LARGEST_MATRIX:
         return "sample"
     return "cholesky" if n <= _LARGEST_MATRIX else "cg"
-
-
-def _with_known_length(rows):
-    r, J = rows.residuals_and_jacobian()
-    if r.shape[0] is None:
-        raise ValueError("solver='sample' needs batches of known size; use 'cholesky' or 'cg'")
-    return r, J

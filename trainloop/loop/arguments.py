@@ -173,7 +173,7 @@ def check_replicas(replicas, loss, extra_variables):
         loss: a `BatchLoss`.
         extra_variables: tuple.
     """
-    if replicas and (loss.has_rows and not loss.composite or extra_variables):
+    if replicas and ((loss.has_rows and not loss.composite) or extra_variables):
         what = "residuals" if loss.has_rows else "extra_variables"
         raise ValueError(f"{what} are for one device; make the model without a strategy, or use loss_fn")
 

@@ -25,12 +25,14 @@ import tensorflow as tf
 
 from trainloop.distributed.replicas import without_strategy
 from trainloop.loop import nonfinite
+from trainloop.loop.failures import in_one_line
 from trainloop.loop.terms import TermLog
 from trainloop.loop.watch import Watches
 from trainloop.objectives import losses
 from trainloop.objectives.counting import KINDS, Counted, Evaluations
 from trainloop.objectives.model import NEEDS_VALUES, ModelObjective
 from trainloop.objectives.placement import kept
+from trainloop.objectives.repeatability import check_same_again
 from trainloop.objectives.replicated import ReplicatedObjective
 from trainloop.objectives.side_effects import LastStep, SideEffects
 from trainloop.optimizer.contracts import GlobalObjectiveOptimizer
@@ -54,8 +56,8 @@ class Steps:
     Attributes:
         vector: as given.
         evaluations: `Evaluations` so far; None for methods that evaluate nothing themselves.
-        columns: NumPy dtypes of the row of `train` by name. Those of the terms of a loss are missing where a trace has to
-            tell them, until `learn_terms`.
+        columns: NumPy dtypes of the row of `train` by name. Those of the terms of a loss are missing where a trace has
+            to tell them, until `learn_terms`.
         test_columns: names of the row of `test`, likewise.
     """
 
@@ -106,9 +108,12 @@ class Steps:
         effects = SideEffects([*objective.written, *self._metrics.variables])
         if self._last_step:
             self._last_step.begin(objective.written)
-        if self.evaluations:
-            objective = Counted(objective, self.evaluations)
-        status, logs, _ = self._optimizer.step(objective, objective.first_pass(), self._watches or None)
+        counted = Counted(objective, self.evaluations) if self.evaluations else objective
+        first = counted.first_pass()
+        if self._last_step:  # the optimizer compares values
+            is_first = tf.equal(self._optimizer.iterations.value, 0)
+            check_same_again(objective, first[0], self.vector.read(), is_first)
+        status, logs, _ = self._optimizer.step(counted, first, self._watches or None)
         effects.undo_where(status < 0)
         logs = {"samples": take.samples(), **logs, **(self._terms.read() if self._terms else {})}
         if self.evaluations:
@@ -133,7 +138,7 @@ class Steps:
         if self._terms is None and self._batch_loss.names is None and self._replicas is None:
 
             def trace(source):
-                self._batch_loss(self._model, type(feed).batch(source, tf.constant(0))[1](), training=False)
+                self._batch_loss(self._model, type(feed).batch(source, tf.constant(0))[1](), training=True)
 
             try:
                 tf.function(trace, autograph=False).get_concrete_function(feed.source())
@@ -209,6 +214,8 @@ class Steps:
             self._replicas, self._model, self._batch_loss, take, self.vector, microbatch_size, metrics
         )
 
+    @contextlib.contextmanager
     def undisturbed(self):
         """A context, outside of compiled code: an exception inside leaves the model as it was before the last step."""
-        return self._last_step.put_back() if self._last_step else contextlib.nullcontext()
+        with in_one_line(), self._last_step.put_back() if self._last_step else contextlib.nullcontext():
+            yield

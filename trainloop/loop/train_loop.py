@@ -289,7 +289,8 @@ class TrainLoop:
 
         Raises:
             ValueError: the checkpoint is one of another model, optimizer or set of metrics, or a hook cannot be as it
-                was; the model is as before then. `run` raises it for other data.
+                was; the model is as before then. `run` raises it for other data. Or all checkpoints are damaged.
+            OSError: one cannot be read now, and may be intact.
         """
         self._position = self.restore_position(CheckpointFolder(folder))
         if self._position is None:

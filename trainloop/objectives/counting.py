@@ -78,11 +78,11 @@ class Counted(Objective):
         return self._objective.ggn(x)
 
     @property
-    def of_weights(self):  # type: ignore[override]
+    def of_weights(self):
         return self._objective.of_weights
 
     @property
-    def has_residuals(self):  # type: ignore[override]
+    def has_residuals(self):
         return self._objective.has_residuals
 
     def rows(self, x):

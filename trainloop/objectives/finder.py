@@ -85,14 +85,14 @@ def find(graph, moved=()):
     functions = {function.signature.name: function for function in definition.library.function}
     resources = {}
     for outside, inside in graph.captures:
-        if inside.dtype == tf.resource and (handle := _outermost(outside)) is not None:
+        if inside.dtype == tf.resource and (handle := outermost(outside)) is not None:
             resources[inside.op.name] = id(handle)
             found.handles[id(handle)] = handle
     _Walk(found, functions, set(moved)).through(definition.node, resources, frozenset())
     return found
 
 
-def _outermost(tensor):
+def outermost(tensor):
     """The handle behind a captured resource, through all graphs around; None for an argument of one of them."""
     while not hasattr(tensor, "numpy"):
         name, graph = tensor.op.name, tensor.graph

@@ -98,8 +98,8 @@ def choose(loss=None, loss_fn=None, residuals=None, loss_weights=None, model=Non
     """
     if sum(given is not None for given in (loss, loss_fn, residuals)) != 1:
         raise ValueError(
-            "give exactly one of loss (for batches (inputs, targets)), residuals (for sums of squares) and loss_fn (for "
-            "anything else)"
+            "give exactly one of loss (for batches (inputs, targets)), residuals (for sums of squares) and loss_fn "
+            "(for anything else)"
         )
     if loss_fn is not None:
         return CustomLoss(loss_fn, loss_weights)

@@ -6,7 +6,9 @@ averages and dropout seeds advance once, exactly as `model.fit` would advance th
 Every further evaluation writes x into the variables, and into everything that the loss writes (averages, seeds,
 counters) what was there before the first pass; then it runs the same loss, and puts everything back. So dropout draws
 the same mask each time, the model is left untouched, and whatever the loss calls sees x, see `placement`. What a loss
-writes is found by tracing it once, see `finder`; the same trace is what runs.
+writes is found by tracing it once, see `finder`; the same trace is what runs. Where that trace does nothing with the
+variables but to read and to assign them, it is a function of their values, and f and g at x come from it with nothing
+written at all, see `trace`.
 
 A large batch can be taken in microbatches. Their losses and gradients add up to those of the whole batch, in the
 memory of one of them:
@@ -36,6 +38,7 @@ from trainloop.objectives.placement import Assignment, RawVariable, Substitution
 from trainloop.objectives.rows import ROWS_BYTES, Rows
 from trainloop.objectives.run import Part, Run, times
 from trainloop.objectives.sample_rows import SampleRows
+from trainloop.objectives.trace import PureTrace
 from trainloop.types import Evaluated, Losses, LossFn, LossWeights, Residuals, Variable
 from trainloop.vectors import linalg
 from trainloop.vectors.layout import VariableVector, native, trained_variables
@@ -83,8 +86,8 @@ class ModelObjective(Objective):
             on an objective.
 
     Raises:
-        ValueError: not exactly one of `loss`, `loss_fn` and `residuals`; the loss writes a trainable variable, is not a scalar, or
-            depends on none of the variables.
+        ValueError: not exactly one of `loss`, `loss_fn` and `residuals`; the loss writes a trainable variable, is not a
+            scalar, or depends on none of the variables.
 
     Example:
         >>> objective = ModelObjective(model, loss, (x, y))
@@ -125,6 +128,7 @@ class ModelObjective(Objective):
         self._known_to_stop: bool | None = None
         self.found = found
         self._passes: dict[Any, Any] = {}  # traces, by what observes them
+        self._pure: dict[bool, PureTrace] = {}
         self._unconnected: list[str] = []  # variables without a gradient
         self._opaque_named = False
         others = list(getattr(model, "non_trainable_variables", ()))
@@ -167,9 +171,12 @@ class ModelObjective(Objective):
             f, g = self._f_and_g(observe)
         else:
             f, g = self._traced(observe)()
+        self._check_connected()
+        return f, g
+
+    def _check_connected(self):
         if len(self._unconnected) == len(self.vector.layout.names):
             raise ValueError(f"every gradient is None: {INDEPENDENT}")
-        return f, g
 
     def _traced(self, observe=None):
         # A trace that was made outside of a graph is made again in it: XLA wants to know from the beginning.
@@ -248,9 +255,15 @@ class ModelObjective(Objective):
     # --- At any other point ---
 
     def value(self, x: tf.Tensor) -> tf.Tensor:
+        if self._is_pure():
+            return self._purely(x)[0]
         return self._sum_at(x, lambda run: (run.f(),), [[]])[0]
 
     def value_and_grad(self, x: tf.Tensor) -> Evaluated:
+        if self._is_pure():
+            f, g = self._purely(x)
+            self._check_connected()
+            return f, g
         if isinstance(self.placement, Assignment):
             with self.at(x):
                 return self._pass()
@@ -262,6 +275,25 @@ class ModelObjective(Objective):
             return f, g
 
         return self._sum_at(x, derive, [[], x.shape])
+
+    def _is_pure(self):
+        """Whether a trace of the loss tells f and g as functions of values, see `trace`: nothing is written then."""
+        assigns = isinstance(self.placement, Assignment)
+        if not assigns or not self.found.traced or self.found.opaque or tf.config.functions_run_eagerly():
+            return False
+        key = tf.executing_eagerly()
+        if key not in self._pure:
+            graph, names = self._traced().graph, self.vector.layout.names
+            handles = [getattr(v, "handle", None) for v in [*self.vector.native, *self.placement.written]]
+            self._pure[key] = PureTrace(graph, handles, {i for i, n in enumerate(names) if n in self._unconnected})
+        return self._pure[key].exists
+
+    def _purely(self, x):
+        """(f, g) at x [n] by the trace."""
+        check_repeatable(self.found)
+        pieces = zip(self.vector.native, self.vector.layout.unpack(x), strict=True)
+        values = [*(tf.cast(piece, v.dtype) for v, piece in pieces), *self._frozen]
+        return self._pure[tf.executing_eagerly()](values)
 
     def hvp(self, x: tf.Tensor, v: tf.Tensor) -> tf.Tensor:
         """H(x) v.
@@ -279,10 +311,11 @@ class ModelObjective(Objective):
         return derivatives.difference_of_gradients(lambda z: self.value_and_grad(z)[1], x, v, self.digits)
 
     def ggnvp(self, x: tf.Tensor, v: tf.Tensor) -> tf.Tensor:
-        """2 J'J v + R v for residuals, see `rows`; else (J' L J + R) v at x with J of the predictions, L of the loss, and R the Hessian of the model's own losses.
+        """(2 J'J + R) v for residuals r and their J; else (J' L J + R) v with J of the predictions, L of the loss.
 
-        Crossentropies of probabilities are split at the logits, where the model's last activation is softmax or sigmoid
-        and the loss computes with the logits that Keras keeps: z are these, and G is the Fisher matrix.
+        R is the Hessian of the model's own losses. Crossentropies of probabilities are split at the logits, where the
+        model's last activation is softmax or sigmoid and the loss computes with the logits that Keras keeps: J is then
+        of these, and G is the Fisher matrix.
         """
         return self._sum_at(x, lambda run: (run.curvature()(v),), [x.shape])[0]
 

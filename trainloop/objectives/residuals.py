@@ -1,8 +1,8 @@
 """The loss of named residuals: a weighted sum of mean squares, for least squares and physics-informed networks.
 
-    f = sum_k w_k mean(r_k^2) + sum of the model's own losses           r_k = residual_k(model, points_k)   [N_k] or [N_k, c]
+    f = sum_k w_k mean(r_k^2) + sum of the model's own losses       r_k = residual_k(model, points_k)  [N_k] or [N_k, c]
 
-    r = sqrt(w_k / m_k) r_k, end to end  [m]                            m_k entries in r_k, so that f = r'r
+    r = sqrt(w_k / m_k) r_k, end to end  [m]                        m_k entries in r_k, so that f = r'r
 
 The Jacobian of r is in `rows`.
 """
@@ -42,13 +42,22 @@ class Term(NamedTuple):
             ValueError: it is something else.
         """
         expected = "a tensor [N] or [N, c]"
-        r = keras_losses.floating(self.function(self.points if points is None else points), self.title, expected)
+        r = self.floating(expected, points)
         if r.shape.rank not in (1, 2):
             raise ValueError(
                 f"{self.title} must be {expected}, one row for each point, received shape {r.shape}; do not reduce it, "
                 "the mean of its squares is taken for you"
             )
         return r
+
+    def floating(self, expected, points=None):
+        """What the function returns, as a floating tensor.
+
+        Args:
+            expected: what it should be, for the message.
+            points: as for `at`.
+        """
+        return keras_losses.floating(self.function(self.points if points is None else points), self.title, expected)
 
     def scaled(self, r, total):
         """sqrt(w / m) r, end to end.

@@ -21,7 +21,7 @@ ROWS_BYTES = 2**28
 
 
 class Chunks(NamedTuple):
-    """How `count` samples of `outputs` residuals are taken: in `number` chunks of `size` each. The last reaches back."""
+    """How `count` samples of `outputs` residuals are taken: in `number` chunks of `size`. The last reaches back."""
 
     count: Any
     size: Any

@@ -176,7 +176,7 @@ def _length(points):
 
 
 def _between(points, begin, size):
-    """`size` samples from `begin` on. By `tf.slice`, because XLA wants lengths that do not depend on where one begins."""
+    """`size` samples from `begin` on, by `tf.slice`: XLA wants lengths that do not depend on where one begins."""
     return tf.nest.map_structure(
         lambda t: tf.slice(t, [begin] + [0] * (t.shape.rank - 1), [size, *t.shape[1:]]), points
     )
@@ -199,7 +199,7 @@ def _tried_by_samples(term):
         together, count = term.at(points), _length(points)
         alone = [term.at(tf.nest.map_structure(lambda t, i=i: t[i : i + 1], points)) for i in range(count)]
         alone = tf.concat(alone, 0)
-    except Exception as error:  # noqa: BLE001  whatever it is that cannot be done with one sample
+    except Exception as error:
         return f"{term.title} cannot be taken for single samples ({checks.one_line(error)})"
     if together.shape == alone.shape and together.shape[0] == count:
         bound = 1e3 * linalg.eps(together.dtype) * (1 + tf.reduce_max(tf.abs(together)))

@@ -16,7 +16,7 @@ def draw_curves(result: Any, title: str = "") -> Picture:
     """Loss, metrics, gradient norm and the method's own scalars over the steps of a run.
 
     Args:
-        result: a `RunResult`, also that of a run that failed, or a `RunLog`.
+        result: a `RunResult`, also that of a run that failed, a `RunLog`, or a `MinimizeResult`.
         title: above the figure.
 
     Returns:
@@ -47,7 +47,8 @@ def draw_curves(result: Any, title: str = "") -> Picture:
 
 def _panels(result):
     """(label of the y axis, [(name, x, y, style)], logarithmic) per panel."""
-    history, epochs = result.history, result.epochs
+    history, epochs = result.history, getattr(result, "epochs", {})
+    aim, each = ("f", "") if "f" in history and "loss" not in history else ("loss", "each batch")
     steps = history.get("step", np.zeros(0))
     every_step = {"color": GREY, "linewidth": 0.8}
     training = {"color": BLUE, "marker": "o", "markersize": 3}
@@ -59,12 +60,12 @@ def _panels(result):
             curves.append(("validation", epochs["step"], epochs[f"val_{name}"], validation))
         return curves
 
-    losses = [("each batch", steps, history.get("loss", steps), every_step), *by_epoch("loss")]
-    panels = [("loss", losses, is_never_negative(values for _, _, values, _ in losses))]
+    losses = [(each, steps, history.get(aim, steps), every_step), *by_epoch(aim)]
+    panels = [(aim, losses, is_never_negative(values for _, _, values, _ in losses))]
     own = ("epoch", "step", "seconds", "loss")
     metrics = [name for name in epochs if name not in own and not name.startswith("val_")]
     panels += [(name, by_epoch(name), False) for name in metrics]
-    scalars = [name for name in history if name not in (*BOOKKEEPING, "loss")]
+    scalars = [name for name in history if name not in (*BOOKKEEPING, aim)]
     thin = {"color": BLUE, "linewidth": 0.8}
     panels += [
         _scalar_panel(name, steps, history[name], thin) for name in scalars if not name.startswith((*PREFIXES, "term/"))

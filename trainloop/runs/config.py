@@ -11,8 +11,8 @@ The settings are repeated, except for those that somebody overrides. The facts m
 
 import dataclasses
 import json
-import pathlib
 
+from trainloop import files
 from trainloop.runs import user_code
 from trainloop.versions import versions
 
@@ -28,7 +28,7 @@ _FOLLOWS_FROM = {
     "optimizer_config": ("optimizer", "options"),
 }
 
-# Settings that came after version 0.1: None for a run that does not know them.
+# Settings that came after version 0.1, whose runs lack them: as if nothing had been given.
 _NEW = ("residuals", "loss_weights", "dtype")
 
 # Facts that may be others: the user's own files, which are edited all the time. It is said.
@@ -156,10 +156,11 @@ def read(path, names):
         ValueError: it is not the configuration of a run, has settings that are unknown here, or lacks some.
     """
     content = _read_dict(path)
-    made_with = content.pop("versions", {})
-    for name, value, kind in (("versions", made_with, dict), ("options", content.get("options", []), list)):
+    kinds = {"versions": dict, "options": list, "code": dict}
+    for name, value, kind in [(name, content.get(name, kind()), kind) for name, kind in kinds.items()]:
         if not isinstance(value, kind):
             raise ValueError(f"{path} is not a config.json of a run: {name} is {value!r}")
+    made_with = content.pop("versions", {})
     found = {name: content.pop(name) for name in (*_FOLLOWS_FROM, *_SAID) if name in content}
     wanted = [name for name in names if name not in OF_ONE_RUN]
     settings = {name: value for name, value in content.items() if name not in OF_ONE_RUN}
@@ -185,7 +186,7 @@ def sentence(path, changed):
 
 def _read_dict(path):
     try:
-        content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        content = files.read_json(path)
     except ValueError as error:
         raise ValueError(f"{path} is not a config.json of a run, because it is not JSON: {error}") from error
     if not isinstance(content, dict):

@@ -26,6 +26,7 @@ import functools
 import inspect
 import re
 import shlex
+import sys
 import textwrap
 from collections.abc import Mapping
 
@@ -49,6 +50,29 @@ from trainloop.runs import user_code
 _BASES = (Wrapper, GlobalObjectiveOptimizer, WholeVectorOptimizer)
 
 
+def _find(text, suits, wanted):
+    """`user_code.find`, for what can be meant at all: Python's own modules have functions that do anything.
+
+    Raises:
+        ValueError: it is from one of them, or imported from there.
+    """
+    source = user_code.source(text)
+    if not source.endswith(".py") and _is_pythons(source):
+        raise ValueError(f"{text} is from a module of Python itself, which has no {wanted} of this kind; give your own")
+    found = user_code.find(text, suits, wanted)
+    function = found.func if isinstance(found, functools.partial) else found
+    own = not (inspect.isroutine(function) or inspect.isclass(function))
+    if not own and _is_pythons(getattr(function, "__module__", None) or "builtins"):
+        raise ValueError(
+            f"{text} is {function!r} of Python itself, and none of the {wanted} that are meant; give your own"
+        )
+    return found
+
+
+def _is_pythons(module):
+    return module.partition(".")[0] in (*sys.stdlib_module_names, "test") and module != "__main__"
+
+
 def find_optimizer(text):
     """The optimizer class that a name, `module:Class` or `file.py:Class` stands for.
 
@@ -59,7 +83,7 @@ def find_optimizer(text):
     """
     if not user_code.is_reference(text):
         return _named("optimizer", text, ALGORITHMS | WRAPPERS, "; or give module:Class or file.py:Class")
-    found = user_code.find(text, inspect.isclass, "classes")
+    found = _find(text, inspect.isclass, "classes")
     if not inspect.isclass(found) or not issubclass(found, WholeVectorOptimizer):
         if inspect.isclass(found):
             validation.old_api(found)
@@ -77,7 +101,7 @@ def find_model(text):
     """
     if not user_code.is_reference(text):
         return _named("model", text, MODELS, "; or give module:function or file.py:function")
-    found = user_code.find(text, callable, "functions and models")
+    found = _find(text, callable, "functions and models")
     if isinstance(found, keras.Model):
         return lambda input_shape, outputs: found
     if not callable(found):
@@ -107,7 +131,7 @@ def find_data(text, seed=0):
     """
     if not user_code.is_reference(text):
         return load(text)
-    found = user_code.find(text, callable, "functions")
+    found = _find(text, callable, "functions")
     data = user_code.call(text, found) if callable(found) else found
     if isinstance(data, (DataSplit, Points)):
         return data
@@ -141,12 +165,12 @@ def find_loss(text):
     """
     if not user_code.is_reference(text):
         return {"loss": _keras_loss(text)}
-    found = user_code.find(text, callable, "functions")
-    if inspect.isclass(found):
+    found = _find(text, callable, "functions")
+    if inspect.isclass(found) and issubclass(found, keras.losses.Loss):
         found = user_code.call(text, found)
     if isinstance(found, keras.losses.Loss):
         return {"loss": found}
-    if not callable(found):
+    if not callable(found) or inspect.isclass(found):
         raise ValueError(
             f"{text} must be a function (targets, predictions) or (model, batch), or a keras.losses.Loss, "
             f"received {found!r}"
@@ -162,7 +186,7 @@ def find_residuals(text):
     """
     if not user_code.is_reference(text):
         raise ValueError(f"--residuals must be module:name or file.py:name, received {text!r}")
-    found = user_code.find(text, lambda value: callable(value) or isinstance(value, Mapping), "functions and dicts")
+    found = _find(text, lambda value: callable(value) or isinstance(value, Mapping), "functions and dicts")
     returns_them = inspect.isfunction(found) and not inspect.signature(found).parameters
     return user_code.call(text, found) if returns_them else found
 
