@@ -98,24 +98,39 @@ def assemble(
     keras.utils.set_random_seed(seed)
     data = dataset if isinstance(dataset, (DataSplit, Points)) else plugins.find_data(dataset, seed)
     given = _given(loss, residuals)
-    of_points = isinstance(data, Points)
-    if of_points:
-        _check_for_points(model, given)
-        data = _points_as_floatx(data)
+    what = loss or residuals or "the loss"
+    if isinstance(data, Points):
+        return _of_points(_points_as_floatx(data), model, {**given, "loss_weights": loss_weights}, what, seed)
     model = model or DEFAULT_MODELS[data.kind]
     build = plugins.find_model(model)
     keras.utils.set_random_seed(seed)
-    shapes = (_input_shape(data), 1) if of_points else (data.input_shape, data.outputs)
-    title, network = f"{model} on {getattr(data, 'name', '') or 'these data'}", build(*shapes)
-    train, test, metrics = data, None, []
-    if not of_points:
-        given, metrics, train, test = _supervised(title, network, data, given, model, loss)
-    few = _few_points(data) if of_points else _few(data, *train)
-    _try_loss(f"{loss or residuals or 'the loss'} of {title}", network, {**given, "loss_weights": loss_weights}, few)
-    named = {name: given.get(name) for name in ("loss", "loss_fn", "residuals")}
-    return Assembly(
-        data=data, model=network, metrics=metrics, train=train, test=test, loss_weights=loss_weights, **named
-    )
+    title, network = f"{model} on {data.name or 'these data'}", build(data.input_shape, data.outputs)
+    given, metrics, train, test = _supervised(title, network, data, given, model, loss)
+    given["loss_weights"] = loss_weights
+    _try_loss(f"{what} of {title}", network, given, _few(data, *train))
+    return _assembly(data, network, given, metrics, train, test)
+
+
+def _of_points(points, model, given, what, seed):
+    """The `Assembly` for points of terms."""
+    if model is None:
+        raise ValueError("for points there is no usual model; give your own, as in --model mine.py:build")
+    if "loss_fn" not in given and "residuals" not in given:
+        raise ValueError(
+            "points have no targets; give --residuals mine.py:residuals, or a function (model, batch) as --loss"
+        )
+    build = plugins.find_model(model)
+    keras.utils.set_random_seed(seed)
+    first = tf.nest.flatten(next(iter(points.values.values())))[0]
+    network = build(tuple(first.shape[1:]), 1)
+    few = {name: tf.nest.map_structure(lambda tensor: tensor[:2], v) for name, v in points.values.items()}
+    _try_loss(f"{what} of {model} on these points", network, given, few)
+    return _assembly(points, network, given, [], points, None)
+
+
+def _assembly(data, model, given, metrics, train, test):
+    named = {name: given.get(name) for name in ("loss", "loss_fn", "residuals", "loss_weights")}
+    return Assembly(data=data, model=model, metrics=metrics, train=train, test=test, **named)
 
 
 def _given(loss, residuals):
@@ -125,15 +140,6 @@ def _given(loss, residuals):
     if residuals is not None:
         return {"residuals": plugins.find_residuals(residuals)}
     return {} if loss is None else plugins.find_loss(loss)
-
-
-def _check_for_points(model, given):
-    if model is None:
-        raise ValueError("for points there is no usual model; give your own, as in --model mine.py:build")
-    if not given or "loss" in given:
-        raise ValueError(
-            "points have no targets; give --residuals mine.py:residuals, or a function (model, batch) as --loss"
-        )
 
 
 def _supervised(title, network, data, given, model, loss):
@@ -167,15 +173,6 @@ def _points_as_floatx(points):
 
     values = {name: points.samplers.get(name) or tf.nest.map_structure(cast, v) for name, v in points.values.items()}
     return Points(values, {name: size for name, size in points.batch_sizes.items() if size}, points.seed)
-
-
-def _input_shape(points):
-    """The shape of one of the first term's points."""
-    return tuple(tf.nest.flatten(next(iter(points.values.values())))[0].shape[1:])
-
-
-def _few_points(points):
-    return {name: tf.nest.map_structure(lambda tensor: tensor[:2], v) for name, v in points.values.items()}
 
 
 def _usual(data, reconstructs):
