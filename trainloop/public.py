@@ -18,6 +18,7 @@ from trainloop.hooks import (
 from trainloop.loop.inspection import Inspection
 from trainloop.loop.metrics import ReconstructionError
 from trainloop.loop.minimizer import Iterate, MinimizeResult, minimize
+from trainloop.loop.phases import Phase, Plateau
 from trainloop.loop.train_loop import TrainLoop
 from trainloop.matrices.shared_matrix import SharedMatrix
 from trainloop.matrices.stored_value import StoredValue
@@ -57,6 +58,8 @@ __all__ = [
     "MinimizeResult",
     "ModelObjective",
     "Objective",
+    "Phase",
+    "Plateau",
     "Progress",
     "ProposedStep",
     "ReconstructionError",

@@ -28,7 +28,7 @@ class LoopProtocol(Protocol):
     """What a hook may see of the `TrainLoop` that calls it.
 
     Attributes:
-        model, optimizer, extra_variables: of the loop.
+        model, extra_variables: of the loop.
 
     Example:
         >>> class StopAtNight(Hook):
@@ -41,8 +41,11 @@ class LoopProtocol(Protocol):
     """
 
     model: keras.Model
-    optimizer: WholeVectorOptimizer
     extra_variables: tuple[Variable, ...]
+
+    @property
+    def optimizer(self) -> WholeVectorOptimizer:
+        """The optimizer, built. Ask for it when it is needed: every phase of a loop has another one."""
 
     @property
     def is_chief(self) -> bool:

@@ -75,8 +75,9 @@ class SaveCheckpoint(Hook):
         self._loop, self._saved_at = loop, self._clock()
         if not loop.is_chief:
             return
-        self.folder.begin(int(loop.optimizer.iterations.numpy()))
-        loop.resumable().run.feed.arrays()  # what cannot be saved should show now
+        run = loop.resumable().run
+        self.folder.begin(run.step)
+        run.feed.arrays()  # what cannot be saved should show now
         steps = self.folder.steps()
         self._saved_step = steps[-1] if steps else None
 
