@@ -90,6 +90,7 @@ class TrainLoop:
     Attributes:
         traces: how often a block of steps was traced: once per kind and shape of data, never with `eager`.
         extra_variables: as given, a tuple.
+        batch_loss: what `loss`, `loss_fn` or `residuals` means, a `BatchLoss`.
         replicas: the `Replicas` of a model made under a `tf.distribute` strategy; None for a single one.
 
     Raises:
@@ -130,7 +131,7 @@ class TrainLoop:
         phases = checked_phases(model, optimizer)
         self.model, self.hooks = model, arguments.check_hooks(hooks)
         metrics = arguments.check_metrics(metrics)
-        batch_loss = self._batch_loss = arguments.choose_loss(loss, loss_fn, residuals, metrics, loss_weights, model)
+        batch_loss = self.batch_loss = arguments.choose_loss(loss, loss_fn, residuals, metrics, loss_weights, model)
         microbatch_size = arguments.check_microbatches(microbatch_size, jit_compile)
         self.extra_variables = arguments.check_extra(extra_variables)
         self.replicas = replicas.of(model)
@@ -467,6 +468,6 @@ class TrainLoop:
 
     def _checked_feed(self, data, static=False, once=False):
         feed = as_feed(data, static, once)
-        arguments.check_data(feed, self._batch_loss, self.replicas)
+        arguments.check_data(feed, self.batch_loss, self.replicas)
         self._phase.steps.learn_terms(feed)
         return feed
