@@ -10,6 +10,7 @@ from trainloop.hooks import (
     LayerNorms,
     MetricsFile,
     Progress,
+    Resample,
     RestoreBest,
     SaveCheckpoint,
     StopWhen,
@@ -19,6 +20,7 @@ from trainloop.loop.inspection import Inspection
 from trainloop.loop.keras_fit import VectorModel
 from trainloop.loop.metrics import ReconstructionError
 from trainloop.loop.minimizer import Iterate, MinimizeResult, minimize
+from trainloop.loop.phases import Phase, Plateau
 from trainloop.loop.train_loop import TrainLoop
 from trainloop.matrices.shared_matrix import SharedMatrix
 from trainloop.matrices.stored_value import StoredValue
@@ -60,9 +62,12 @@ __all__ = [
     "MinimizeResult",
     "ModelObjective",
     "Objective",
+    "Phase",
+    "Plateau",
     "Progress",
     "ProposedStep",
     "ReconstructionError",
+    "Resample",
     "RestoreBest",
     "RunResult",
     "SaveCheckpoint",

@@ -352,12 +352,28 @@ class PointsFeed(Feed):
     Args:
         data: a `Points`.
         once: all points in one step, which is an epoch, as an evaluation wants them.
+
+    Attributes:
+        data: as given.
+        values: {name: tensors}, the points there are now: those of the data, or what replaced them.
     """
 
     def __init__(self, data, once=False):
         super().__init__(infinite=not once, steps_per_epoch=1 if once else None)
         self.data, self._sizes = data, dict.fromkeys(data.values) if once else data.batch_sizes
+        self.values, self._replaced = dict(data.values), set()
         self._fingerprint = None
+
+    def replace(self, name, tensors):
+        """Go on with other points of a term, in place of those there are.
+
+        Args:
+            name: of the term.
+            tensors: of the same structure, shapes and dtypes.
+        """
+        tf.nest.assert_same_structure(tensors, self.values[name])
+        self.values[name] = tensors
+        self._replaced.add(name)
 
     def available(self):
         """How many steps the next block may take at most: any number."""
@@ -366,7 +382,7 @@ class PointsFeed(Feed):
     def source(self):
         """Arguments of the next block."""
         data = self.data
-        return data.values, self._sizes, tf.constant(data.seed, tf.int32), tf.constant(self.index, tf.int32)
+        return self.values, self._sizes, tf.constant(data.seed, tf.int32), tf.constant(self.index, tf.int32)
 
     def hold(self):
         """Nothing: points are a function of the step."""
@@ -395,13 +411,22 @@ class PointsFeed(Feed):
         return {"kind": "Points", "seed": self.data.seed, "fingerprint": self._fingerprint}
 
     def arrays(self):
-        """What a checkpoint needs besides the index: nothing, all is a function of seed and step."""
-        return {}
+        """What a checkpoint needs besides the index: points that were replaced. All else follows from seed and step."""
+        return {
+            f"{i:03d}/{j:03d}": tensor
+            for i, name in enumerate(self.values)
+            if name in self._replaced
+            for j, tensor in enumerate(tf.nest.flatten(self.values[name]))
+        }
 
     def go_to(self, epoch, index, arrays):
-        """Continue with step `index`."""
-        del arrays
+        """Continue with step `index`, and the points that there were then."""
         self.epoch, self.index = epoch, index
+        self.values, self._replaced = dict(self.data.values), set()
+        for i, name in enumerate(self.values):
+            leaves = [arrays[key] for key in sorted(arrays) if key.startswith(f"{i:03d}/")]
+            if leaves:
+                self.replace(name, tf.nest.pack_sequence_as(self.values[name], list(map(tf.constant, leaves))))
 
     def again(self, i):
         """The i-th batch of the block that has just run, before `advance`."""

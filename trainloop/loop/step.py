@@ -52,10 +52,11 @@ class Steps:
         microbatch_size: see `ModelObjective`.
         replicas: `Replicas`, or None for a single one.
         eager: steps will run as Python.
+        evaluations: `Evaluations` to count in; None makes some for methods that evaluate the objective themselves.
 
     Attributes:
         vector: as given.
-        evaluations: `Evaluations` so far; None for methods that evaluate nothing themselves.
+        evaluations: `Evaluations` so far; None where nobody counts.
         columns: NumPy dtypes of the row of `train` by name. Those of the terms of a loss are missing where a trace has
             to tell them, until `learn_terms`.
         test_columns: names of the row of `test`, likewise.
@@ -74,18 +75,19 @@ class Steps:
         microbatch_size,
         replicas=None,
         eager=False,
+        evaluations=None,
     ):
         self._model, self._optimizer, self._batch_loss = model, optimizer, batch_loss
         self._metrics, self._test_metrics = metrics, test_metrics
         self._microbatch_size, self._replicas = microbatch_size, replicas
         self.vector = vector
-        self.evaluations = without_strategy(Evaluations) if isinstance(optimizer, GlobalObjectiveOptimizer) else None
+        evaluates = isinstance(optimizer, GlobalObjectiveOptimizer)
+        self.evaluations = evaluations or (without_strategy(Evaluations) if evaluates else None)
         self.columns = {"samples": np.dtype("int64"), **optimizer.log_dtypes()}
         if self.evaluations:
             self.columns |= {f"evaluations/{kind}": np.dtype("int64") for kind in KINDS}
         # A replica's evaluations write nothing.
-        evaluating = self.evaluations is not None and replicas is None
-        self._last_step = without_strategy(LastStep, self.vector) if evaluating else None
+        self._last_step = without_strategy(LastStep, self.vector) if evaluates and replicas is None else None
         self._eager, self._found, self._written = eager, None, []
         self._watches = Watches(hooks, optimizer, self.vector, self.columns, eager)
         self.columns |= self._watches.columns
@@ -159,8 +161,10 @@ class Steps:
         """Where the first number arises that is not finite, as a sentence; None where it is not found.
 
         Args:
-            batch: tensors, of a step that failed.
+            batch: tensors, of a step that failed; None where it cannot be had again.
         """
+        if batch is None:
+            return None
         try:
             with kept(self._written):
                 return nonfinite.first_nonfinite(
