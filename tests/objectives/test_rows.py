@@ -318,3 +318,19 @@ def test_chunks_cover_all_rows_once():
             covered += list(range(begin + repeated, begin + chunks.size))
         assert covered == list(range(count))
         assert chunks.size <= most
+
+
+@pytest.mark.parametrize("solver", ["qr", "cholesky", "sample", "cg"])
+def test_batches_whose_length_no_trace_knows(solver):
+    """Linear least squares on arrays, all at once and in batches."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(30, 3))
+    y = x @ [[1.0], [2.0], [3.0]] + rng.normal(size=(30, 1))
+    model = keras.Sequential([keras.Input([3]), keras.layers.Dense(1, use_bias=False)])
+    loop = tl.TrainLoop(
+        model, tl.LevenbergMarquardt(tau=1e-9, solver=solver), residuals=lambda model, batch: model(batch[0]) - batch[1]
+    )
+    result = loop.run(tl.ArrayData(x, y, None), epochs=10)
+    least = np.mean((x @ np.linalg.lstsq(x, y, rcond=None)[0] - y) ** 2)
+    assert result.history["loss"][-1] == pytest.approx(least, rel=1e-6)
+    loop.run(tl.ArrayData(x, y, 8), epochs=1)  # with a smaller last batch

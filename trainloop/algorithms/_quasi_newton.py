@@ -51,6 +51,8 @@ class QuasiNewton(GlobalObjectiveOptimizer):
         line_search, max_evaluations, initial_scaling, storage, name, kwargs: see `BFGS`.
     """
 
+    needs_digits = True
+
     def __init__(
         self,
         line_search: str,

@@ -67,6 +67,7 @@ class LevenbergMarquardt(GlobalObjectiveOptimizer):
     """
 
     ends_by_itself = True
+    needs_digits = True
     left_out_of_config = ("scaling",)
 
     def __init__(

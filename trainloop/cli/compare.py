@@ -18,7 +18,10 @@ import sys
 import click
 
 from trainloop.cli.common import BatchSize, as_help, echo, import_tensorflow, in_one_line
-from trainloop.cli.train import train
+from trainloop.cli.train import assembled, choose_precision, train
+
+# Of every run, when nothing is said.
+DEFAULT_EPOCHS = 10
 
 # The program that does one run, in a process of its own.
 TRAIN = (sys.executable, "-m", "trainloop", "train")
@@ -46,7 +49,16 @@ def compare():
 @click.option("--dataset", default="digits", show_default=True, help="As for trainloop train.")
 @click.option("--model", help="As for trainloop train.")
 @click.option("--loss", help="As for trainloop train.")
-@click.option("--epochs", type=click.IntRange(min=1), default=10, show_default=True, metavar="N", help="Of every run.")
+@click.option("--residuals", metavar="FILE.PY:NAME", help="As for trainloop train.")
+@click.option("--loss-weight", "loss_weights", multiple=True, metavar="TERM=X", help="As for trainloop train.")
+@click.option("--dtype", type=click.Choice(["float32", "float64"]), help="As for trainloop train.")
+@click.option(
+    "--epochs",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help=f"Of every run.  [default: {DEFAULT_EPOCHS}, unless --steps]",
+)
+@click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Of every run; needed for points of residuals.")
 @click.option("--batch-size", type=BatchSize(), metavar="N|full", help="As for trainloop train.")
 @click.option(
     "--max-seconds", type=click.FloatRange(min=0, min_open=True), metavar="X", help="End runs after X seconds."
@@ -60,17 +72,13 @@ def networks(methods, seeds, target, jobs, out, **common):
     """Train one network with several methods, each with several seeds."""
     import_tensorflow()
     check_installed()
-    import trainloop as tl
     from trainloop.comparison import folder, score
-    from trainloop.runs.assembly import DEFAULT_MODELS
     from trainloop.runs.directory import command_in_folder, fresh_path
 
     with refusing():
         target = target and score.parse_target(target)
-        parts = tl.assemble(common["dataset"], common["model"], common["loss"])
-        common["model"] = common["model"] or DEFAULT_MODELS[parts.data.kind]
-        # In one order, whatever that on the command line was: they are compared when a comparison goes on.
-        words = [f"--{name.replace('_', '-')}={value}" for name, value in sorted(common.items()) if value is not None]
+        common = with_defaults(common)
+        words = as_words(common)
         check(methods, words)
         out = out or fresh_path(common["model"], common["dataset"], root="comparisons")
         lock = folder.lock(out)
@@ -84,6 +92,29 @@ def networks(methods, seeds, target, jobs, out, **common):
         sys.exit(interrupted)
     if not all(outcome.state == "complete" for outcome in outcomes):
         sys.exit(1)
+
+
+def with_defaults(common):
+    """The settings of all runs with a model and a goal that fit the data, tried on a few samples."""
+    import trainloop as tl
+    from trainloop.runs.assembly import DEFAULT_MODELS
+
+    choose_precision(common["dtype"])
+    parts = assembled({**common, "seed": 0})
+    if isinstance(parts.data, tl.Points):
+        if common["epochs"] is not None or common["steps"] is None:
+            raise ValueError("points of residuals have no epochs; give --steps, and no --epochs")
+        return common
+    endless = common["epochs"] is None and common["steps"] is None
+    model = common["model"] or DEFAULT_MODELS[parts.data.kind]
+    return {**common, "model": model, "epochs": DEFAULT_EPOCHS if endless else common["epochs"]}
+
+
+def as_words(common):
+    """Settings as options, in one order: they are compared when a comparison goes on."""
+    weights = [f"--loss-weight={text}" for text in sorted(common["loss_weights"])]
+    named = {name: value for name, value in sorted(common.items()) if value is not None and name != "loss_weights"}
+    return [*(f"--{name.replace('_', '-')}={value}" for name, value in named.items()), *weights]
 
 
 def check_installed():

@@ -7,6 +7,7 @@ Without arguments: LeNet-5 on scikit-learn's handwritten digits with TestGD, the
     trainloop train --dataset mnist --optimizer adam -o learning_rate=0.002 --epochs 3
     trainloop train --optimizer my_method.py:MyMethod -o rad=2000
     trainloop train --dataset mine.py:load --model mine.py:build --loss mine.py:loss
+    trainloop train --dataset mine.py:points --model mine.py:build --residuals mine.py:residuals --dtype float64
     trainloop train --run-dir runs/mine --resume
     trainloop train --config runs/mine/config.json
 
@@ -24,6 +25,9 @@ from trainloop.cli.recorded import chosen, read_config
 # What runs when nothing is said: LeNet-5 on the digits ends above 95 %.
 DEFAULT_OPTIMIZER, DEFAULT_EPOCHS, DEFAULT_BATCH_SIZE = "testgd", 50, 64
 
+# Points of residuals have no epochs.
+DEFAULT_STEPS = 1000
+
 
 @click.command(help=as_help(__doc__))
 @click.option(
@@ -31,6 +35,21 @@ DEFAULT_OPTIMIZER, DEFAULT_EPOCHS, DEFAULT_BATCH_SIZE = "testgd", 50, 64
 )
 @click.option("--model", help="Name, or file.py:function.  [default: what fits the data, lenet5 for images]")
 @click.option("--loss", help="Keras name or file.py:function.  [default: what fits the data and the model]")
+@click.option(
+    "--residuals", metavar="FILE.PY:NAME", help="Residuals in place of a loss: a function, or a dict of them."
+)
+@click.option(
+    "--loss-weight",
+    "loss_weights",
+    multiple=True,
+    metavar="TERM=X",
+    help="By how much a term of the loss counts; repeat it.  [default: 1]",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float64"]),
+    help="Of weights and data.  [default: that of Keras, float32]",
+)
 @click.option("--optimizer", default=DEFAULT_OPTIMIZER, show_default=True, help="Name, module:Class or file.py:Class.")
 @click.option(
     "-o", "--option", "options", multiple=True, metavar="KEY=VALUE", help="Argument of the optimizer; repeat it."
@@ -138,7 +157,11 @@ def list_words(name):
         return
     documented = {name: _first_line(thing) for name, thing in {**tl.MODELS, **tl.ALGORITHMS, **tl.WRAPPERS}.items()}
     for title, lines in (
-        ("data sets (or an .npz file, a folder of IDX files, module:function or file.py:function)", tl.DATASETS),
+        (
+            "data sets (or an .npz file, a folder of IDX files, module:function or file.py:function, which may return "
+            "tl.Points for --residuals)",
+            tl.DATASETS,
+        ),
         ("models (or module:function or file.py:function)", {name: documented[name] for name in tl.MODELS}),
         ("optimizers (or module:Class, or file.py:Class)", {name: documented[name] for name in tl.ALGORITHMS}),
         ("optimizers around another one (-o inner=NAME)", {name: documented[name] for name in tl.WRAPPERS}),
@@ -165,15 +188,14 @@ def prepare(settings, check_facts):
     if settings["resume"] and (settings["overwrite"] or settings["run_dir"] is None):
         raise ValueError("--resume needs --run-dir, the folder of the run, and no --overwrite")
     strategy, workers = choose_devices(settings)
-    settings = with_defaults(settings)
+    choose_precision(settings["dtype"])
     cls = plugins.find_optimizer(settings["optimizer"])
     optimizer = plugins.make_optimizer(cls, plugins.parse_options(settings["options"]))
     with workers.watched(), strategy.scope():
-        parts = tl.assemble(settings["dataset"], settings["model"], settings["loss"], settings["seed"])
+        parts = assembled(settings)
     settings = with_defaults_for(parts.data, settings)
     directory = choose_directory(settings, workers)
-    batch_size = None if settings["batch_size"] == "full" else settings["batch_size"]
-    batches = tl.ArrayData(*parts.train, batch_size, settings["seed"])
+    batches = batches_of(parts, settings)
     facts = run_config.facts(settings, tl.FlatLayout.of(parts.model.trainable_variables), batches, optimizer)
     check_facts(facts)
     check_keep_best(settings["keep_best"], parts.metrics)
@@ -194,6 +216,34 @@ def prepare(settings, check_facts):
             directory.release()
 
     return run
+
+
+def choose_precision(dtype):
+    """Before any code of a user runs: `keras.config.floatx` decides what layers and `Box` are made in."""
+    import keras
+
+    if dtype is not None:
+        keras.config.set_floatx(dtype)
+        keras.config.set_dtype_policy(dtype)  # which Keras takes from floatx only once
+
+
+def assembled(settings):
+    """The `Assembly` of the settings."""
+    import trainloop as tl
+    from trainloop.runs.plugins import parse_weights
+
+    words = {name: settings[name] for name in ("dataset", "model", "loss", "residuals")}
+    return tl.assemble(**words, seed=settings["seed"], loss_weights=parse_weights(settings["loss_weights"]))
+
+
+def batches_of(parts, settings):
+    """What is trained on: an `ArrayData`, or the `Points`."""
+    import trainloop as tl
+
+    if isinstance(parts.train, tl.Points):
+        return parts.train
+    batch_size = None if settings["batch_size"] == "full" else settings["batch_size"]
+    return tl.ArrayData(*parts.train, batch_size, settings["seed"])
 
 
 def choose_devices(settings):
@@ -227,6 +277,8 @@ def make_loop(settings, parts, optimizer, hooks):
         optimizer,
         parts.loss,
         loss_fn=parts.loss_fn,
+        residuals=parts.residuals,
+        loss_weights=parts.loss_weights,
         metrics=parts.metrics,
         hooks=hooks,
         jit_compile=settings["jit"],
@@ -286,24 +338,37 @@ def make_display():
     return LiveDisplay(console) if console.is_interactive else PlainLines(echo)
 
 
-def with_defaults(settings):
-    endless = settings["epochs"] is None and settings["steps"] is None
-    return {**settings, "epochs": DEFAULT_EPOCHS} if endless else settings
-
-
 def with_defaults_for(data, settings):
-    """The settings with model and batches that fit the data, and a folder named by all of them."""
+    """The settings with a goal, a model and batches that fit the data, and a folder named by all of them."""
+    import trainloop as tl
     from trainloop.runs.assembly import DEFAULT_MODELS
     from trainloop.runs.directory import fresh_path
 
-    model = settings["model"] or DEFAULT_MODELS[data.kind]
-    batch_size = settings["batch_size"] or min(DEFAULT_BATCH_SIZE, len(data.x_train))
-    folder = settings["run_dir"] or fresh_path(model, settings["dataset"], settings["optimizer"])
-    return {**settings, "model": model, "batch_size": batch_size, "run_dir": folder}
+    if isinstance(data, tl.Points):
+        settings = with_defaults_for_points(settings)
+    else:
+        model = settings["model"] or DEFAULT_MODELS[data.kind]
+        batch_size = settings["batch_size"] or min(DEFAULT_BATCH_SIZE, len(data.x_train))
+        endless = settings["epochs"] is None and settings["steps"] is None
+        epochs = DEFAULT_EPOCHS if endless else settings["epochs"]
+        settings = {**settings, "model": model, "batch_size": batch_size, "epochs": epochs}
+    folder = settings["run_dir"] or fresh_path(settings["model"], settings["dataset"], settings["optimizer"])
+    return {**settings, "run_dir": folder}
+
+
+def with_defaults_for_points(settings):
+    """The settings with a number of steps. Raises for what only epochs have, and for sizes of batches."""
+    instead = {"epochs": "give --steps", "keep_best": "give --checkpoint-steps", "batch_size": "give it to tl.Points"}
+    for name, advice in instead.items():
+        if settings[name] is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{option} is for data with epochs, and points of residuals have none; {advice}")
+    return {**settings, "steps": settings["steps"] or DEFAULT_STEPS}
 
 
 def do_run(settings, directory, loop, batches, test, resumed_at):
     import trainloop as tl
+    from trainloop.hooks.display import number
     from trainloop.hooks.metrics_file import append_test
     from trainloop.runs.directory import command_to_resume, write_results
     from trainloop.runs.signals import StopOnSignals
@@ -312,7 +377,8 @@ def do_run(settings, directory, loop, batches, test, resumed_at):
     say = (lambda line: None) if settings["quiet"] else tell
     title = printable(f"{settings['model']} on {settings['dataset']} with {settings['optimizer']}")
     n = loop.optimizer.layout.size
-    say(f"{title}: n = {n:,} parameters, {batches.size:,} training samples, files in {directory.path}")
+    samples = "points" if test is None else "training samples"
+    say(f"{title}: n = {n:,} parameters, {batches.size:,} {samples}, files in {directory.path}")
     say(loop.optimizer.memory_plan(n, loop.optimizer.layout.dtype))
     if settings["resume"]:
         nothing = f"nothing to continue in {directory.path}: from the beginning"
@@ -334,13 +400,16 @@ def do_run(settings, directory, loop, batches, test, resumed_at):
             echo(missing, err=True)
     if failure is not None:
         raise click.ClickException(str(failure))
-    measured = loop.evaluate(test)
-    if loop.is_chief:
-        try:
-            append_test(directory.metrics, measured)
-        except OSError as error:
-            echo(f"{directory.metrics} lacks the test: {in_one_line(error)}", err=True)
-    numbers = [f"test {name} {in_words(name, value)}" for name, value in measured.items()]
+    if test is None:
+        numbers = [f"{name} {number(value)}" for name, value in loop.evaluate(batches).items()]
+    else:
+        measured = loop.evaluate(test)
+        if loop.is_chief:
+            try:
+                append_test(directory.metrics, measured)
+            except OSError as error:
+                echo(f"{directory.metrics} lacks the test: {in_one_line(error)}", err=True)
+        numbers = [f"test {name} {in_words(name, value)}" for name, value in measured.items()]
     tell(f"{', '.join(numbers)}, {result.seconds:.1f} s")
     if result.status != tl.Status.FINISHED:
         say(f"ended before its goal: {result.message}")

@@ -18,8 +18,20 @@ _BETWEEN = re.compile(rf",(?={_SETTING})")
 _FIRST = re.compile(rf":(?={_SETTING})")
 
 # What all entrants have in common, or what the comparison itself decides.
-_NOT_ITS_OWN = {"--dataset", "--model", "--loss", "--seed", "--run-dir", "--resume", "--overwrite", "--optimizer"}
-_NOT_ITS_OWN |= {"--option", "--config", "--dry-run", "--list", "--quiet", "--help", "--keep", "--keep-best"}
+_NOT_ITS_OWN = {"--dataset", "--model", "--loss", "--residuals", "--loss-weight", "--seed", "--run-dir"}
+_NOT_ITS_OWN |= {
+    "--resume",
+    "--overwrite",
+    "--optimizer",
+    "--option",
+    "--config",
+    "--dry-run",
+    "--list",
+    "--quiet",
+    "--help",
+    "--keep",
+    "--keep-best",
+}
 
 
 @dataclasses.dataclass(frozen=True)

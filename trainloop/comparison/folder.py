@@ -89,9 +89,9 @@ class Comparison:
         ]
 
     def epochs(self, run):
-        """How many a run will have."""
+        """How many a run will have; None where it ends by its steps."""
         words = dict(word.partition("=")[::2] for word in self.arguments(run))
-        return int(words["--epochs"])
+        return int(words["--epochs"]) if "--epochs" in words else None
 
     def arguments(self, run):
         """Of trainloop train, for one run, whether it begins or goes on."""

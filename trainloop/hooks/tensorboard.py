@@ -74,7 +74,11 @@ class TensorBoardFile(Hook):
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def on_block(self, progress: Progress) -> None:
-        self._try("train", progress.logs["step"], progress.logs)
+        logs = progress.logs
+        self._try("train", logs["step"], {name: logs[name] for name in logs if name not in progress.measured})
+        for name in progress.measured:
+            at = ~np.isnan(logs[name])
+            self._try("train", logs["step"][at], {name: logs[name][at]})
 
     def on_epoch(self, progress: Progress, summary: dict[str, Any]) -> None:
         self._try("epoch", np.array([progress.step]), {name: [value] for name, value in summary.items()})

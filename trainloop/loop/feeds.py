@@ -76,6 +76,11 @@ class Feed(abc.ABC):
     def available(self):
         """How many steps the next block may take at most, None when the length is not known."""
 
+    @property
+    def fixed(self):
+        """Whether every step takes the same samples, as far as it is known."""
+        return self.steps_per_epoch == 1
+
     @abc.abstractmethod
     def source(self):
         """Arguments of the next block: tensors or an iterator, by which the batch after the last `advance` is found."""
@@ -375,6 +380,11 @@ class PointsFeed(Feed):
         self.values[name] = tensors
         self._replaced.add(name)
 
+    @property
+    def fixed(self):
+        """Whether every step takes the same points."""
+        return all(size is None for size in self._sizes.values())
+
     def available(self):
         """How many steps the next block may take at most: any number."""
         return self.steps_per_epoch
@@ -392,7 +402,11 @@ class PointsFeed(Feed):
         """(True, the block's i-th batch: a `Batch`)."""
         values, sizes, seed, index = source
         points = draw(values, sizes, seed, index + i)
-        return True, Batch(lambda: points, lambda: tf.shape(tf.nest.flatten(points)[0])[0], _no_part)
+
+        def samples():
+            return tf.cast(tf.add_n([batches.samples(of_term) for of_term in points.values()]), tf.int32)
+
+        return True, Batch(lambda: points, samples, _no_part)
 
     @staticmethod
     def signature(source):

@@ -131,7 +131,7 @@ class SampleRows(Rows):
 
     def _over_chunks(self, term, add, total):
         chunks = self._chunks(term)
-        if chunks.number == 1:
+        if isinstance(chunks.number, int) and chunks.number == 1:
             return add(total, *self._rows(term, term.points, chunks))
 
         def one(i, total):

@@ -70,6 +70,10 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
     # has no test of the gradient then, unless it is asked for one.
     ends_by_itself = False
 
+    # True for methods that learn curvature from differences of gradients, or solve equations with J'J: `TrainLoop` says
+    # what float32 costs them.
+    needs_digits = False
+
     # Arguments that are newer than version 0.1, whose checkpoints know the configuration without them: `get_config`
     # leaves them out where they have their defaults.
     left_out_of_config: tuple[str, ...] = ()

@@ -76,9 +76,7 @@ def _panels(result):
     scalars = [name for name in history if name not in (*BOOKKEEPING, aim)]
     thin = {"color": BLUE, "linewidth": 0.8}
     panels += [
-        (name, [(name, steps, history[name], thin)], False)
-        for name in scalars
-        if not name.startswith((*PREFIXES, "term/"))
+        _scalar_panel(name, steps, history[name], thin) for name in scalars if not name.startswith((*PREFIXES, "term/"))
     ]
     if "angle/step" in history:
         panels.append(("angle of the step\nto -g (degrees)", [("", steps, history["angle/step"], thin)], False))
@@ -86,6 +84,15 @@ def _panels(result):
         looks = zip(terms, itertools.cycle(_LOOKS))
         panels.append(("terms", [(t.removeprefix("term/"), steps, history[t], look) for t, look in looks], True))
     return panels + [_norm_panel(*kind, history) for kind in by_kind(history).items()]
+
+
+def _scalar_panel(name, steps, values, style):
+    """One number of the log. What is measured now and then would be invisible: such points are joined, with marks."""
+    known = ~np.isnan(np.asarray(values, float))
+    if known.all() or np.any(known[1:] & known[:-1]):
+        return name, [(name, steps, values, style)], False
+    measured = [(name, steps[known], values[known], {**style, "marker": "o", "markersize": 3})]
+    return name, measured, is_never_negative([values[known]]) and np.any(values[known] > 0)
 
 
 def _norm_panel(kind, columns, history):

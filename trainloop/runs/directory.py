@@ -148,7 +148,7 @@ class RunDirectory:
         """Refuse to continue the run that is there with another configuration, see `resume`."""
         try:
             saved, here = files.read_json(self.config), json.loads(json.dumps(config))
-            differing = [k for k in {**saved, **here} if k not in MAY_CHANGE and saved.get(k) != here.get(k)]
+            differing = [k for k in {**saved, **here} if k not in MAY_CHANGE and not _same(saved.get(k), here.get(k))]
         except (ValueError, TypeError) as error:
             raise ValueError(f"{self.config} is damaged; put it back, or begin again with --overwrite") from error
         if differing:
@@ -200,6 +200,11 @@ def remove_files(path):
         file.unlink()
     with contextlib.suppress(OSError):  # it is not there, or others have files in it
         tensorboard.rmdir()
+
+
+def _same(there, here):
+    """Whether a setting is the same; an older run lacks newer ones, which is as if nothing had been given."""
+    return there == here or (there in (None, []) and here in (None, []))
 
 
 def _difference(name, there, here):

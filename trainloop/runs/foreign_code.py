@@ -6,7 +6,7 @@ that is worth is said in docs/what-can-go-wrong.md: whoever sends a config.json 
 
 from trainloop.runs import user_code
 
-_NAMES = ("optimizer", "model", "dataset", "loss")
+_NAMES = ("optimizer", "model", "dataset", "loss", "residuals")
 
 
 def named_in(settings):
