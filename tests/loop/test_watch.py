@@ -99,7 +99,7 @@ def test_looking_does_not_change_a_bit(method, engine, float32):
 def test_nobody_looks_at_no_cost():
     loop = TrainLoop(dense_net(), SimpleGD(0.1), crossentropy(), hooks=[Hook()])
     assert not loop._phase.steps._watches
-    assert loop_with(lambda step: {})._steps._watches.columns == {}
+    assert loop_with(lambda step: {})._phase.steps._watches.columns == {}
 
 
 def matrix_image(step):

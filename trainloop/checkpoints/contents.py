@@ -5,7 +5,8 @@
             optimizer/...  iterations, learning rate, the method's state, the record of failed steps
             metrics/...    counters of the running epoch
             evaluations    by kind, for methods that evaluate
-            data/...       a dataset's iterator as its epoch began; arrays in memory need none
+            data/...       a dataset's iterator as its epoch began, points that were replaced; arrays need none
+            handed_on/...  f and g for the next step, where the batch does not change
             random/...     Python's and NumPy's generators
             hooks/...      arrays that hooks remember
     meta    of             model, optimizer or phases, metrics (class and configuration) and data, to be compared
@@ -42,6 +43,7 @@ class Resumable:
         of: what they are, from `identity`.
         run: the `Bookkeeping` of the current run; None while there is none.
         rollbacks: how often the run went back to a checkpoint.
+        handed_on: f and g that the last step hands on to the next, as long as they count.
         phase: where its phases stand, JSON-able; None where there is one optimizer.
     """
 
@@ -54,6 +56,7 @@ class Resumable:
     of: dict
     run: object
     rollbacks: int
+    handed_on: object
     phase: dict | None = None
 
     def variables(self):
@@ -151,6 +154,7 @@ def save(folder, parts):
     """
     arrays = dict(parts.variables())
     arrays |= {f"data/{name}": array for name, array in parts.run.feed.arrays().items()}
+    arrays |= {f"handed_on/{name}": array for name, array in parts.handed_on.arrays(parts.run.feed).items()}
     arrays |= {f"random/{name}": array for name, array in random_state.arrays().items()}
     hooks = {}
     for name, hook in parts.named_hooks():
@@ -207,6 +211,7 @@ def load(saved, parts):
                 hook.load_state(saved.meta["hooks"][name] | _below(saved, f"hooks/{name}/"))
     for name, variable in variables.items():
         variable.assign(_with_kinds_of_today(name, saved.read(name), variable))
+    parts.handed_on.go_to(_below(saved, "handed_on/"))
     with _wrong_state_named(saved.path, "generators of random numbers"):
         random_state.go_to(_below(saved, "random/"))
     meta = saved.meta

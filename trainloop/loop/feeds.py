@@ -37,10 +37,11 @@ class Batch:
         whole: function without arguments -> all of it.
         samples: function without arguments -> how many it has, int or int32 [].
         part: function (begin, end) -> the samples from begin to before end.
+        fixed: whether every step has this batch, see `Feed.fixed`.
     """
 
-    def __init__(self, whole, samples, part):
-        self._whole, self._samples, self._part = whole, samples, part
+    def __init__(self, whole, samples, part, fixed=False):
+        self._whole, self._samples, self._part, self.fixed = whole, samples, part, fixed
 
     def __call__(self, share=None):
         """The share of one replica, a `Share`; None for all."""
@@ -66,7 +67,10 @@ class Feed(abc.ABC):
         infinite, steps_per_epoch: as given.
         epoch: epochs that are over.
         index: batches of the present epoch that are taken.
+        fixed: whether all steps have the same batch, as long as `version` is the same.
     """
+
+    fixed, version = False, 0
 
     def __init__(self, infinite, steps_per_epoch):
         self.infinite, self.steps_per_epoch = infinite, steps_per_epoch
@@ -144,7 +148,7 @@ class ArrayFeed(Feed):
 
     def __init__(self, data, static=False):
         super().__init__(infinite=False, steps_per_epoch=data.steps_per_epoch)
-        self.data, self.static = data, static
+        self.data, self.static, self.fixed = data, static, data.steps_per_epoch == 1
         self._order = None
         self._fingerprint = None
 
@@ -161,7 +165,7 @@ class ArrayFeed(Feed):
         first = self.index * self.data.batch_size
         size = self.data.batch_size
         size = min(size, self.data.size - first) if self.static else tf.constant(size)
-        return self.data.arrays, self._order, tf.constant(first), size
+        return self.data.arrays, self._order, tf.constant(first), size, self.fixed
 
     def hold(self):
         """Nothing: arrays are read as often as one likes."""
@@ -169,7 +173,7 @@ class ArrayFeed(Feed):
     @staticmethod
     def batch(source, i):
         """(whether there is one, the block's i-th batch: a `Batch`)."""
-        arrays, order, first, size = source
+        arrays, order, first, size, fixed = source
         start = first + i * size
 
         def samples():
@@ -178,7 +182,7 @@ class ArrayFeed(Feed):
         def part(begin, end):
             return gather_batch(arrays, order, start + begin, end - begin)
 
-        return True, Batch(lambda: gather_batch(arrays, order, start, size), samples, part)
+        return True, Batch(lambda: gather_batch(arrays, order, start, size), samples, part, fixed)
 
     @staticmethod
     def signature(source):
@@ -367,6 +371,7 @@ class PointsFeed(Feed):
         super().__init__(infinite=not once, steps_per_epoch=1 if once else None)
         self.data, self._sizes = data, dict.fromkeys(data.values) if once else data.batch_sizes
         self.values, self._replaced = dict(data.values), set()
+        self.fixed = not any(self._sizes.values())
         self._fingerprint = None
 
     def replace(self, name, tensors):
@@ -379,6 +384,7 @@ class PointsFeed(Feed):
         tf.nest.assert_same_structure(tensors, self.values[name])
         self.values[name] = tensors
         self._replaced.add(name)
+        self.version += 1
 
     @property
     def fixed(self):
@@ -401,12 +407,12 @@ class PointsFeed(Feed):
     def batch(source, i):
         """(True, the block's i-th batch: a `Batch`)."""
         values, sizes, seed, index = source
-        points = draw(values, sizes, seed, index + i)
+        points, fixed = draw(values, sizes, seed, index + i), not any(sizes.values())
 
         def samples():
             return tf.cast(tf.add_n([batches.samples(of_term) for of_term in points.values()]), tf.int32)
 
-        return True, Batch(lambda: points, samples, _no_part)
+        return True, Batch(lambda: points, samples, _no_part, fixed)
 
     @staticmethod
     def signature(source):
@@ -437,6 +443,7 @@ class PointsFeed(Feed):
         """Continue with step `index`, and the points that there were then."""
         self.epoch, self.index = epoch, index
         self.values, self._replaced = dict(self.data.values), set()
+        self.version += 1
         for i, name in enumerate(self.values):
             leaves = [arrays[key] for key in sorted(arrays) if key.startswith(f"{i:03d}/")]
             if leaves:

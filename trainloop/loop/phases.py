@@ -167,9 +167,9 @@ class CurrentPhase:
             eager=shared.eager,
             evaluations=evaluations,
         )
-        results, test_results = shared.metrics.results, shared.test_metrics.results
-        self.train = Engine(self.steps.train, self.steps.columns, results, shared.jit_compile, shared.eager)
-        self.test = Engine(self.steps.test, self.steps.test_columns, test_results, eager=shared.eager)
+        flags, begin = (shared.jit_compile, shared.eager), self.steps.handed_on.begin_block
+        self.train = Engine(self.steps.train, self.steps.columns, self.steps.results, *flags, begin=begin)
+        self.test = Engine(self.steps.test, self.steps.test_columns, shared.test_metrics.results, eager=shared.eager)
         self.inspector = Inspector(self.steps.propose, optimizer.layout, shared.eager)
         self.pace = Pace(shared.steps_per_call, self.train.most_steps)
         self.nan_in_state = NanInState(optimizer)

@@ -2,8 +2,9 @@
 
 To train, in this order:
 
-    1  first pass over the batch: f, every gradient laid end to end into g, and metrics
-                                                            objectives/model.py, vectors/layout.py
+    1  first pass over the batch: f, every gradient laid end to end into g, and metrics; on a batch that does not change
+       f and g that the step before has found where it ended
+                                                            objectives/model.py, vectors/layout.py, handed_on.py
     2  finite check, clip, the method's update, finite check, commit
                                                             optimizer/base.py
     3  one row of the log: loss, gradient norm, every scalar of the state, what hooks watch (before the commit), and for
@@ -26,6 +27,7 @@ import tensorflow as tf
 from trainloop.distributed.replicas import without_strategy
 from trainloop.loop import nonfinite
 from trainloop.loop.failures import in_one_line
+from trainloop.loop.handed_on import HandedOn
 from trainloop.loop.terms import TermLog
 from trainloop.loop.watch import Watches
 from trainloop.objectives import losses
@@ -88,6 +90,9 @@ class Steps:
             self.columns |= {f"evaluations/{kind}": np.dtype("int64") for kind in KINDS}
         # A replica's evaluations write nothing.
         self._last_step = without_strategy(LastStep, self.vector) if evaluates and replicas is None else None
+        # Metrics are counted in the first pass.
+        self._may_hand_on = evaluates and replicas is None and not metrics
+        self.handed_on = HandedOn(self.vector)
         self._eager, self._found, self._written = eager, None, []
         self._watches = Watches(hooks, optimizer, self.vector, self.columns, eager)
         self.columns |= self._watches.columns
@@ -111,16 +116,52 @@ class Steps:
         if self._last_step:
             self._last_step.begin(objective.written)
         counted = Counted(objective, self.evaluations) if self.evaluations else objective
-        first = counted.first_pass()
+        others = self._handed_on_by(take, objective)
+        first = counted.first_pass() if others is None else self._first(counted, objective, others)
         if self._last_step:  # the optimizer compares values
             is_first = tf.equal(self._optimizer.iterations.value, 0)
             check_same_again(objective, first[0], self.vector.read(), is_first)
-        status, logs, _ = self._optimizer.step(counted, first, self._watches or None)
+        status, logs, evaluated = self._optimizer.step(counted, first, self._watches or None)
+        if others is not None:
+            self.handed_on.keep(evaluated, status)
         effects.undo_where(status < 0)
         logs = {"samples": take.samples(), **logs, **(self._terms.read() if self._terms else {})}
         if self.evaluations:
             logs |= {f"evaluations/{kind}": count for kind, count in self.evaluations.read().items()}
         return status, tf.stack([tf.cast(logs[name], tf.float64) for name in self.columns])
+
+    def _handed_on_by(self, take, objective):
+        """The other variables that f depends on, where a step may hand f and g on to the next; else None."""
+        found = objective.found
+        if not (self._may_hand_on and take.fixed and found.traced) or found.random or found.opaque or objective.written:
+            return None
+        # To compare more than x has would cost more than it saves, and a variable without a shape cannot be compared.
+        sizes = None if found.others is None else [v.shape.num_elements() for v in found.others]
+        if sizes is None or None in sizes or sum(sizes) > self.vector.layout.size:
+            return None
+        return found.others
+
+    def _first(self, counted, objective, others):
+        """f and g at x: those that were handed on, or by a first pass. The terms of the log are taken in any case."""
+
+        def known():
+            if self._terms:
+                self.evaluations.add(f=1)
+                objective.observe_again()
+            return self.handed_on.read()
+
+        f, g = tf.cond(self.handed_on.counts(others), known, counted.first_pass)
+        return tf.ensure_shape(f, []), tf.ensure_shape(g, [self.vector.layout.size])
+
+    def before_block(self, feed):
+        """In Python, before a block on the batches of a feed."""
+        if self._may_hand_on:
+            self.handed_on.prepare(feed)
+
+    def results(self):
+        """At the end of a block: values of the metrics by name."""
+        self.handed_on.end_block()
+        return self._metrics.results()
 
     def propose(self, take):
         """The `ProposedStep` on a batch, which leaves everything as it was."""
@@ -221,5 +262,9 @@ class Steps:
     @contextlib.contextmanager
     def undisturbed(self):
         """A context, outside of compiled code: an exception inside leaves the model as it was before the last step."""
-        with in_one_line(), self._last_step.put_back() if self._last_step else contextlib.nullcontext():
-            yield
+        try:
+            with in_one_line(), self._last_step.put_back() if self._last_step else contextlib.nullcontext():
+                yield
+        except BaseException:
+            self.handed_on.forget()
+            raise

@@ -328,6 +328,7 @@ class TrainLoop:
             run=self._run,
             rollbacks=self._nonfinite.rollbacks,
             phase=self._phase.state(),
+            handed_on=self._phase.steps.handed_on,
         )
 
     def stop(self, reason: str) -> None:
@@ -398,6 +399,7 @@ class TrainLoop:
             self._metrics.reset()
         limits = self._phase.pace.limit(), *self._phase.step_limits(), *self._steps_to_hooks(run.step)
         wanted = smallest(run.steps_available(), *limits)
+        self._phase.steps.before_block(run.feed)
         with self._phase.steps.undisturbed():
             block = self._phase.train(run.feed, wanted)
         self._phase.pace.observe(len(block.rows), block.seconds)
