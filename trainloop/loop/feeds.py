@@ -80,11 +80,6 @@ class Feed(abc.ABC):
     def available(self):
         """How many steps the next block may take at most, None when the length is not known."""
 
-    @property
-    def fixed(self):
-        """Whether every step takes the same samples, as far as it is known."""
-        return self.steps_per_epoch == 1
-
     @abc.abstractmethod
     def source(self):
         """Arguments of the next block: tensors or an iterator, by which the batch after the last `advance` is found."""
@@ -385,11 +380,6 @@ class PointsFeed(Feed):
         self.values[name] = tensors
         self._replaced.add(name)
         self.version += 1
-
-    @property
-    def fixed(self):
-        """Whether every step takes the same points."""
-        return all(size is None for size in self._sizes.values())
 
     def available(self):
         """How many steps the next block may take at most: any number."""
