@@ -1,7 +1,7 @@
 """Names of the columns of a log, and what they tell: which are positions, and which are norms by variable."""
 
 # Columns that say which step it is and how it ended, not how good: no display and no figure shows them.
-BOOKKEEPING = ("step", "epoch", "samples", "status")
+BOOKKEEPING = ("step", "epoch", "phase", "samples", "status")
 
 # What names of these columns begin with: too many of them, or too dull, to be shown one by one.
 PREFIXES = ("norm/", "angle/", "evaluations/")

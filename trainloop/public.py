@@ -11,6 +11,7 @@ from trainloop.hooks import (
     Measure,
     MetricsFile,
     Progress,
+    Resample,
     RestoreBest,
     SaveCheckpoint,
     StopWhen,
@@ -20,6 +21,7 @@ from trainloop.loop.inspection import Inspection
 from trainloop.loop.keras_fit import VectorModel
 from trainloop.loop.metrics import ReconstructionError
 from trainloop.loop.minimizer import Iterate, MinimizeResult, minimize
+from trainloop.loop.phases import Phase, Plateau
 from trainloop.loop.train_loop import TrainLoop
 from trainloop.matrices.shared_matrix import SharedMatrix
 from trainloop.matrices.stored_value import StoredValue
@@ -62,9 +64,12 @@ __all__ = [
     "MinimizeResult",
     "ModelObjective",
     "Objective",
+    "Phase",
+    "Plateau",
     "Progress",
     "ProposedStep",
     "ReconstructionError",
+    "Resample",
     "RestoreBest",
     "RunResult",
     "SaveCheckpoint",

@@ -50,7 +50,7 @@ def stopped(told, strategy, folder):
     with strategy.scope():
         loop = tl.TrainLoop(net(), tl.SimpleGD(0.1), crossentropy(), hooks=[Ask()])
     if told["index"] == 1:
-        loop._pace.observe = lambda steps, seconds: None
+        loop._phase.pace.observe = lambda steps, seconds: None
     result = loop.run(data(32), epochs=10_000)
     told["stopped"] = [result.step, result.message]
 

@@ -75,7 +75,7 @@ def test_it_is_the_next_step_and_leaves_no_trace(method, net, options):
     after = data()
     alone.run(after, steps=5)
     np.testing.assert_array_equal(weights(loop.model), weights(alone.model))
-    assert loop._train.traces <= 1
+    assert loop._phase.train.traces <= 1
 
 
 def test_g_is_what_update_gets():

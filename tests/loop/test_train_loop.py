@@ -418,7 +418,7 @@ def test_a_frozen_model_has_nothing_to_train():
 
 def test_keras_names_mean_the_same():
     loop = TrainLoop(dense_net(), SimpleGD(0.1), crossentropy(), steps_per_execution=3, run_eagerly=True)
-    assert loop._pace.limit() == 3
+    assert loop._phase.pace.limit() == 3
     loop.run(blobs(), steps=2)
     assert loop.traces == 0
     with pytest.raises(ValueError, match="steps_per_call and steps_per_execution are two names of one argument"):

@@ -98,8 +98,8 @@ def test_looking_does_not_change_a_bit(method, engine, float32):
 
 def test_nobody_looks_at_no_cost():
     loop = TrainLoop(dense_net(), SimpleGD(0.1), crossentropy(), hooks=[Hook()])
-    assert not loop._steps._watches
-    assert loop_with(lambda step: {})._steps._watches.columns == {}
+    assert not loop._phase.steps._watches
+    assert loop_with(lambda step: {})._phase.steps._watches.columns == {}
 
 
 def matrix_image(step):

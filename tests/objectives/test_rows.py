@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 import trainloop as tl
+from trainloop.linesearch import damped
 from trainloop.objectives import rows as rows_module
 
 RNG = np.random.default_rng(0)
@@ -177,6 +178,18 @@ def test_terms_of_unequal_length_in_chunks(chunk, jit_compile):
     np.testing.assert_allclose(gram, J.T @ J, rtol=1e-11, atol=1e-14)
     np.testing.assert_allclose(diagonal, np.sum(J**2, 0), rtol=1e-11)
     np.testing.assert_allclose(kernel, (J * weights) @ J.T, rtol=1e-11, atol=1e-14)
+
+
+def test_samples_are_solved_for_without_the_whole_jacobian():
+    found, J, r = two_terms()
+    x = found.vector.read()
+    found.rows_bytes = 4 * 8 * x.shape[0]  # four rows of eight
+    with found.rows(x) as rows:
+        assert not rows.fits()
+    M, v = RNG.uniform(0.1, 1, size=x.shape[0]), RNG.normal(size=x.shape[0])
+    system = damped.system(found, x, found.value_and_grad(x)[1], "sample", 10)
+    expected = -np.linalg.solve(J.T @ J + np.diag(M), J.T @ (r + J @ v))
+    np.testing.assert_allclose(system.solve(tf.constant(M), tf.constant(v)), expected, rtol=1e-9, atol=1e-12)
 
 
 def test_the_triangular_factor_in_chunks():

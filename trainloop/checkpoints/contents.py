@@ -5,11 +5,13 @@
             optimizer/...  iterations, learning rate, the method's state, the record of failed steps
             metrics/...    counters of the running epoch
             evaluations    by kind, for methods that evaluate
-            data/...       a dataset's iterator as its epoch began; arrays in memory need none
+            data/...       a dataset's iterator as its epoch began, points that were replaced; arrays need none
+            handed_on/...  f and g for the next step, where the batch does not change
             random/...     Python's and NumPy's generators
             hooks/...      arrays that hooks remember
-    meta    of             model, optimizer and metrics (class and configuration) and data, to be compared
+    meta    of             model, optimizer or phases, metrics (class and configuration) and data, to be compared
             run            step, epoch, index of the next batch, sums of the running epoch, summaries of those before
+            phase          which one it is, and where it stands, for loops with phases
             hooks          what hooks remember: best value so far, length of metrics.jsonl, ...
 
 Variables are read and written one after the other, where they are. Nothing else has a copy of them.
@@ -41,6 +43,8 @@ class Resumable:
         of: what they are, from `identity`.
         run: the `Bookkeeping` of the current run; None while there is none.
         rollbacks: how often the run went back to a checkpoint.
+        handed_on: f and g that the last step hands on to the next, as long as they count.
+        phase: where its phases stand, JSON-able; None where there is one optimizer.
     """
 
     model: object
@@ -52,6 +56,8 @@ class Resumable:
     of: dict
     run: object
     rollbacks: int
+    handed_on: object
+    phase: dict | None = None
 
     def variables(self):
         """Every variable by the name it has in the file."""
@@ -110,8 +116,10 @@ class Position:
         run.go_to(self.run)
 
 
-def identity(model, optimizer, metrics, extra_variables=()):
-    """What a model, an optimizer and a `MetricSet` are, to be compared with what a checkpoint was made of: JSON-able.
+def identity(model, optimizers, metrics, extra_variables=()):
+    """What a model, optimizers and a `MetricSet` are, to be compared with what a checkpoint was made of: JSON-able.
+
+    `optimizers` is {kind: what they are}, with the `description` of each.
 
     Numbers that Keras puts behind names to tell them apart do not count: they depend on what else a process has made.
     """
@@ -120,12 +128,12 @@ def identity(model, optimizer, metrics, extra_variables=()):
     of_metrics = {
         f"{i} {name}": re.sub("_[0-9]+$", "", value) if name == "config name" else value
         for i, metric in enumerate(metrics.all())
-        for name, value in _description(metric).items()
+        for name, value in description(metric).items()
     }
-    return {"model": described, "optimizer": _description(optimizer), "set of metrics": of_metrics}
+    return {"model": described, **optimizers, "set of metrics": of_metrics}
 
 
-def _description(configured):
+def description(configured):
     """Class and configuration of an object of Keras: JSON-able."""
     text = json.dumps(configured.get_config(), default=str)
     config = json.loads(re.sub(r" at 0x[0-9a-f]+", "", text))  # where an object lies in memory is no part of what it is
@@ -146,6 +154,7 @@ def save(folder, parts):
     """
     arrays = dict(parts.variables())
     arrays |= {f"data/{name}": array for name, array in parts.run.feed.arrays().items()}
+    arrays |= {f"handed_on/{name}": array for name, array in parts.handed_on.arrays(parts.run.feed).items()}
     arrays |= {f"random/{name}": array for name, array in random_state.arrays().items()}
     hooks = {}
     for name, hook in parts.named_hooks():
@@ -155,12 +164,27 @@ def save(folder, parts):
     meta = {
         "run": parts.run.state(),
         "rollbacks": parts.rollbacks,
+        **({} if parts.phase is None else {"phase": parts.phase}),
         "hooks": hooks,
         "of": {**parts.of, "data set": parts.run.feed.description()},
         "layout_fingerprint": parts.optimizer.layout.fingerprint(),
         "versions": versions(),
     }
     folder.write(parts.run.step, arrays, meta)
+
+
+def check_same(saved, of):
+    """Raise where a checkpoint is one of other things.
+
+    Args:
+        saved: an opened `Saved` checkpoint.
+        of: from `identity`.
+
+    Raises:
+        ValueError: names what differs.
+    """
+    for kind, here in of.items():
+        _compare(saved.path, kind, _with_short_names(saved.meta["of"].get(kind, {})), _with_short_names(here))
 
 
 def load(saved, parts):
@@ -177,8 +201,7 @@ def load(saved, parts):
         ValueError: the checkpoint is one of another model, optimizer or set of metrics; then nothing was changed. Or a
             hook cannot be as it was; then the hooks before it are, and nothing else was changed.
     """
-    for kind, here in parts.of.items():
-        _compare(saved.path, kind, _with_short_names(saved.meta["of"].get(kind, {})), _with_short_names(here))
+    check_same(saved, parts.of)
     variables = parts.variables()
     _compare(saved.path, "set of variables", _shapes_saved(saved, variables), _shapes_here(saved, variables))
     # Hooks come first: theirs is code of anybody, and what it raises should find the model untouched.
@@ -188,6 +211,7 @@ def load(saved, parts):
                 hook.load_state(saved.meta["hooks"][name] | _below(saved, f"hooks/{name}/"))
     for name, variable in variables.items():
         variable.assign(_with_kinds_of_today(name, saved.read(name), variable))
+    parts.handed_on.go_to(_below(saved, "handed_on/"))
     with _wrong_state_named(saved.path, "generators of random numbers"):
         random_state.go_to(_below(saved, "random/"))
     meta = saved.meta

@@ -4,6 +4,7 @@ from trainloop.hooks.base import Hook, LoopProtocol, Progress
 from trainloop.hooks.layer_norms import LayerNorms
 from trainloop.hooks.measure import Measure
 from trainloop.hooks.metrics_file import MetricsFile, read_run_log
+from trainloop.hooks.resample import Resample
 from trainloop.hooks.save_checkpoint import SaveCheckpoint
 from trainloop.hooks.stopping import EarlyStopping, RestoreBest, StopWhen
 from trainloop.hooks.tensorboard import TensorBoardFile
@@ -16,6 +17,7 @@ __all__ = [
     "Measure",
     "MetricsFile",
     "Progress",
+    "Resample",
     "RestoreBest",
     "SaveCheckpoint",
     "StopWhen",

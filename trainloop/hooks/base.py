@@ -17,6 +17,7 @@ import numpy as np
 
 from trainloop import checks
 from trainloop.checkpoints.contents import Resumable
+from trainloop.objectives.batch_loss import BatchLoss
 from trainloop.optimizer.base import WholeVectorOptimizer
 from trainloop.optimizer.proposed_step import ProposedStep
 from trainloop.results import RunResult
@@ -28,7 +29,7 @@ class LoopProtocol(Protocol):
     """What a hook may see of the `TrainLoop` that calls it.
 
     Attributes:
-        model, optimizer, extra_variables: of the loop.
+        model, extra_variables, batch_loss: of the loop.
 
     Example:
         >>> class StopAtNight(Hook):
@@ -41,8 +42,12 @@ class LoopProtocol(Protocol):
     """
 
     model: keras.Model
-    optimizer: WholeVectorOptimizer
     extra_variables: tuple[Variable, ...]
+    batch_loss: BatchLoss
+
+    @property
+    def optimizer(self) -> WholeVectorOptimizer:
+        """The optimizer, built. Ask for it when it is needed: every phase of a loop has another one."""
 
     @property
     def is_chief(self) -> bool:

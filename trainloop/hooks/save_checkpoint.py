@@ -78,9 +78,10 @@ class SaveCheckpoint(Hook):
         self._loop, self._saved_at = loop, self._clock()
         if not loop.is_chief:
             return
-        self.folder.begin(int(loop.optimizer.iterations.numpy()))
+        run = loop.resumable().run
+        self.folder.begin(run.step)
         try:
-            loop.resumable().run.feed.arrays()  # what cannot be saved should show now
+            run.feed.arrays()  # what cannot be saved should show now
         except OSError as error:
             self._outage.began(error)
         steps = self.folder.steps()

@@ -94,18 +94,23 @@ class Bookkeeping:
         left = None if self.steps is None else self.steps - self.steps_taken
         return smallest(self.feed.available(), left)
 
-    def take(self, block, wanted, columns, dropped=0, measured=None):
-        """Account for a block, and for batches at its end that led to no step. Returns whether it ended the epoch.
+    def take(self, block, wanted, columns, dropped=0, measured=None, **position):
+        """Account for a block, and for batches at its end that led to no step.
 
         Args:
-            block: of the engine.
+            block: a `Block`.
             wanted: how many steps it was to have.
-            columns: dtypes of its rows by name.
-            dropped: batches.
+            columns: NumPy dtypes of its rows by name.
+            dropped: how many batches at its end led to no step.
             measured: {name: number} after its last step, NaN for what was not measured; None for nothing.
+            position: numbers that all its steps have in common, by name.
+
+        Returns:
+            Whether it ended the epoch.
         """
         count, measured = len(block.rows), measured or {}
-        position = {"step": self.step + 1 + np.arange(count), "epoch": np.full(count, self.feed.epoch + 1)}
+        position = {name: np.full(count, value) for name, value in {"epoch": self.feed.epoch + 1, **position}.items()}
+        position = {"step": self.step + 1 + np.arange(count), **position}
         named = {name: block.rows[:, i].astype(dtype) for i, (name, dtype) in enumerate(columns.items())}
         last = {name: np.append(np.full(max(0, count - 1), np.nan), value)[:count] for name, value in measured.items()}
         self.logs = {**position, **named, **last}
@@ -205,7 +210,7 @@ class Recorder:
         self._last_finite_loss = None
 
     def add_block(self, logs):
-        """Keep the arrays of one block; every block has the same names and lies in one epoch."""
+        """Keep the arrays of one block, which lies in one epoch; names differ only from phase to phase."""
         self._blocks.append(logs)
         # A block may be one step long, and its arrays take ten times what is in them: few long ones are kept.
         while len(self._blocks) > 1 and len(self._blocks[-2]["step"]) <= len(self._blocks[-1]["step"]):
@@ -259,9 +264,13 @@ class Recorder:
 
 
 def _joined(blocks):
-    """Blocks end to end: one array per name."""
-    names = blocks[0] if blocks else ()
-    return {name: np.concatenate([block[name] for block in blocks]) for name in names}
+    """Blocks end to end: one array per name, with NaN in the rows of blocks without it."""
+    names = dict.fromkeys(name for block in blocks for name in block)
+    return {name: np.concatenate([_column(block, name) for block in blocks]) for name in names}
+
+
+def _column(block, name):
+    return block[name] if name in block else np.full(len(block["step"]), np.nan, np.float32)
 
 
 def _running_sum(total, terms):

@@ -56,10 +56,11 @@ class Engine:
         results: function without arguments, called at the end of a block: a dict of scalar tensors.
         jit_compile: compile with XLA; feeds must then be static.
         eager: compile nothing.
+        begin: function without arguments, called when a block begins; None for nothing.
     """
 
-    def __init__(self, one_step, columns, results, jit_compile=False, eager=False):
-        self._one_step, self._columns, self._results = one_step, columns, results
+    def __init__(self, one_step, columns, results, jit_compile=False, eager=False, begin=None):
+        self._one_step, self._columns, self._results, self._begin = one_step, columns, results, begin
         self._jit_compile, self._eager = jit_compile, eager
         self._compiled, self._seen = {}, {}
         self.most_steps = _JIT_ROWS if jit_compile else _MOST_ROWS
@@ -87,6 +88,8 @@ class Engine:
         """What `_loop` does. The source was made outside: datasets have functions that must not run as Python."""
         status, rows = Status.RUNNING, []
         with xla.running():
+            if self._begin:
+                self._begin()
             while len(rows) < k and status == Status.RUNNING:
                 more, take = feed_kind.batch(source, len(rows))
                 if not more:
@@ -115,6 +118,8 @@ class Engine:
             _LOG.warning("steps are traced again, which takes as long as the first time: %s", ", ".join(changed))
 
     def _loop(self, feed_kind, source, k):
+        if self._begin:
+            self._begin()
         rows = tf.TensorArray(tf.float64, _JIT_ROWS if self._jit_compile else k, element_shape=[len(self._columns)])
 
         def wanted(i, status, more, _):

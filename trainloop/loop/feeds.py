@@ -37,10 +37,11 @@ class Batch:
         whole: function without arguments -> all of it.
         samples: function without arguments -> how many it has, int or int32 [].
         part: function (begin, end) -> the samples from begin to before end.
+        fixed: whether every step has this batch, see `Feed.fixed`.
     """
 
-    def __init__(self, whole, samples, part):
-        self._whole, self._samples, self._part = whole, samples, part
+    def __init__(self, whole, samples, part, fixed=False):
+        self._whole, self._samples, self._part, self.fixed = whole, samples, part, fixed
 
     def __call__(self, share=None):
         """The share of one replica, a `Share`; None for all."""
@@ -66,7 +67,10 @@ class Feed(abc.ABC):
         infinite, steps_per_epoch: as given.
         epoch: epochs that are over.
         index: batches of the present epoch that are taken.
+        fixed: whether all steps have the same batch, as long as `version` is the same.
     """
+
+    fixed, version = False, 0
 
     def __init__(self, infinite, steps_per_epoch):
         self.infinite, self.steps_per_epoch = infinite, steps_per_epoch
@@ -75,11 +79,6 @@ class Feed(abc.ABC):
     @abc.abstractmethod
     def available(self):
         """How many steps the next block may take at most, None when the length is not known."""
-
-    @property
-    def fixed(self):
-        """Whether every step takes the same samples, as far as it is known."""
-        return self.steps_per_epoch == 1
 
     @abc.abstractmethod
     def source(self):
@@ -144,7 +143,7 @@ class ArrayFeed(Feed):
 
     def __init__(self, data, static=False):
         super().__init__(infinite=False, steps_per_epoch=data.steps_per_epoch)
-        self.data, self.static = data, static
+        self.data, self.static, self.fixed = data, static, data.steps_per_epoch == 1
         self._order = None
         self._fingerprint = None
 
@@ -161,7 +160,7 @@ class ArrayFeed(Feed):
         first = self.index * self.data.batch_size
         size = self.data.batch_size
         size = min(size, self.data.size - first) if self.static else tf.constant(size)
-        return self.data.arrays, self._order, tf.constant(first), size
+        return self.data.arrays, self._order, tf.constant(first), size, self.fixed
 
     def hold(self):
         """Nothing: arrays are read as often as one likes."""
@@ -169,7 +168,7 @@ class ArrayFeed(Feed):
     @staticmethod
     def batch(source, i):
         """(whether there is one, the block's i-th batch: a `Batch`)."""
-        arrays, order, first, size = source
+        arrays, order, first, size, fixed = source
         start = first + i * size
 
         def samples():
@@ -178,7 +177,7 @@ class ArrayFeed(Feed):
         def part(begin, end):
             return gather_batch(arrays, order, start + begin, end - begin)
 
-        return True, Batch(lambda: gather_batch(arrays, order, start, size), samples, part)
+        return True, Batch(lambda: gather_batch(arrays, order, start, size), samples, part, fixed)
 
     @staticmethod
     def signature(source):
@@ -357,17 +356,30 @@ class PointsFeed(Feed):
     Args:
         data: a `Points`.
         once: all points in one step, which is an epoch, as an evaluation wants them.
+
+    Attributes:
+        data: as given.
+        values: {name: tensors}, the points there are now: those of the data, or what replaced them.
     """
 
     def __init__(self, data, once=False):
         super().__init__(infinite=not once, steps_per_epoch=1 if once else None)
         self.data, self._sizes = data, dict.fromkeys(data.values) if once else data.batch_sizes
+        self.values, self._replaced = dict(data.values), set()
+        self.fixed = not any(self._sizes.values())
         self._fingerprint = None
 
-    @property
-    def fixed(self):
-        """Whether every step takes the same points."""
-        return all(size is None for size in self._sizes.values())
+    def replace(self, name, tensors):
+        """Go on with other points of a term, in place of those there are.
+
+        Args:
+            name: of the term.
+            tensors: of the same structure, shapes and dtypes.
+        """
+        tf.nest.assert_same_structure(tensors, self.values[name])
+        self.values[name] = tensors
+        self._replaced.add(name)
+        self.version += 1
 
     def available(self):
         """How many steps the next block may take at most: any number."""
@@ -376,7 +388,7 @@ class PointsFeed(Feed):
     def source(self):
         """Arguments of the next block."""
         data = self.data
-        return data.values, self._sizes, tf.constant(data.seed, tf.int32), tf.constant(self.index, tf.int32)
+        return self.values, self._sizes, tf.constant(data.seed, tf.int32), tf.constant(self.index, tf.int32)
 
     def hold(self):
         """Nothing: points are a function of the step."""
@@ -385,12 +397,12 @@ class PointsFeed(Feed):
     def batch(source, i):
         """(True, the block's i-th batch: a `Batch`)."""
         values, sizes, seed, index = source
-        points = draw(values, sizes, seed, index + i)
+        points, fixed = draw(values, sizes, seed, index + i), not any(sizes.values())
 
         def samples():
             return tf.cast(tf.add_n([batches.samples(of_term) for of_term in points.values()]), tf.int32)
 
-        return True, Batch(lambda: points, samples, _no_part)
+        return True, Batch(lambda: points, samples, _no_part, fixed)
 
     @staticmethod
     def signature(source):
@@ -409,13 +421,23 @@ class PointsFeed(Feed):
         return {"kind": "Points", "seed": self.data.seed, "fingerprint": self._fingerprint}
 
     def arrays(self):
-        """What a checkpoint needs besides the index: nothing, all is a function of seed and step."""
-        return {}
+        """What a checkpoint needs besides the index: points that were replaced. All else follows from seed and step."""
+        return {
+            f"{i:03d}/{j:03d}": tensor
+            for i, name in enumerate(self.values)
+            if name in self._replaced
+            for j, tensor in enumerate(tf.nest.flatten(self.values[name]))
+        }
 
     def go_to(self, epoch, index, arrays):
-        """Continue with step `index`."""
-        del arrays
+        """Continue with step `index`, and the points that there were then."""
         self.epoch, self.index = epoch, index
+        self.values, self._replaced = dict(self.data.values), set()
+        self.version += 1
+        for i, name in enumerate(self.values):
+            leaves = [arrays[key] for key in sorted(arrays) if key.startswith(f"{i:03d}/")]
+            if leaves:
+                self.replace(name, tf.nest.pack_sequence_as(self.values[name], list(map(tf.constant, leaves))))
 
     def again(self, i):
         """The i-th batch of the block that has just run, before `advance`."""

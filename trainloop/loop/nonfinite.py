@@ -33,6 +33,7 @@ from trainloop.hooks.save_checkpoint import SaveCheckpoint
 from trainloop.objectives import losses
 from trainloop.optimizer import state as states
 from trainloop.optimizer import validation
+from trainloop.optimizer.base import WholeVectorOptimizer
 from trainloop.status import Status
 
 _LOG = logging.getLogger("trainloop")
@@ -108,6 +109,18 @@ class OnNonfinite:
             if not continued:
                 self.rollbacks = 0
                 saver.save(step)  # by all workers: what is spread over them has to be gathered
+
+    def enter(self, loop: LoopWithCheckpoints, optimizer: WholeVectorOptimizer, step: int) -> None:
+        """Before the first step of a later phase: a rollback goes back to its beginning, not into the one before.
+
+        Args:
+            loop: that of the run.
+            optimizer: of the phase.
+            step: steps taken before.
+        """
+        check_policy(self.word, optimizer, optimizer.shrink_steps(1))
+        if self.word == "rollback":
+            _saver_of(loop.hooks).save(step)
 
     def skip(self, block, step):
         """What to take of a block: (the block, how many batches at its end are left out).

@@ -2,8 +2,9 @@
 
 To train, in this order:
 
-    1  first pass over the batch: f, every gradient laid end to end into g, and metrics
-                                                            objectives/model.py, vectors/layout.py
+    1  first pass over the batch: f, every gradient laid end to end into g, and metrics; on a batch that does not change
+       f and g that the step before has found where it ended
+                                                            objectives/model.py, vectors/layout.py, handed_on.py
     2  finite check, clip, the method's update, finite check, commit
                                                             optimizer/base.py
     3  one row of the log: loss, gradient norm, every scalar of the state, what hooks watch (before the commit), and for
@@ -26,6 +27,7 @@ import tensorflow as tf
 from trainloop.distributed.replicas import without_strategy
 from trainloop.loop import nonfinite
 from trainloop.loop.failures import in_one_line
+from trainloop.loop.handed_on import HandedOn
 from trainloop.loop.terms import TermLog
 from trainloop.loop.watch import Watches
 from trainloop.objectives import losses
@@ -52,10 +54,11 @@ class Steps:
         microbatch_size: see `ModelObjective`.
         replicas: `Replicas`, or None for a single one.
         eager: steps will run as Python.
+        evaluations: `Evaluations` to count in; None makes some for methods that evaluate the objective themselves.
 
     Attributes:
         vector: as given.
-        evaluations: `Evaluations` so far; None for methods that evaluate nothing themselves.
+        evaluations: `Evaluations` so far; None where nobody counts.
         columns: NumPy dtypes of the row of `train` by name. Those of the terms of a loss are missing where a trace has
             to tell them, until `learn_terms`.
         test_columns: names of the row of `test`, likewise.
@@ -74,18 +77,22 @@ class Steps:
         microbatch_size,
         replicas=None,
         eager=False,
+        evaluations=None,
     ):
         self._model, self._optimizer, self._batch_loss = model, optimizer, batch_loss
         self._metrics, self._test_metrics = metrics, test_metrics
         self._microbatch_size, self._replicas = microbatch_size, replicas
         self.vector = vector
-        self.evaluations = without_strategy(Evaluations) if isinstance(optimizer, GlobalObjectiveOptimizer) else None
+        evaluates = isinstance(optimizer, GlobalObjectiveOptimizer)
+        self.evaluations = evaluations or (without_strategy(Evaluations) if evaluates else None)
         self.columns = {"samples": np.dtype("int64"), **optimizer.log_dtypes()}
         if self.evaluations:
             self.columns |= {f"evaluations/{kind}": np.dtype("int64") for kind in KINDS}
         # A replica's evaluations write nothing.
-        evaluating = self.evaluations is not None and replicas is None
-        self._last_step = without_strategy(LastStep, self.vector) if evaluating else None
+        self._last_step = without_strategy(LastStep, self.vector) if evaluates and replicas is None else None
+        # Metrics are counted in the first pass.
+        self._may_hand_on = evaluates and replicas is None and not metrics
+        self.handed_on = HandedOn(self.vector)
         self._eager, self._found, self._written = eager, None, []
         self._watches = Watches(hooks, optimizer, self.vector, self.columns, eager)
         self.columns |= self._watches.columns
@@ -109,16 +116,52 @@ class Steps:
         if self._last_step:
             self._last_step.begin(objective.written)
         counted = Counted(objective, self.evaluations) if self.evaluations else objective
-        first = counted.first_pass()
+        others = self._handed_on_by(take, objective)
+        first = counted.first_pass() if others is None else self._first(counted, objective, others)
         if self._last_step:  # the optimizer compares values
             is_first = tf.equal(self._optimizer.iterations.value, 0)
             check_same_again(objective, first[0], self.vector.read(), is_first)
-        status, logs, _ = self._optimizer.step(counted, first, self._watches or None)
+        status, logs, evaluated = self._optimizer.step(counted, first, self._watches or None)
+        if others is not None:
+            self.handed_on.keep(evaluated, status)
         effects.undo_where(status < 0)
         logs = {"samples": take.samples(), **logs, **(self._terms.read() if self._terms else {})}
         if self.evaluations:
             logs |= {f"evaluations/{kind}": count for kind, count in self.evaluations.read().items()}
         return status, tf.stack([tf.cast(logs[name], tf.float64) for name in self.columns])
+
+    def _handed_on_by(self, take, objective):
+        """The other variables that f depends on, where a step may hand f and g on to the next; else None."""
+        found = objective.found
+        if not (self._may_hand_on and take.fixed and found.traced) or found.random or found.opaque or objective.written:
+            return None
+        # To compare more than x has would cost more than it saves, and a variable without a shape cannot be compared.
+        sizes = None if found.others is None else [v.shape.num_elements() for v in found.others]
+        if sizes is None or None in sizes or sum(sizes) > self.vector.layout.size:
+            return None
+        return found.others
+
+    def _first(self, counted, objective, others):
+        """f and g at x: those that were handed on, or by a first pass. The terms of the log are taken in any case."""
+
+        def known():
+            if self._terms:
+                self.evaluations.add(f=1)
+                objective.observe_again()
+            return self.handed_on.read()
+
+        f, g = tf.cond(self.handed_on.counts(others), known, counted.first_pass)
+        return tf.ensure_shape(f, []), tf.ensure_shape(g, [self.vector.layout.size])
+
+    def before_block(self, feed):
+        """In Python, before a block on the batches of a feed."""
+        if self._may_hand_on:
+            self.handed_on.prepare(feed)
+
+    def results(self):
+        """At the end of a block: values of the metrics by name."""
+        self.handed_on.end_block()
+        return self._metrics.results()
 
     def propose(self, take):
         """The `ProposedStep` on a batch, which leaves everything as it was."""
@@ -159,8 +202,10 @@ class Steps:
         """Where the first number arises that is not finite, as a sentence; None where it is not found.
 
         Args:
-            batch: tensors, of a step that failed.
+            batch: tensors, of a step that failed; None where it cannot be had again.
         """
+        if batch is None:
+            return None
         try:
             with kept(self._written):
                 return nonfinite.first_nonfinite(
@@ -217,5 +262,9 @@ class Steps:
     @contextlib.contextmanager
     def undisturbed(self):
         """A context, outside of compiled code: an exception inside leaves the model as it was before the last step."""
-        with in_one_line(), self._last_step.put_back() if self._last_step else contextlib.nullcontext():
-            yield
+        try:
+            with in_one_line(), self._last_step.put_back() if self._last_step else contextlib.nullcontext():
+                yield
+        except BaseException:
+            self.handed_on.forget()
+            raise

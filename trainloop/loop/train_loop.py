@@ -24,7 +24,6 @@ For a model made under a `tf.distribute` strategy the steps are spread over its 
 this in step, each with the same arguments and the same data; only the first one calls hooks that write.
 """
 
-import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -36,25 +35,21 @@ from trainloop.checkpoints import contents
 from trainloop.checkpoints.files import CheckpointFolder
 from trainloop.distributed import replicas
 from trainloop.distributed.replicas import without_strategy
-from trainloop.distributed.shards import shard_over
 from trainloop.distributed.workers import Workers
 from trainloop.hooks.base import Hook, end_all
 from trainloop.loop import arguments
-from trainloop.loop.agreement import Agreement
 from trainloop.loop.bookkeeping import Bookkeeping, smallest, summary_names
-from trainloop.loop.engine import Engine
 from trainloop.loop.feeds import NO_DATA, Data, WithFeed, as_feed
-from trainloop.loop.inspection import Inspection, Inspector
+from trainloop.loop.inspection import Inspection
 from trainloop.loop.measured import Measured
-from trainloop.loop.nonfinite import NONFINITE, NanInState, OnNonfinite
+from trainloop.loop.nonfinite import NONFINITE, OnNonfinite
 from trainloop.loop.pace import Pace
-from trainloop.loop.step import Steps
+from trainloop.loop.phases import Phase, Phases, Shared, checked_phases
 from trainloop.optimizer import validation
 from trainloop.optimizer.base import WholeVectorOptimizer
 from trainloop.results import RunResult
 from trainloop.status import Status, TrainingError
 from trainloop.types import Losses, LossFn, LossWeights, Metric, Path, Residuals, Variable
-from trainloop.vectors.layout import VariableVector, trained_variables
 
 # Steps per compiled call of an evaluation by several workers, whose clocks differ.
 _TEST_STEPS = 64
@@ -65,7 +60,7 @@ class TrainLoop:
 
     Args:
         model: a built Keras model.
-        optimizer: a `GlobalVectorOptimizer` or a `GlobalObjectiveOptimizer`.
+        optimizer: a `GlobalVectorOptimizer` or a `GlobalObjectiveOptimizer`; or a list of `Phase`s, one after another.
         loss: for batches (inputs, targets[, sample_weight]): a `keras.losses.Loss`, a Keras name, or a
             function (targets, predictions). For several outputs one for all, or a list or dict with one for each, as
             in `model.compile`; None for an output without a loss. Their sum is f, and each is logged ("a_loss").
@@ -96,6 +91,7 @@ class TrainLoop:
     Attributes:
         traces: how often a block of steps was traced: once per kind and shape of data, never with `eager`.
         extra_variables: as given, a tuple.
+        batch_loss: what `loss`, `loss_fn` or `residuals` means, a `BatchLoss`.
         replicas: the `Replicas` of a model made under a `tf.distribute` strategy; None for a single one.
 
     Raises:
@@ -112,7 +108,7 @@ class TrainLoop:
     def __init__(
         self,
         model: keras.Model,
-        optimizer: WholeVectorOptimizer,
+        optimizer: WholeVectorOptimizer | Sequence[Phase],
         loss: Losses | None = None,
         *,
         loss_fn: LossFn | None = None,
@@ -133,10 +129,10 @@ class TrainLoop:
             "steps_per_call", steps_per_call, "steps_per_execution", steps_per_execution, None
         )
         eager = checks.one_of_two("eager", eager, "run_eagerly", run_eagerly, False)
-        arguments.check_kinds(model, optimizer)
-        self.model, self.optimizer, self.hooks = model, optimizer, arguments.check_hooks(hooks)
+        phases = checked_phases(model, optimizer)
+        self.model, self.hooks = model, arguments.check_hooks(hooks)
         metrics = arguments.check_metrics(metrics)
-        batch_loss = self._batch_loss = arguments.choose_loss(loss, loss_fn, residuals, metrics, loss_weights, model)
+        batch_loss = self.batch_loss = arguments.choose_loss(loss, loss_fn, residuals, metrics, loss_weights, model)
         microbatch_size = arguments.check_microbatches(microbatch_size, jit_compile)
         self.extra_variables = arguments.check_extra(extra_variables)
         self.replicas = replicas.of(model)
@@ -148,36 +144,36 @@ class TrainLoop:
             validation.synchronized_averages(model)
             self._metrics = without_strategy(self._metrics.fresh_copy)
         self._test_metrics = without_strategy(self._metrics.fresh_copy)
-        with shard_over(self.replicas.strategy) if self.replicas else contextlib.nullcontext():
-            without_strategy(optimizer.build, self._trained())
-        arguments.check_precision(batch_loss, optimizer.layout.dtype)
-        arguments.check_growth(optimizer, optimizer.grows, self._jit_compile)
-        self._steps = Steps(
+        self._workers = Workers(self.replicas and self.replicas.strategy)
+        self._shared = Shared(
             model,
-            VariableVector(self._trained()),
-            optimizer,
+            self.extra_variables,
             batch_loss,
             self._metrics,
             self._test_metrics,
-            hooks=self.hooks,
-            microbatch_size=microbatch_size,
-            replicas=self.replicas,
-            eager=eager,
+            self.hooks,
+            microbatch_size,
+            self.replicas,
+            self._jit_compile,
+            eager,
+            steps_per_call,
+            self._workers,
         )
+        self._phases = Phases(phases, self._shared)
+        self._phase, self._traces_before = self._phases.enter(), 0
+        arguments.check_precision(batch_loss, self.optimizer.layout.dtype)
         self._measured = Measured(self.hooks)
-        self._measured.check([*self._steps.columns, *self._metrics.names()])
-        self._train = Engine(self._steps.train, self._steps.columns, self._metrics.results, self._jit_compile, eager)
-        self._test = Engine(self._steps.test, self._steps.test_columns, self._test_metrics.results, eager=eager)
-        self._inspector = Inspector(self._steps.propose, optimizer.layout, eager)
-        self._pace = Pace(steps_per_call, self._train.most_steps)
+        self._measured.check([*self._phase.steps.columns, *self._metrics.names()])
         self._current, self._inspected = NO_DATA, NO_DATA
-        self._nonfinite = OnNonfinite(on_nonfinite, optimizer)
-        # As model and optimizer are now: a hook may change the learning rate as soon as a run begins.
-        self._identity = contents.identity(model, optimizer, self._metrics, self.extra_variables)
+        self._nonfinite = OnNonfinite(on_nonfinite, self.optimizer)
+        # As model and optimizers are now: a hook may change the learning rate as soon as a run begins.
+        self._identity = contents.identity(model, self._phases.identity, self._metrics, self.extra_variables)
         self._run, self._position, self._where, self._stop_reason = None, None, None, None
-        self._workers = Workers(self.replicas and self.replicas.strategy)
-        self._nan_in_state = NanInState(optimizer)
-        self._agreement = Agreement(self._workers, optimizer, self._steps.vector)
+
+    @property
+    def optimizer(self) -> WholeVectorOptimizer:
+        """The optimizer, built: that of the current phase."""
+        return self._phase.optimizer
 
     @property
     def is_chief(self) -> bool:
@@ -187,7 +183,7 @@ class TrainLoop:
     @property
     def traces(self) -> int:
         """How often a block of steps was traced: once per kind and shape of data, never with `eager`."""
-        return self._train.traces
+        return self._traces_before + self._phase.train.traces
 
     def chief_says(self, word: Any) -> Any:
         """What the chief says at this point. All workers have to ask together; one alone hears itself.
@@ -198,9 +194,6 @@ class TrainLoop:
             word: what this worker would say, JSON-able.
         """
         return self._workers.exchange({"word": word})[0]["word"]
-
-    def _trained(self):
-        return trained_variables(self.model, self.extra_variables)
 
     @property
     def _called(self):
@@ -235,10 +228,11 @@ class TrainLoop:
         """
         if self._run is not None:
             raise RuntimeError("this loop runs already; a hook that wants another run needs a loop of its own")
-        self.optimizer.build(self._trained())  # which refuses others than those of the first time
-        counted = self._steps.evaluations and self._steps.evaluations.as_dict()
+        self.optimizer.build(self._shared.trained())  # which refuses others than those of the first time
         current = self._with_feed(data)
-        run = Bookkeeping(current.feed, epochs, steps, int(self.optimizer.iterations.numpy()), counted)
+        if epochs is None and steps is None:
+            steps = self._phases.steps_left(self._phase)
+        run = Bookkeeping(current.feed, epochs, steps, self._phase.step, self._phase.counted())
         self._check_epochs(validation_data, current.feed)
         arguments.tell_precision(self.optimizer, current.feed)
         continued = self._position is not None
@@ -250,12 +244,14 @@ class TrainLoop:
         self._run, self._where = run, None
         started = []
         try:
-            self._agreement.before(run, self._identity, self.hooks)
+            self._phase.agreement.before(run, self._identity, self.hooks)
             for hook in self._called:
                 started.append(hook)
                 hook.on_start(self)
             self._nonfinite.begin(self, run.step, continued)
             self._position = None  # not before, because a hook may refuse, and be asked again
+            if self._phase.over and self._phase.last:
+                run.status = Status.FINISHED
             with self._workers.watched():
                 while run.status == Status.RUNNING:
                     self._one_block(run, validation_data)
@@ -263,7 +259,7 @@ class TrainLoop:
             run.interrupted_by = type(error).__name__
             raise
         finally:
-            result = run.result(self._stop_reason, self._steps.evaluations and self._steps.evaluations.as_dict())
+            result = run.result(self._stop_reason, self._phase.counted())
             self._run, self._stop_reason = None, None
             end_all(started, result)
         if run.status.failed:
@@ -308,7 +304,16 @@ class TrainLoop:
         if saved is None:
             return None
         with saved:
-            return contents.load(saved, self.resumable())
+            contents.check_same(saved, self._identity)
+            before, state = self._phase, saved.meta.get("phase")
+            self._enter(self._phases.at(state, before))
+            try:
+                position = contents.load(saved, self.resumable())
+            except BaseException:
+                self._enter(before)
+                raise
+        self._phase.go_to(state)
+        return position
 
     def resumable(self) -> contents.Resumable:
         """What a checkpoint is made of: a `Resumable`."""
@@ -317,11 +322,13 @@ class TrainLoop:
             extra_variables=self.extra_variables,
             optimizer=self.optimizer,
             metrics=self._metrics,
-            evaluations=self._steps.evaluations,
+            evaluations=self._phase.steps.evaluations,
             hooks=self._called,
             of=self._identity,
             run=self._run,
             rollbacks=self._nonfinite.rollbacks,
+            phase=self._phase.state(),
+            handed_on=self._phase.steps.handed_on,
         )
 
     def stop(self, reason: str) -> None:
@@ -348,18 +355,19 @@ class TrainLoop:
         with self._workers.watched():
             while not finished:
                 wanted = smallest(feed.available(), pace.limit())
-                block = self._test(feed, wanted)
+                block = self._phase.test(feed, wanted)
                 pace.observe(len(block.rows), block.seconds)
                 rows.append(block.rows)
                 finished = feed.advance(len(block.rows), wanted)
         samples, *means = np.concatenate(rows).T
-        named = zip(self._steps.test_columns[1:], means, strict=True)
+        named = zip(self._phase.steps.test_columns[1:], means, strict=True)
         return {name: float(np.average(values, weights=samples)) for name, values in named} | block.results
 
     def inspect(self, data: Data | None = None) -> Inspection:
         """Look at one step without taking it: weights, the method's state, averages, counters and positions stay.
 
-        It is what the next step does, on one batch. Hooks are not called. What TensorFlow's stateful random operations
+        It is what the next step does, on one batch; of a phase that is over, what its optimizer would do. Hooks are not
+        called. What TensorFlow's stateful random operations
         (`tf.random.normal`) draw is drawn; the seeds of Keras layers stay.
 
         Args:
@@ -372,25 +380,30 @@ class TrainLoop:
         Raises:
             ValueError: there are no data yet, or a dataset has no batch left in its epoch.
         """
-        self.optimizer.build(self._trained())  # as in `run`
+        self.optimizer.build(self._shared.trained())  # as in `run`
         if data is not None:
             self._inspected = self._with_feed(data)
             if self._position is not None and self._position.is_of(self._inspected.feed):
                 self._position.find_in(self._inspected.feed)
         elif self._current is NO_DATA or (self._position is not None and self._run is None):
             raise ValueError("inspect needs data here: no run has begun since the loop was made or restored")
-        with self._steps.undisturbed():
-            return self._inspector((self._current if data is None else self._inspected).feed)
+        with self._phase.steps.undisturbed():
+            return self._phase.inspector((self._current if data is None else self._inspected).feed)
 
     def _one_block(self, run, validation_data):
         """One compiled call and everything between it and the next."""
+        if self._phase.over:
+            self._enter(self._phases.after(self._phase, run.step))
+            self._nonfinite.enter(self, self.optimizer, run.step)
         if run.feed.index == 0:
             self._metrics.reset()
-        wanted = smallest(run.steps_available(), self._pace.limit(), *self._steps_to_hooks(run.step))
-        with self._steps.undisturbed():
-            block = self._train(run.feed, wanted)
-        self._pace.observe(len(block.rows), block.seconds)
-        lost = self._nan_in_state()
+        limits = self._phase.pace.limit(), *self._phase.step_limits(), *self._steps_to_hooks(run.step)
+        wanted = smallest(run.steps_available(), *limits)
+        self._phase.steps.before_block(run.feed)
+        with self._phase.steps.undisturbed():
+            block = self._phase.train(run.feed, wanted)
+        self._phase.pace.observe(len(block.rows), block.seconds)
+        lost = self._phase.nan_in_state()
         back_to = self._nonfinite.roll_back(self, Status.NONFINITE_STATE if lost else block.status)
         if back_to is not None:
             back_to.continue_in(run)
@@ -398,13 +411,17 @@ class TrainLoop:
             return
         block, dropped = (block, 0) if lost else self._nonfinite.skip(block, run.step)
         if block.status in NONFINITE:
-            self._where = lost or self._find_nonfinite(run.feed, len(block.rows) - 1)
+            self._where = lost or self._phase.steps.first_nonfinite(run.feed.again(len(block.rows) - 1))
         taken = len(block.rows) > 0 and not block.status.failed and not lost
         measured = self._measured.after(run.step + len(block.rows), self.model, taken)
-        epoch_over = run.take(block, wanted, self._steps.columns, dropped, measured)
-        run.check_counter(int(self.optimizer.iterations.numpy()))
+        columns, position = self._phase.steps.columns, self._phase.position
+        epoch_over = run.take(block, wanted, columns, dropped, measured, **position)
+        run.check_counter(self._phase.step)
         if lost and not run.status.failed:
             run.status, self._where = Status.NONFINITE_STATE, lost
+        self._phase.observe(run.logs, run.status)
+        if self._phase.over and not self._phase.last and not run.status.failed:
+            run.status = Status.RUNNING  # of the run; the optimizer may have ended
         progress = run.progress(block.results)
         self._call_hooks(run, progress)
         if epoch_over and not run.status.failed:
@@ -413,18 +430,29 @@ class TrainLoop:
                 hook.on_epoch(progress, summary)
         stop = self._agreed_stop(run)
         if run.status == Status.RUNNING:
-            run.status = Status.STOPPED if stop else run.status_by_goal()
+            ended = self._phase.over and self._phase.last
+            run.status = Status.STOPPED if stop else Status.FINISHED if ended else run.status_by_goal()
         for hook in self._called:
             hook.on_rest(progress, run.status)
 
+    def _enter(self, phase):
+        """Go on in a phase; what it has compiled is new where it is another one."""
+        if phase is not self._phase:
+            self._traces_before += self._phase.train.traces
+            self._phase = phase
+            if self._current.feed is not None:
+                phase.steps.learn_terms(self._current.feed)
+
     def _check_epochs(self, validation_data, feed):
         """Raise now for what would show only after the first epoch, or never."""
-        self._measured.check(self._steps.columns)  # which have the terms of a loss, now that there are data
+        self._measured.check(self._phase.steps.columns)  # which have the terms of a loss, now that there are data
         if validation_data is not None:
             arguments.check_epochs_end(feed)
             arguments.check_finite_data("validation_data", self._checked_feed(validation_data, once=True))
-        known = summary_names(self._metrics, validation_data is not None, self.hooks, self._steps.test_columns[2:])
+        terms = self._phase.steps.test_columns[2:]
+        known = summary_names(self._metrics, validation_data is not None, self.hooks, terms)
         arguments.check_monitors(self.hooks, known)
+        self._phases.check_monitors(self._phase)
 
     def _call_hooks(self, run, progress):
         for hook in self._called:
@@ -439,14 +467,9 @@ class TrainLoop:
 
     def _agreed_stop(self, run):
         """The sentence of the worker that is to stop, on all workers, or None."""
-        reason = self._agreement.between_blocks(run.step, self._pace, self._stop_reason)
+        reason = self._phase.agreement.between_blocks(run.step, self._phase.pace, self._stop_reason)
         self._stop_reason = reason or self._stop_reason
         return reason
-
-    def _find_nonfinite(self, feed, i):
-        """Where the first number arose in the i-th batch of the last block that is not finite; None if not known."""
-        batch = feed.again(i)
-        return None if batch is None else self._steps.first_nonfinite(batch)
 
     def _steps_to_hooks(self, step):
         return [hook.every_steps - step % hook.every_steps for hook in self.hooks if hook.every_steps]
@@ -458,6 +481,6 @@ class TrainLoop:
 
     def _checked_feed(self, data, static=False, once=False):
         feed = as_feed(data, static, once)
-        arguments.check_data(feed, self._batch_loss, self.replicas)
-        self._steps.learn_terms(feed)
+        arguments.check_data(feed, self.batch_loss, self.replicas)
+        self._phase.steps.learn_terms(feed)
         return feed

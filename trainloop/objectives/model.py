@@ -164,6 +164,16 @@ class ModelObjective(Objective):
             )
         return result
 
+    def observe_again(self) -> None:
+        """Let `observe` see what it sees in the first pass, without a gradient: for a loss that writes nothing."""
+
+        def forward(part, frozen):
+            predictions = self.loss.terms(self.model, part.batch, training=True)[2]
+            self._observe(part.batch, predictions)
+            return (), frozen
+
+        self._sum_over_parts(forward, [], [])
+
     def _pass(self, observe=None):
         """f and g at the point the variables hold, by the trace of the loss; as Python where nothing is compiled."""
         watched = observe is not None and tf.executing_eagerly()  # by somebody who may look at values
@@ -235,6 +245,9 @@ class ModelObjective(Objective):
         found = self.found
         counted = {id(native(v).handle) for v in self._counters}
         written = [key for key in found.writes if key not in counted]
+        if tracked:  # the variables of a new trace
+            others = found.reads - {*names, *counted, *written}
+            found.others = [v for key, v in known.items() if key in others] if others <= known.keys() else None
         return [known[k] if k in known else RawVariable(found.handles[k], found.writes[k]) for k in written]
 
     def _names(self):

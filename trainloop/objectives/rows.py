@@ -101,6 +101,10 @@ class Rows(abc.ABC):
 
         return self.accumulated(add, tf.zeros([n, n], self._x.dtype))
 
+    def fits(self):
+        """Whether J may be held."""
+        return True
+
     def kernel(self, weights):
         """J W J' [m, m], W diagonal with `weights` [n]."""
         _, J = self.residuals_and_jacobian()

@@ -13,7 +13,7 @@ _LOOKS = [{"color": c, "linestyle": s, "linewidth": 0.9} for s, c in itertools.p
 
 
 def draw_curves(result: Any, title: str = "") -> Picture:
-    """Loss, metrics, gradient norm and the method's own scalars over the steps of a run.
+    """Loss, metrics, gradient norm and the method's own scalars over the steps of a run; dotted where a phase begins.
 
     Args:
         result: a `RunResult`, also that of a run that failed, a `RunLog`, or a `MinimizeResult`.
@@ -33,6 +33,8 @@ def draw_curves(result: Any, title: str = "") -> Picture:
     for axes, (heading, curves, logarithmic) in zip(rows, panels, strict=True):
         for name, x, y, style in curves:
             axes.plot(x, _positive(y) if logarithmic else y, label=label(name), **style)
+        for step in _changes(result.history):
+            axes.axvline(step, color=GREY, linestyle=":", linewidth=0.8)
         if logarithmic:
             axes.set_yscale("log")
         axes.set_ylabel(label(heading))
@@ -43,6 +45,12 @@ def draw_curves(result: Any, title: str = "") -> Picture:
             axes.legend(fontsize="small")
     rows[-1].set_xlabel("step")
     return figure
+
+
+def _changes(history):
+    """Where a phase ended and another one began: between two steps."""
+    phases = np.asarray(history.get("phase", ()))
+    return [float(history["step"][i]) + 0.5 for i in np.flatnonzero(np.diff(phases))]
 
 
 def _panels(result):
