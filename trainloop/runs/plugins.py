@@ -141,7 +141,8 @@ def find_data(text, seed=0):
         (x_train, y_train), (x_test, y_test) = data
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"{text} must return a DataSplit, ((x_train, y_train), (x_test, y_test)) or Points, received {_parts(data)}"
+            f"{text} must return a DataSplit or Points or ((x_train, y_train), (x_test, y_test)), received "
+            f"{_parts(data)}"
         ) from error
     return make_split(text, dict(zip(ARRAY_NAMES, (x_train, y_train, x_test, y_test), strict=True)))
 
