@@ -469,7 +469,7 @@ BAD = {
     "--dataset os:abort": "os:abort is from a module of Python itself, which has no functions of this kind",
     "--loss mean_square": "did you mean 'mean_squared_error'",
     "--loss parts.py:wrong": "parts.py:8 in wrong: AttributeError",
-    "--loss parts.py:vector": "must return a scalar, received int32 of shape",
+    "--loss parts.py:vector": "must return a scalar, or a dict of scalars by name, received int32 of shape",
     "--loss nowhere:loss": "importing nowhere failed",
     "--optimizer testdg": "did you mean 'testgd'",
     "--optimizer nowhere.py:X": "no such file",
