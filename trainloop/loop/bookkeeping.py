@@ -35,12 +35,14 @@ class Bookkeeping:
         epochs, steps: the goal, see `TrainLoop.run`.
         step: steps the optimizer has taken before.
         evaluations: that were counted before, by kind; None where every step takes one f and one gradient.
+        bounded: whether the run ends without a goal too.
     """
 
-    def __init__(self, feed, epochs, steps, step, evaluations=None):
-        if epochs is None and steps is None:
+    def __init__(self, feed, epochs, steps, step, evaluations=None, bounded=False):
+        bounded = bounded and epochs is None
+        if epochs is None and steps is None and not bounded:
             raise ValueError("run needs epochs=... or steps=...; received neither")
-        if steps is None and feed.infinite:
+        if steps is None and feed.infinite and not bounded:
             raise ValueError(
                 "the data are infinite, so an epoch has no end; give steps=..., or bound a dataset with take()"
             )

@@ -292,10 +292,9 @@ class Phases:
         return self.enter(state["index"], state["first_step"])
 
     def steps_left(self, current):
-        """How many steps all phases together still have; None where one has no limit."""
+        """How many steps all phases together still have at most; None where one has no limit."""
         limits = [phase.steps for phase in self._phases[current.index :]]
-        left = None if None in limits else sum(limits) - (current.step - current.first_step)
-        return left or None
+        return None if None in limits else sum(limits) - (current.step - current.first_step)
 
     def check_monitors(self, current):
         """Raise where a plateau is looked for in a column that the log will not have.
