@@ -7,6 +7,7 @@ python scripts/benchmark.py extras --dataset mnist
 python scripts/benchmark.py looking --dataset mnist
 python scripts/benchmark.py startup
 python scripts/benchmark.py minimize
+python scripts/benchmark.py least-squares
 python scripts/benchmark.py shared-matrix
 python scripts/benchmark.py checkpoint save
 python scripts/launch.py --workers 2 -- scripts/benchmark.py allreduce
@@ -20,6 +21,7 @@ from benchmarks.checkpoint import checkpoint
 from benchmarks.evaluations import evaluations
 from benchmarks.extras import extras, looking, startup
 from benchmarks.flatten import flatten
+from benchmarks.least_squares import least_squares
 from benchmarks.loop import loop
 from benchmarks.matrix import shared_matrix
 from benchmarks.minimize import minimize
@@ -32,7 +34,19 @@ def benchmark():
     """See the top of this file."""
 
 
-for command in (loop, evaluations, flatten, extras, looking, startup, minimize, shared_matrix, checkpoint, allreduce):
+for command in (
+    loop,
+    evaluations,
+    flatten,
+    extras,
+    looking,
+    startup,
+    minimize,
+    least_squares,
+    shared_matrix,
+    checkpoint,
+    allreduce,
+):
     benchmark.add_command(command)
 
 

@@ -146,3 +146,9 @@ def test_an_argument_may_go_by_the_name_that_keras_gives_it():
     assert checks.one_of_two("by", 0.0, "min_delta", 0.25, 0.0) == 0.25
     with pytest.raises(ValueError, match=r"two names of one argument, received by=0.5 and min_delta=0.25; give one of"):
         checks.one_of_two("by", 0.5, "min_delta", 0.25, 0.0)
+
+
+def test_what_would_move_a_cursor_or_turn_lines_round_is_written_out():
+    assert checks.printable("plain, größer\n\tand indented") == "plain, größer\n\tand indented"
+    text = checks.printable("a\x1b[2J\r\x07b\x7f\x9b\u202ec\ud800\u2028")
+    assert text == r"a\x1b[2J\r\x07b\x7f\x9b\u202ec\ud800\u2028"

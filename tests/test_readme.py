@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 from documentation import run_blocks
 from environment import ROOT
@@ -19,10 +20,26 @@ def test_code_blocks_run_in_order(tmp_path, monkeypatch, float32, capsys):
     assert "[" in capsys.readouterr().out
 
 
+def solves(names):
+    """Whether the page on fitting has found what it says."""
+    r, w = names["r"].numpy(), names["found"].x
+    return all(
+        [
+            np.all(np.abs(w - [2.0, 1.5]) < 3 * np.sqrt(np.diag(names["covariance"]))),
+            names["solved"].history["rel_l2"][-1] < 1e-4,
+            abs(names["fitted"].history["kappa"][-1] - 0.25) < 5e-3,
+            abs(names["fitted"].history["term/misfit"][-1] - 1e-4) < 3e-5,
+            abs(r @ r / float(names["objective"].value(names["w"])) - 1) < 1e-12,
+        ]
+    )
+
+
 # What the last block of a page leaves shows whether it did what it says.
 OUTCOMES = {
     "a-method-with-a-line-search": lambda names: names["result"].history["loss"][-1] < 0.2,
     "a-method-with-a-matrix": lambda names: names["found"].f < 1e-10,
+    "fitting-and-differential-equations": lambda names: solves(names),
+    "from-a-working-program": lambda names: abs(names["rate"] - 3) < 1e-6 and names["history"]["loss"][-1] < 0.1,
     "from-the-old-keras-api": lambda names: names["g"].shape == (4,),
     "several-devices": lambda names: names["best_workers"](99, batch=64, bandwidth=0.125e9, **names["plan"]) == 1,
     "shared-matrix": lambda names: names["found"].status.name == "CERTIFIED",

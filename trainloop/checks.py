@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import math
 import numbers
+import re
 from collections.abc import Iterable
 
 import numpy as np
@@ -112,7 +113,16 @@ def near_miss(word, known):
 
 def error(subject: str, expected: str, received: str, advice: str) -> ValueError:
     """Every complaint of this module has this one form, in one line."""
-    return ValueError(f"{subject}: expected {expected}, received {received}; {advice}")
+    return ValueError(printable(f"{subject}: expected {expected}, received {received}; {advice}"))
+
+
+# Control characters but for tabs and ends of lines, those that turn the direction of writing, and halves of characters.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """A text in which what would move a cursor, change colours or turn lines round is written out, as in '\\x1b[2J'."""
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text)
 
 
 def first(bad: np.ndarray) -> tuple[int, ...]:
@@ -138,7 +148,7 @@ def check_range(name: str, values: np.ndarray, low: float, high: float, advice: 
 
 
 def one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return printable(" ".join(str(error).split())) or type(error).__name__
 
 
 def listing(names: Iterable[str], limit: int = 8) -> str:

@@ -3,8 +3,8 @@
 # Columns that say which step it is and how it ended, not how good: no display and no figure shows them.
 BOOKKEEPING = ("step", "epoch", "phase", "samples", "status")
 
-# What names of these columns begin with: too many of them to be shown one by one.
-PREFIXES = ("norm/", "angle/")
+# What names of these columns begin with: too many of them, or too dull, to be shown one by one.
+PREFIXES = ("norm/", "angle/", "evaluations/")
 
 
 def by_kind(names):

@@ -6,25 +6,89 @@ system when its process ends, however it ends.
 """
 
 import contextlib
+import json
 import math
 import os
 import pathlib
 import shutil
+import stat
 
 import numpy as np
 
-# What a process that was killed leaves behind has this in its name.
-_UNFINISHED = ".unfinished-"
+# What a process that was killed leaves behind has this in its name, and a folder that gives way to a new one the other.
+_UNFINISHED, REPLACED = ".unfinished-", ".replaced-"
+
+
+def is_there(path):
+    """Whether a name is taken, also by a link that leads nowhere.
+
+    Raises:
+        OSError: it cannot be found out now.
+    """
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def open_file(path):
+    """A file opened for reading bytes. What is no file (a pipe, a device) might never end, so it is not opened.
+
+    Raises:
+        ValueError: it is a folder, a pipe or a device.
+        OSError: it is not there, or cannot be opened.
+    """
+    path = pathlib.Path(path)
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ValueError(f"{path} is no file but a folder, a pipe or a device; put the file back")
+    return path.open("rb")
+
+
+def read_json(path):
+    """What a file of JSON holds, with or without a byte order mark.
+
+    Raises:
+        ValueError: it is no file, or no JSON, or nested more deeply than anything that is written here.
+        OSError: it is not there, or cannot be read.
+    """
+    with open_file(path) as file:
+        content = file.read()
+    try:
+        return json.loads(content)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def replace_text(path, text):
     """Write a text file, in place of one that may be there."""
+    with replacing(path) as unfinished, open(unfinished, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """A name to write a file under, which is called `path` afterwards, in place of one that may be there.
+
+    After an exception nothing is left of it, and what was there still is.
+
+    Yields:
+        `pathlib.Path`, in the same folder and with the same suffix.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     path = pathlib.Path(path)
     unfinished = path.with_name(f"{_UNFINISHED}{path.name}")
-    with open(unfinished, "w", encoding="utf-8") as file:
-        file.write(text)
-        sync(file)
-    os.replace(unfinished, path)
+    try:
+        yield unfinished
+        with open(unfinished, "rb+") as file:
+            sync(file)
+        os.replace(unfinished, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise
     sync_folder(path.parent)
 
 
@@ -47,13 +111,38 @@ def new_folder(path):
     try:
         yield unfinished
         sync_folder(unfinished)
-        if path.exists():
-            remove_folder(path)
-        os.rename(unfinished, path)
+        if is_there(path):
+            _give_way(path, unfinished)
+        else:
+            os.rename(unfinished, path)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
     sync_folder(path.parent)
+
+
+def _give_way(path, unfinished):
+    """Put a folder in place of another, which has its other name until the new one is there: see `replaced`."""
+    before = replaced(path)
+    shutil.rmtree(before, ignore_errors=True)
+    os.rename(path, before)
+    try:
+        os.rename(unfinished, path)
+    except BaseException:
+        os.rename(before, path)
+        raise
+    shutil.rmtree(before, ignore_errors=True)
+
+
+def replaced(path):
+    """What a folder is called while a new one takes its place: what is there under it alone is whole."""
+    path = pathlib.Path(path)
+    return path.with_name(f"{REPLACED}{path.name}")
+
+
+def has_only(path, names):
+    """Whether a path is a folder, no link to one, in which nothing has another name than these."""
+    return stat.S_ISDIR(os.lstat(path).st_mode) and set(os.listdir(path)) <= set(names)
 
 
 def remove_folder(path):
@@ -65,13 +154,19 @@ def remove_folder(path):
     shutil.rmtree(doomed, ignore_errors=True)
 
 
-def remove_unfinished(folder):
-    """Remove what killed processes have left in a folder."""
-    for path in pathlib.Path(folder).glob(f"{_UNFINISHED}*"):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+def unfinished_in(folder, name):
+    """Paths of what killed processes may have left in a folder of the files and folders with a name.
+
+    Args:
+        folder: that is there.
+        name: a compiled regular expression that the whole of a name matches.
+    """
+    beginnings = (f"{_UNFINISHED}removed-", _UNFINISHED)
+    for found in sorted(os.listdir(folder)):
+        for beginning in beginnings:
+            if found.startswith(beginning) and name.fullmatch(found.removeprefix(beginning)):
+                yield pathlib.Path(folder, found)
+                break
 
 
 def sync(file):

@@ -8,6 +8,7 @@ from trainloop.hooks import (
     EarlyStopping,
     Hook,
     LayerNorms,
+    Measure,
     MetricsFile,
     Progress,
     Resample,
@@ -17,6 +18,7 @@ from trainloop.hooks import (
     TensorBoardFile,
 )
 from trainloop.loop.inspection import Inspection
+from trainloop.loop.keras_fit import VectorModel
 from trainloop.loop.metrics import ReconstructionError
 from trainloop.loop.minimizer import Iterate, MinimizeResult, minimize
 from trainloop.loop.phases import Phase, Plateau
@@ -27,6 +29,7 @@ from trainloop.matrices.vector_ring import VectorRing
 from trainloop.models import MODELS, autoencoder, lenet5, lstm, mlp, resnet20, softmax_regression, transformer
 from trainloop.objectives.base import Objective
 from trainloop.objectives.by_inputs import derivatives
+from trainloop.objectives.closure import ClosureObjective
 from trainloop.objectives.function import FunctionObjective, LeastSquares
 from trainloop.objectives.model import ModelObjective
 from trainloop.optimizer.base import StepResult
@@ -44,6 +47,7 @@ __all__ = [
     *data.__all__,
     "MODELS",
     "Assembly",
+    "ClosureObjective",
     "EarlyStopping",
     "FlatLayout",
     "FunctionObjective",
@@ -54,6 +58,7 @@ __all__ = [
     "Iterate",
     "LayerNorms",
     "LeastSquares",
+    "Measure",
     "MemoryPlan",
     "MetricsFile",
     "MinimizeResult",
@@ -77,6 +82,7 @@ __all__ = [
     "TrainLoop",
     "TrainingError",
     "VariableVector",
+    "VectorModel",
     "VectorRing",
     "WorkersError",
     "Wrapper",

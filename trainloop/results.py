@@ -23,9 +23,9 @@ class RunResult:
         status: a `Status`.
         message: its sentence.
         history: one array entry per step under each of "step", "epoch", "samples", "loss", "grad_norm",
-            every scalar of the method's state and every number that hooks watch. All arrays are equally long, so
-            `pandas.DataFrame(result.history)` works. Steps and epochs count from 1. Losses and gradients belong
-            to the weights *before* the step.
+            every scalar of the method's state, every number that hooks watch, and what the hook `Measure` finds, NaN
+            where it did not measure. All arrays are equally long, so `pandas.DataFrame(result.history)` works. Steps
+            and epochs count from 1. Losses and gradients belong to the weights *before* the step.
         epochs: the same with one entry per finished epoch: "epoch", "step", "seconds", "loss", the metrics,
             and with validation data "val_loss" and the metrics under "val_".
         step: steps the optimizer has taken in its life.

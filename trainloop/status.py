@@ -48,10 +48,24 @@ class Status(enum.IntEnum):
         return self < 0
 
     @property
+    def success(self) -> bool:
+        """True for codes of a run that has come to where it was to go: a tolerance, a target, a certificate."""
+        return self in _SUCCESSES
+
+    @property
     def sentence(self) -> str:
         """What the code means and, for failures, what to try."""
         return _SENTENCES[self]
 
+
+_SUCCESSES = {
+    Status.CONVERGED,
+    Status.GRADIENT_TOLERANCE,
+    Status.F_TOLERANCE,
+    Status.X_TOLERANCE,
+    Status.TARGET_REACHED,
+    Status.CERTIFIED,
+}
 
 _SENTENCES = {
     Status.RUNNING: "the method goes on",

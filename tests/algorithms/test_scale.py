@@ -66,6 +66,9 @@ OPTIMIZERS = {
     "bfgs": tl.BFGS,
     "bfgs-hager_zhang": lambda: tl.BFGS(line_search="hager_zhang"),
     "bfgs-armijo": lambda: tl.BFGS(line_search="armijo"),
+    "bfgs-scaled": lambda: tl.BFGS(initial_scaling=True),
+    "ss_bfgs": tl.SSBFGS,
+    "ss_broyden": tl.SSBroyden,
     "sr1": tl.SR1,
     "nonlinear_cg": tl.NonlinearCG,
     "nonlinear_cg-hager_zhang": lambda: tl.NonlinearCG("hager_zhang", "hager_zhang"),
@@ -135,7 +138,7 @@ def test_the_default_gtol_is_fixed_in_the_middle_and_relative_outside(dtype, way
     def default_at(unit):
         f, g = (unit, 0.0) if way == "f" else (0.0, unit)
         f, g = tf.constant(-f, dtype), tf.constant([-g, g / 2], dtype)
-        return StoppingRule.checked(dtype).by_default_at(f, g).gtol
+        return StoppingRule.default_gtol(f, g)
 
     for unit in (1.01 * eps ** (1 / 6), 1.0, 0.99 * eps ** (-5 / 6)):
         assert default_at(unit) == eps ** (1 / 3)

@@ -6,8 +6,11 @@ import signal
 import subprocess
 import sys
 
+import click
 import pytest
 from environment import ROOT
+
+from trainloop.cli import common
 
 
 @pytest.fixture
@@ -48,3 +51,43 @@ def test_ctrl_c_while_tensorflow_loads_ends_the_program(on_a_terminal):
     process.send_signal(signal.SIGINT)
     assert read().splitlines()[-1] == "Interrupted."
     assert process.wait(60) == 130
+
+
+@pytest.mark.parametrize("name", ["tensorflow", "h5py", "sklearn", "random"])
+def test_a_file_that_would_be_imported_in_place_of_a_library_is_named(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / f"{name}.py").write_text("")
+    (tmp_path / "utils.py").write_text("")
+    common.name_shadows()  # the folder is none that modules are looked for in
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    common.name_shadows()  # it is the last one
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    with pytest.raises(click.UsageError, match=rf"{name}\.py would be imported in place of the module {name}"):
+        common.name_shadows()
+
+
+def test_python_m_trainloop_does_not_look_into_the_current_folder_first(tmp_path):
+    for name in ("tensorflow", "h5py", "click"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('imported')")
+    command = [sys.executable, "-m", "trainloop", "train", "--list", "adam"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout[:5]) == (0, "adam:"), done.stderr
+
+
+def test_output_that_cannot_be_written_ends_nothing():
+    program = "from trainloop.cli import common; import click; "
+    program += (
+        "command = click.command()(lambda: [common.echo('x' * 100_000) for _ in range(3)]); common.run_main(command)"
+    )
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", program], stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "Exception" not in done.stderr
+
+
+def test_help_needs_no_tensorflow():
+    program = "import sys; sys.argv = ['scripts/train.py', '--help']\n"
+    program += "try:\n    from trainloop.cli import main, train, compare, launch\nfinally:\n"
+    program += "    sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0

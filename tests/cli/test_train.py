@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 import runpy
 import signal
 import subprocess
@@ -159,6 +160,34 @@ def test_an_interrupted_run_is_continued_by_the_same_command(tmp_path):
     assert resumed.stdout.splitlines()[-1].rpartition(",")[0] == whole.stdout.splitlines()[-1].rpartition(",")[0]
 
 
+def test_a_full_disk_costs_files_and_not_the_run(tmp_path):
+    """No file may get longer than 4,000 bytes."""
+
+    def limited():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+    words = ["--dataset", "wine", "--optimizer", "adam", "--epochs", "30", "--tensorboard", "--run-dir", "a"]
+    done = subprocess.run(
+        [*TRAIN, *words, "--quiet"], cwd=tmp_path, capture_output=True, text=True, preexec_fn=limited, timeout=300
+    )
+    assert (done.returncode, done.stdout[:9]) == (0, "test loss"), done.stderr
+    for what in (
+        "a/metrics.jsonl cannot be written",
+        "a/tensorboard cannot be written",
+        "checkpoint of step 90 was not",
+    ):
+        assert done.stderr.count(what) == 1, done.stderr
+    assert re.search(r"a/metrics\.jsonl: missing is \d+ lines", done.stderr)
+    assert re.search("no model.keras: .*; no curves.png: .*File too large", done.stderr)
+    assert "Traceback" not in done.stderr
+    assert sorted(path.name for path in (tmp_path / "a").iterdir() if path.is_file()) == [
+        *("config.json", "lock", "metrics.jsonl")
+    ]
+    resumed = train("--run-dir", "a", "--resume", "--quiet", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert (tmp_path / "a" / "model.keras").exists()
+
+
 def test_a_users_mistake_is_named_by_its_line_and_the_files_are_readable(tmp_path, train_here):
     (tmp_path / "mine.py").write_text(
         "from trainloop import SimpleGD\n"
@@ -187,6 +216,7 @@ def test_overwrite_replaces_a_run(tmp_path, train_here):
     (folder / "metrics.jsonl").write_text("old")
     (folder / "notes.txt").write_text("kept")
     (folder / "tensorboard").mkdir()
+    (folder / "tensorboard" / "events.out.tfevents.0000000001.trainloop").write_text("old")
     code, *_ = train_here("--model", "softmax_regression", "--steps", "2", "--run-dir", str(folder), "--overwrite")
     assert code == 0
     assert [r["step"] for r in lines(folder / "metrics.jsonl") if r["kind"] == "step"] == [1, 2]
@@ -220,6 +250,67 @@ def test_a_run_is_repeated_from_its_config(tmp_path, train_here):
     assert code == 2
     assert re.search("data_fingerprint was [0-9a-f]{16}, here it is [0-9a-f]{16}", err[-1])
     assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"seed": "1"}, "seed must be int, received '1'"),
+        ({"seed": True}, "seed must be int, received True"),
+        ({"seed": -1}, "seed: -1 is not in the range"),
+        ({"seed": None}, "seed must be int, received None"),
+        ({"epochs": 1.5}, "epochs must be int, received 1.5"),
+        ({"jit": "yes"}, "jit must be bool, received 'yes'"),
+        ({"dataset": 5}, "dataset must be str, received 5"),
+        ({"options": ["rad=3", 4]}, "options must be a list of str, received ['rad=3', 4]"),
+        ({"f_target": [1]}, "f_target must be float or int, received [1]"),
+        ({"on_nonfinite": "hope"}, "on_nonfinite: 'hope' is not one of"),
+        ({"batch_size": 0}, "batch_size: 0 is neither a positive number"),
+        ({"code": [1]}, "code is [1]"),
+    ],
+)
+def test_a_config_has_the_types_of_the_command_line(changes, words, run, tmp_path, train_here):
+    (tmp_path / "a").mkdir()
+    config = json.loads((run[0] / "config.json").read_text())
+    (tmp_path / "a" / "config.json").write_text(json.dumps(config | changes))
+    for arguments in (["--config", "a/config.json", "--dry-run"], ["--run-dir", "a", "--resume"]):
+        code, _, (line,) = train_here(*arguments)
+        assert (code, line.startswith("Error: a/config.json"), words in line) == (2, True, True), line
+
+
+def test_a_byte_order_mark_before_a_config_is_read(run, tmp_path, train_here):
+    content = (run[0] / "config.json").read_bytes()
+    for text in (b"\xef\xbb\xbf" + content, content.decode().encode("utf-16")):
+        (tmp_path / "config.json").write_bytes(text)
+        assert train_here("--config", "config.json", "--dry-run")[0] == 0
+
+
+def test_a_config_of_somebody_else_runs_nothing_unasked(tmp_path, train_here):
+    (tmp_path / "theirs.py").write_text(
+        "import pathlib\npathlib.Path('ran').write_text('x')\nimport numpy as np\nx = np.ones((4, 2), 'float32')\n"
+        "def load():\n    return (x, x), (x, x)\n"
+    )
+    assert train_here("--dataset", "theirs.py:load", "--optimizer", "adam", "--steps", "2", "--run-dir", "a")[0] == 0
+    config = json.loads((tmp_path / "a" / "config.json").read_text())
+    (tmp_path / "ran").unlink()
+    sys.modules.pop("theirs")
+    code, _, err = train_here("--config", "a/config.json", "--dry-run")
+    assert (code, (tmp_path / "ran").exists()) == (0, True)
+    assert err[0] == f"runs theirs.py (SHA-256 {config['code']['theirs.py']}...), because a/config.json names it"
+    (tmp_path / "ran").unlink()
+    sys.modules.pop("theirs")
+    (tmp_path / "theirs.py").write_text((tmp_path / "theirs.py").read_text() + "# edited\n")
+    for words in (
+        ["--config", "a/config.json"],
+        ["--config", "a/config.json", "--dry-run"],
+        ["--run-dir", "a", "--resume"],
+    ):
+        code, _, err = train_here(*words)
+        assert (code, (tmp_path / "ran").exists()) == (2, False)
+        assert "theirs.py was edited since it began; look at it, and name it again to run it: --dataset" in err[-1]
+    code, _, err = train_here("--config", "a/config.json", "--dataset", "theirs.py:load", "--dry-run")
+    assert (code, (tmp_path / "ran").exists()) == (0, True)
+    assert err == ["theirs.py changed since a/config.json: its numbers may differ"]
 
 
 def test_a_dry_run_leaves_no_trace(tmp_path, train_here):
@@ -375,6 +466,7 @@ BAD = {
     "--model parts.py:date": "parts.py:date: TypeError",
     "--model parts.py:nothing": "must return a keras.Model",
     "--model syntax.py:build": "importing syntax.py failed at",
+    "--dataset os:abort": "os:abort is from a module of Python itself, which has no functions of this kind",
     "--loss mean_square": "did you mean 'mean_squared_error'",
     "--loss parts.py:wrong": "parts.py:8 in wrong: AttributeError",
     "--loss parts.py:vector": "must return a scalar, received int32 of shape",

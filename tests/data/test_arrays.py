@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+import io
+import os
 import struct
 import zipfile
 from contextlib import contextmanager
@@ -15,7 +17,9 @@ import tensorflow as tf
 from environment import MNIST
 
 from trainloop.data import DATASETS, ArrayData, DataSplit, load
+from trainloop.data import files as data_files
 from trainloop.data.arrays import gather_batch
+from trainloop.data.datasets import make_split
 
 MAGIC = {"images": 0x00000803, "labels": 0x00000801}
 STEMS = {
@@ -424,6 +428,99 @@ def test_npz_never_unpickles(tmp_path):
     path = save_npz(tmp_path, x_train=np.array([{}], dtype=object))
     with expect_refusal(str(path), "cannot be read", "allow_pickle=False"):
         load(path)
+
+
+def forged(array, **header):
+    """The bytes of an .npy file whose header says something else than its array is."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array) | header)
+    return file.getvalue() + array.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ({"shape": (10**15, 28, 28)}, "its header says"),
+        ({"shape": (1,)}, "its header says 1"),
+        ({"shape": (-5,)}, "its header says -5"),
+        ({"descr": "|O"}, "allow_pickle=False"),
+        ({"descr": "not a dtype"}, "cannot be read"),
+        ({"shape": ((((1,),),),)}, "cannot be read"),
+    ],
+)
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_npz_with_a_header_that_is_not_that_of_its_array(header, words, compression, tmp_path):
+    path = tmp_path / "small.npz"
+    np.savez(path, **{name: array for name, array in raw_arrays().items() if name != "x_train"})
+    with zipfile.ZipFile(path, "a", compression) as archive:
+        archive.writestr("x_train.npy", forged(np.zeros((5, 4, 3), "uint8"), **header))
+    with expect_refusal(str(path), words):
+        load(path)
+
+
+@pytest.mark.parametrize("free", [10, 100])
+def test_npz_that_unpacks_to_more_than_there_is_memory(free, tmp_path, monkeypatch):
+    monkeypatch.setattr(data_files, "free_memory", lambda: free)
+    path = save_npz(tmp_path)
+    with expect_refusal(str(path), f"data that fit into the {free} B of memory that are free"):
+        load(path)
+
+
+def test_idx_that_unpacks_to_more_than_its_header_says(tmp_path, monkeypatch):
+    save_idx(tmp_path, zipped=True)
+    path = tmp_path / "t10k-images-idx3-ubyte.gz"
+    content = gzip.decompress(path.read_bytes())
+    path.write_bytes(gzip.compress(content + bytes(10**6)))
+    with expect_refusal(str(path), f"trailing bytes, a file of {len(content) + 1} bytes"):
+        load(tmp_path)
+    path.write_bytes(gzip.compress(content[:4] + struct.pack(">3I", 2**31, 2**15, 2**15)))
+    with expect_refusal(str(path), "data that fit into the", "give fewer samples"):
+        load(tmp_path)
+
+
+def test_a_pipe_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "a.npz")
+    with expect_refusal("a.npz", "is no file but a folder, a pipe or a device"):
+        load(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("field", ["y_train", "x_train"])
+def test_a_label_that_asks_for_a_network_of_a_billion_outputs(field, tmp_path):
+    tokens = {name: np.zeros((4, 6), "int64") for name in ("x_train", "y_train", "x_test", "y_test")}
+    tokens[field][2, 3] = 10**9
+    path = tmp_path / "tokens.npz"
+    np.savez(path, **tokens)
+    with expect_refusal(str(path), field, "1000000000 at index (2, 3) among 24", "number the classes from 0"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        [[1.0, 2.0], [3.0]],  # rows of different lengths
+        np.array([[1.0, None]], dtype=object),
+        np.array([{"a": 1}]),
+        np.zeros(3, [("a", float), ("b", [("c", int)])]),
+        np.array(["a", "b"]),
+        [[[[[[1.0]]]]]],
+        np.array(1.0),
+        None,
+    ],
+)
+def test_arrays_of_other_things_are_one_line(x):
+    with expect_refusal("mine"):
+        make_split("mine", dict.fromkeys(("x_train", "y_train", "x_test", "y_test"), x))
+
+
+def test_names_with_control_characters_are_written_out(tmp_path):
+    path = tmp_path / "a\x1b[2Jb.npz"
+    np.savez(path, **{"x_train": np.zeros(3), "\x1b]0;title\x07": np.zeros(3)})
+    with pytest.raises(ValueError, match="without y_train") as caught:
+        load(path)
+    text = str(caught.value)
+    assert text.isprintable()
+    assert r"a\x1b[2Jb.npz" in text
+    assert r"\x1b]0;title\x07" in text
 
 
 def test_npz_without_permission(tmp_path, monkeypatch):

@@ -20,6 +20,7 @@ from trainloop import (
     SaveCheckpoint,
     SharedMatrix,
     ShorR,
+    SSBroyden,
     StochasticShorR,
     TestGD,
     TrainLoop,
@@ -395,7 +396,7 @@ def test_the_plan_has_the_parts_of_this_process(monkeypatch):
     )
 
 
-@pytest.mark.parametrize("cls", [TestGD, BFGS, SR1, ShorR, StochasticShorR, Ellipsoid, LBFGS])
+@pytest.mark.parametrize("cls", [TestGD, BFGS, SSBroyden, SR1, ShorR, StochasticShorR, Ellipsoid, LBFGS])
 def test_methods_take_the_word(cls):
     method = cls(storage="sharded")
     assert type(method).from_config(method.get_config()).storage == "sharded"

@@ -1,5 +1,6 @@
 """metrics.jsonl, written and read."""
 
+import contextlib
 import json
 import os
 import resource
@@ -8,6 +9,7 @@ import signal
 import numpy as np
 import pytest
 
+from trainloop.hooks import patient_file
 from trainloop.hooks.base import Progress
 from trainloop.hooks.metrics_file import MetricsFile, append_test, read_run_log
 from trainloop.results import RunResult
@@ -67,29 +69,163 @@ def test_columns_that_came_later_are_nan_before(tmp_path):
     np.testing.assert_array_equal(read_run_log(path).history["radius"], [np.nan, 3.0])
 
 
-def test_a_run_after_one_that_filled_the_disk_writes_again(tmp_path):
-    hook = write(tmp_path / "metrics.jsonl")
-    before, unlimited = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+@contextlib.contextmanager
+def full_disk(path, room=0):
+    """Inside, a file cannot grow by more than some bytes."""
+    before, signalled = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (os.path.getsize(hook.path), before[1]))
-        with pytest.raises(OSError, match="too large"):
-            hook.on_end(RESULT)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (os.path.getsize(path) + room, before[1]))
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, unlimited)
+        signal.signal(signal.SIGXFSZ, signalled)
+
+
+def progress(first, count=3):
+    step = np.arange(first, first + count)
+    logs = {"step": step, "loss": 0.5 * step}
+    return Progress(int(step[-1]), 1, int(step[-1]), None, int(step[-1]), None, 0.5, logs, {})
+
+
+def steps_in(path):
+    return read_run_log(path).history["step"].tolist()
+
+
+@pytest.mark.parametrize("room", [0, 10, 60])
+def test_lines_wait_for_a_disk_with_room(room, tmp_path, caplog):
+    hook = write(tmp_path / "metrics.jsonl")
+    with full_disk(hook.path, room):
+        hook.on_block(progress(3))
+        assert hook.state()["bytes"] == os.path.getsize(hook.path)
+        assert steps_in(hook.path) == [1, 2]
+        hook.on_block(progress(6))
+    hook.on_block(progress(9))
+    hook.on_end(RESULT)
+    assert steps_in(hook.path) == list(range(1, 12))
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 1
+    assert "metrics.jsonl cannot be written ([Errno 27] File too large); it is tried again; the run goes on" in said[0]
+
+
+def test_the_end_says_what_is_missing_and_the_next_run_writes_it(tmp_path, caplog):
+    hook = write(tmp_path / "metrics.jsonl")
+    with full_disk(hook.path):
+        hook.on_block(progress(3))
+        hook.on_end(RESULT)
+    assert "metrics.jsonl: missing is 4 lines, which could not be written ([Errno 27]" in caplog.text
     hook.on_start(None)
     hook.on_end(RESULT)
-    assert read_run_log(hook.path).end["status"] == RESULT.status.name
+    log = read_run_log(hook.path)
+    assert (log.history["step"].tolist(), log.end["status"]) == ([1, 2, 3, 4, 5], RESULT.status.name)
 
 
-def test_the_file_is_closed_also_when_the_disk_is_full(tmp_path, monkeypatch):
+def test_what_waits_has_a_limit(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(patient_file, "_MOST_WAITING", 200)
     hook = write(tmp_path / "metrics.jsonl")
-    file = hook._file
+    with full_disk(hook.path):
+        for first in range(3, 60, 3):
+            hook.on_block(progress(first))
+    hook.on_end(RESULT)
+    steps = steps_in(hook.path)
+    assert steps[:2] == [1, 2]
+    assert steps[2:] == list(range(steps[2], 60))
+    assert f"missing is {steps[2] - 3} lines" in caplog.text
 
-    def full(record):
-        raise OSError("no space left")
 
-    monkeypatch.setattr(hook, "_write", full)
-    with pytest.raises(OSError, match="no space left"):
-        hook.on_end(RESULT)
-    assert file.closed
+def test_a_file_that_is_removed_meanwhile_is_begun_anew(tmp_path, caplog):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    hook = write(folder / "metrics.jsonl")
+    folder.rename(tmp_path / "elsewhere")
+    hook.on_block(progress(3))  # there is no folder
+    folder.mkdir()
+    hook.on_block(progress(6))
+    hook.on_end(RESULT)
+    assert steps_in(hook.path) == [3, 4, 5, 6, 7, 8]
+    assert "was removed while the run went on: what was in it is lost" in caplog.text
+
+
+def test_a_disk_that_comes_back_has_what_it_had(tmp_path, caplog):
+    hook = write(tmp_path / "metrics.jsonl")
+    content = hook.path.read_bytes()
+    hook.path.unlink()
+    hook.path.write_bytes(content)  # as after a new mount: the same file, but for its number
+    hook.on_block(progress(3))
+    hook.on_end(RESULT)
+    assert steps_in(hook.path) == [1, 2, 3, 4, 5]
+    assert caplog.text == ""
+
+
+def test_a_test_that_cannot_be_written_leaves_no_half_line(tmp_path):
+    hook = write(tmp_path / "metrics.jsonl")
+    hook.on_end(RESULT)
+    before = hook.path.read_bytes()
+    with full_disk(hook.path, room=10), pytest.raises(OSError):  # noqa: PT011 (which one is the system's choice)
+        append_test(hook.path, {"loss": 0.5})
+    assert hook.path.read_bytes() == before
+
+
+# --- A damaged log is found when a run goes on --------------------------------------------------------------
+
+
+def resumed(path, state):
+    """The steps of a log in which a run goes on from a checkpoint."""
+    hook = MetricsFile(path)
+    hook.load_state(state)
+    hook.on_start(None)
+    hook.on_block(progress(6))
+    hook.on_end(RESULT)
+    return steps_in(path)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A log of five steps, and what a checkpoint remembers of it; behind that, half a line and noughts."""
+    hook = write(tmp_path / "metrics.jsonl")
+    hook.on_block(progress(3))
+    state = hook.state()
+    hook.on_end(RESULT)
+    with open(hook.path, "ab") as file:
+        file.write(b'{"kind": "step", "st\0\0\0\0')
+    return hook.path, state
+
+
+def test_an_intact_log_is_gone_on_in(saved, caplog):
+    assert resumed(*saved) == list(range(1, 9))
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "left"),
+    [
+        (b'"step": 4', b'"step\xff: 4', [1, 2, 3, 5, 6, 7, 8]),
+        (b'"step": 4', b'"step":\n4', [1, 2, 3, 5, 6, 7, 8]),  # another line for the reader
+        (b'{"kind": "step", "step": 4', b"[" * 26, [1, 2, 3, 5, 6, 7, 8]),
+        (b'"loss": 2.0}\n', b'"loss": 2.0} ', [1, 2, 3, 6, 7, 8]),
+        (b'"loss": 2.0', b'"loss": "a"', [1, 2, 3, 5, 6, 7, 8]),
+    ],
+)
+@pytest.mark.parametrize("known", [True, False])
+def test_a_damaged_line_is_left_out_and_named(old, new, left, known, saved, caplog):
+    path, state = saved
+    content = path.read_bytes()
+    assert content.count(old) == 1
+    path.write_bytes(content.replace(old, new))
+    if not known:  # a checkpoint of version 0.1
+        state = {"bytes": state["bytes"]}
+    assert resumed(path, state) == left
+    assert "metrics.jsonl is damaged in line 5, which is left out: " in caplog.text
+
+
+def test_a_number_that_has_changed_is_said(saved, caplog):
+    path, state = saved
+    path.write_bytes(path.read_bytes().replace(b'"loss": 2.0', b'"loss": 9.0'))
+    assert resumed(path, state) == list(range(1, 9))
+    assert "has changed since the checkpoint was written: numbers in it may be wrong" in caplog.text
+
+
+def test_a_byte_order_mark_is_read(tmp_path):
+    hook = write(tmp_path / "metrics.jsonl")
+    hook.on_end(RESULT)
+    hook.path.write_bytes(b"\xef\xbb\xbf" + hook.path.read_bytes())
+    assert steps_in(hook.path) == [1, 2]

@@ -1,5 +1,6 @@
 """Hooks that end a run, and the weights it ends with."""
 
+import fcntl
 import math
 import os
 import signal
@@ -249,6 +250,40 @@ def test_the_first_signal_asks_and_the_second_leaves(number, code, words, monkey
         wait_for(lambda: exits)
     assert exits == [code]
     assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("numbers", [(signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT)])
+def test_two_signals_that_do_not_coalesce_come_one_after_the_other(numbers, monkeypatch):
+    """Of one number the system keeps only one until it is delivered; of two numbers both."""
+    reasons, exits = [], []
+    monkeypatch.setattr(os, "_exit", exits.append)
+    with StopOnSignals(reasons.append) as signals:
+        for number in numbers:
+            os.kill(os.getpid(), number)
+        wait_for(lambda: exits)
+    assert len(reasons) == 1
+    assert {exits[0], signals.exit_code} == {128 + number for number in numbers}
+
+
+def test_a_terminal_that_takes_nothing_keeps_no_signal_waiting(monkeypatch):
+    reasons, exits = [], []
+    monkeypatch.setattr(os, "_exit", exits.append)
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    os.write(writer, bytes(4096))  # nobody reads it
+    before = os.dup(2)
+    os.dup2(writer, 2)
+    try:
+        with StopOnSignals(reasons.append):
+            os.kill(os.getpid(), signal.SIGTERM)
+            wait_for(lambda: reasons)
+            os.kill(os.getpid(), signal.SIGTERM)
+            wait_for(lambda: exits)
+    finally:
+        os.dup2(before, 2)
+        for descriptor in (before, writer, reader):
+            os.close(descriptor)
+    assert exits == [143]
 
 
 def test_a_request_to_stop_before_the_run_is_heard():

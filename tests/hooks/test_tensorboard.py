@@ -1,6 +1,9 @@
 """Event files, read back with TensorBoard itself."""
 
+import re
+import resource
 import shutil
+import signal
 import sys
 
 import numpy as np
@@ -143,6 +146,43 @@ def test_files_of_others_and_files_that_got_lost_do_not_matter(interrupted):
     resumed(folder, state)
     assert others.exists()
     assert ours.exists()  # its number is free again
+
+
+@pytest.mark.parametrize("room", [0, 30, 200])
+def test_a_full_disk_costs_the_steps_that_did_not_fit(room, tmp_path, caplog):
+    hook = TensorBoardFile(tmp_path)
+    hook.on_start(None)
+    hook.on_block(block(1, 10))
+    (path,) = tmp_path.iterdir()
+    before, signalled = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + room, before[1]))
+        for first in (11, 111):
+            hook.on_block(block(first, first + 99))
+            hook.on_epoch(block(first, first + 99), summary(first + 99))
+            assert set(hook.state()["bytes"]) >= {path.name}
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, signalled)
+    hook.on_block(block(211, 220))
+    hook.on_end(None)
+    seen = curve(reader(tmp_path), "train/loss")
+    assert [step for step in seen if step <= 10 or step > 210] == [*range(1, 11), *range(211, 221)]
+    assert all(value == step for step, value in seen.items())
+    assert caplog.text.count("cannot be written") == 1
+    assert re.search(r"missing is \d+ steps and epochs", caplog.text)
+
+
+def test_a_folder_that_is_removed_is_begun_anew(tmp_path, caplog):
+    hook = TensorBoardFile(tmp_path / "curves")
+    hook.on_start(None)
+    hook.on_block(block(1, 10))
+    shutil.rmtree(hook.folder)
+    for first in (11, 21):
+        hook.on_block(block(first, first + 9))
+    hook.on_end(None)
+    assert list(curve(reader(hook.folder), "train/loss")) == list(range(21, 31))
+    assert "missing is 10 steps and epochs" in caplog.text
 
 
 class Cut(Hook):

@@ -1,8 +1,10 @@
 """Minimising a function without a network: against NumPy, a counter of its own, and every way to end."""
 
+import copy
 import functools
 import gc
 import logging
+import pickle
 
 import keras
 import numpy as np
@@ -229,7 +231,7 @@ def test_sums_of_squares_have_gauss_newton_products():
     np.testing.assert_allclose(result.x, [1, 1], atol=1e-5)
     assert result.evaluations["J"] == result.steps
     assert result.evaluations["Gv"] == 0
-    assert result.evaluations["f"] == 1 + result.steps
+    assert result.evaluations["f"] > result.steps  # every step has a trial, some have several
 
 
 @pytest.mark.parametrize("solver", ["cholesky", "cg"])
@@ -722,3 +724,33 @@ def test_methods_with_a_line_search_or_a_region_check_their_settings(make, messa
 def test_a_method_that_needs_residuals_says_so(optimizer):
     with pytest.raises(ValueError, match=r"no Gauss-Newton products; give it residuals \(LeastSquares\)"):
         minimize(quadratic, X0, optimizer())
+
+
+# --- What a result tells ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "success"),
+    [({}, True), ({"f_target": 1.0}, True), ({"max_steps": 2}, False), ({"max_evaluations": 3}, False)],
+)
+def test_a_run_that_has_reached_what_it_was_asked_for_is_a_success(options, success):
+    result = minimize(rosenbrock, [-1.2, 1.0], LBFGS(), **options)
+    assert result.success is success
+    assert result.status.success is success
+
+
+def test_a_result_is_drawn(tmp_path):
+    result = minimize(rosenbrock, [-1.2, 1.0], LBFGS())
+    figure = result.plot(tmp_path / "run.png", "valley")
+    assert [axes.get_ylabel() for axes in figure.axes] == ["f", "grad_norm", "pairs", "next_slot", "step_length"]
+    x, y = figure.axes[0].lines[0].get_data()
+    np.testing.assert_array_equal(x, result.history["step"])
+    np.testing.assert_array_equal(y, result.history["f"])
+    assert (tmp_path / "run.png").stat().st_size > 1000
+
+
+def test_a_result_can_be_copied_and_pickled():
+    result = minimize(rosenbrock, [-1.2, 1.0], BFGS())
+    for other in (copy.deepcopy(result), pickle.loads(pickle.dumps(result))):
+        np.testing.assert_array_equal(other.x, result.x)
+        np.testing.assert_array_equal(other.state["state.updates"], result.state["state.updates"])

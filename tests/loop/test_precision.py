@@ -6,7 +6,8 @@ import pytest
 from environment import set_precision
 from networks import blobs, crossentropy, dense_net
 
-from trainloop import Adam, ArrayData, TrainLoop
+from trainloop import LBFGS, Adam, ArrayData, NaturalGradient, Points, TrainLoop
+from trainloop.loop import arguments
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
@@ -49,3 +50,26 @@ def test_a_loss_of_fewer_digits_than_the_weights_is_told(float32):
             TrainLoop(model, Adam(), loss)
     TrainLoop(model, Adam(), keras.losses.MeanSquaredError(dtype="float64"))
     TrainLoop(model, Adam(), loss_fn=lambda model, batch: 0.0)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "method", "size", "told"),
+    [
+        ("float32", LBFGS, None, 1),
+        ("float32", NaturalGradient, None, 1),
+        ("float32", LBFGS, 8, 0),
+        ("float32", Adam, None, 0),
+        ("float64", LBFGS, None, 0),
+    ],
+)
+def test_what_float32_costs_is_logged_once(dtype, method, size, told, monkeypatch, caplog):
+    monkeypatch.setattr(arguments, "_told", set())
+    set_precision(dtype)
+    x = np.random.default_rng(0).normal(size=(16, 2)).astype(dtype)
+    for points in (ArrayData(x, x[:, :1], size), {"a": x} if size is None else Points({"a": x}, {"a": size})):
+        model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)])
+        residual = (lambda m, p: m(p) - 1) if not isinstance(points, ArrayData) else (lambda m, b: m(b[0]) - b[1])
+        residuals = residual if isinstance(points, ArrayData) else {"a": residual}
+        TrainLoop(model, method(), residuals=residuals).run(points, steps=1)
+    lines = [record.getMessage() for record in caplog.records if "in float32" in record.getMessage()]
+    assert [line.split()[0] for line in lines] == [method.__name__] * told

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 import trainloop as tl
+from trainloop.linesearch import damped
 from trainloop.objectives import rows as rows_module
 
 RNG = np.random.default_rng(0)
@@ -179,6 +180,18 @@ def test_terms_of_unequal_length_in_chunks(chunk, jit_compile):
     np.testing.assert_allclose(kernel, (J * weights) @ J.T, rtol=1e-11, atol=1e-14)
 
 
+def test_samples_are_solved_for_without_the_whole_jacobian():
+    found, J, r = two_terms()
+    x = found.vector.read()
+    found.rows_bytes = 4 * 8 * x.shape[0]  # four rows of eight
+    with found.rows(x) as rows:
+        assert not rows.fits()
+    M, v = RNG.uniform(0.1, 1, size=x.shape[0]), RNG.normal(size=x.shape[0])
+    system = damped.system(found, x, found.value_and_grad(x)[1], "sample", 10)
+    expected = -np.linalg.solve(J.T @ J + np.diag(M), J.T @ (r + J @ v))
+    np.testing.assert_allclose(system.solve(tf.constant(M), tf.constant(v)), expected, rtol=1e-9, atol=1e-12)
+
+
 def test_the_triangular_factor_in_chunks():
     found, J, r = two_terms()
     x = found.vector.read()
@@ -305,3 +318,19 @@ def test_chunks_cover_all_rows_once():
             covered += list(range(begin + repeated, begin + chunks.size))
         assert covered == list(range(count))
         assert chunks.size <= most
+
+
+@pytest.mark.parametrize("solver", ["qr", "cholesky", "sample", "cg"])
+def test_batches_whose_length_no_trace_knows(solver):
+    """Linear least squares on arrays, all at once and in batches."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(30, 3))
+    y = x @ [[1.0], [2.0], [3.0]] + rng.normal(size=(30, 1))
+    model = keras.Sequential([keras.Input([3]), keras.layers.Dense(1, use_bias=False)])
+    loop = tl.TrainLoop(
+        model, tl.LevenbergMarquardt(tau=1e-9, solver=solver), residuals=lambda model, batch: model(batch[0]) - batch[1]
+    )
+    result = loop.run(tl.ArrayData(x, y, None), epochs=10)
+    least = np.mean((x @ np.linalg.lstsq(x, y, rcond=None)[0] - y) ** 2)
+    assert result.history["loss"][-1] == pytest.approx(least, rel=1e-6)
+    loop.run(tl.ArrayData(x, y, 8), epochs=1)  # with a smaller last batch

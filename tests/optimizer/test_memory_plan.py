@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainloop import BFGS, LBFGS, SharedMatrix, SimpleGD, TestGD, VectorRing
+from trainloop import BFGS, LBFGS, SharedMatrix, SimpleGD, SSBroyden, TestGD, VectorRing, memory
 from trainloop.matrices import dense, shared_matrix
 from trainloop.optimizer import memory_plan
 
@@ -16,7 +16,7 @@ N = 47
 KIB, MIB = 2**10, 2**20
 STORAGES = ["auto", "dense", "dense:0", "dense:4", "factored"]
 STORAGES += [f"factored:5:{policy}" for policy in ("restart", "subspace", "dense", "error")]
-METHODS = {f"{cls.__name__} {word}": (cls, {"storage": word}) for cls in (TestGD, BFGS) for word in STORAGES}
+METHODS = {f"{cls.__name__} {word}": (cls, {"storage": word}) for cls in (TestGD, BFGS, SSBroyden) for word in STORAGES}
 METHODS |= {"LBFGS": (LBFGS, {"m": 3}), "SimpleGD": (SimpleGD, {})}
 
 every_method = pytest.mark.parametrize(("cls", "options"), METHODS.values(), ids=METHODS.keys())
@@ -187,13 +187,13 @@ MEMINFO = "MemTotal:       16000 kB\nMemFree:         1000 kB\nMemAvailable:    
     ],
 )
 def test_free_is_what_both_the_machine_and_the_container_have(monkeypatch, files, free):
-    monkeypatch.setattr(memory_plan, "_read", lambda path: files.get(path.rsplit("/", 1)[1]))
-    assert memory_plan.free_memory() == free
+    monkeypatch.setattr(memory, "_read", lambda path: files.get(path.rsplit("/", 1)[1]))
+    assert memory.free_memory() == free
 
 
 def test_the_free_memory_of_this_machine_is_a_sensible_number():
-    assert memory_plan._read("/nowhere/at/all") is None
-    free = memory_plan.free_memory()
+    assert memory._read("/nowhere/at/all") is None
+    free = memory.free_memory()
     assert free is None or MIB < free < 2**50
 
 

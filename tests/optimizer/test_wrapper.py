@@ -199,11 +199,10 @@ class Halving(GlobalObjectiveOptimizer):
 
 
 def test_a_point_that_the_inner_method_has_evaluated_is_the_best_at_once():
-    optimizer = BestSoFar(Halving())
-    result = minimize(quadratic, X0, optimizer, max_steps=4)
+    result = minimize(quadratic, X0, BestSoFar(Halving()), max_steps=4)
     np.testing.assert_array_equal(result.x, X0 / 16)
-    np.testing.assert_array_equal(optimizer.state["best_x"], X0 / 16)
-    assert float(optimizer.state["best_f"]) == result.f == pytest.approx(f_numpy(X0 / 16), rel=1e-14)
+    np.testing.assert_array_equal(result.state["state.best_x"], X0 / 16)
+    assert float(result.state["state.best_f"]) == result.f == pytest.approx(f_numpy(X0 / 16), rel=1e-14)
     assert result.evaluations["f"] == 1 + 4  # nothing is evaluated twice
 
 
@@ -382,8 +381,10 @@ def test_a_used_wrapper_minimises_afresh():
 
 
 def test_the_state_of_the_inner_method_is_a_part_of_the_state():
-    optimizer = BestSoFar(Momentum(0.1, 0.9))
-    minimize(quadratic, X0, optimizer, max_steps=1)
+    optimizer, v = BestSoFar(Momentum(0.1, 0.9)), tf.Variable(X0)
+    optimizer.build([v])
+    f, g = FunctionObjective(quadratic).value_and_grad(tf.constant(X0))
+    optimizer.step(FunctionObjective(quadratic), (f, g))
     np.testing.assert_allclose(optimizer.state["inner"]["velocity"], -0.1 * A @ X0, rtol=1e-14)
     assert set(optimizer.state) == {"inner", "best_x", "best_f"}
     plain = BestSoFar(SimpleGD())

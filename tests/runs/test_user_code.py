@@ -1,5 +1,6 @@
 """A user's files and modules, and where their mistakes are."""
 
+import importlib
 import re
 import sys
 
@@ -89,3 +90,37 @@ def test_a_mistake_is_one_line_with_the_users_place(mine):
         user_code.call("mine.py:passes_on", function, 1)
     with pytest.raises(ValueError, match=r"^mine\.py:passes_on: TypeError: .*positional argument"):
         user_code.call("mine.py:passes_on", function)
+
+
+# --- A user's file takes the place of no other module -------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["h5py", "tensorflow", "json", "random"])
+def test_a_file_with_the_name_of_a_library_leaves_that_alone(name, mine, tmp_path):
+    before = importlib.import_module(name)
+    (tmp_path / f"{name}.py").write_text("number = 5")
+    assert user_code.find(f"{name}.py:number", callable, "functions") == 5
+    assert importlib.import_module(name) is before
+    assert sys.modules[name] is before
+
+
+def test_modules_of_the_current_folder_come_last(mine, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in ("", str(tmp_path))])
+    (tmp_path / "a_module_of_mine.py").write_text("number = 6")
+    (tmp_path / "tabnanny.py").write_text("number = 7")  # of the standard library, and imported by nobody
+    assert user_code.find("a_module_of_mine:number", callable, "functions") == 6
+    assert "number" not in vars(importlib.import_module("tabnanny"))
+    with pytest.raises(ValueError, match=r"tabnanny is tabnanny\.py in this folder and .* elsewhere; give the file"):
+        user_code.find("tabnanny:number", callable, "functions")
+    assert user_code.find("tabnanny.py:number", callable, "functions") == 7
+
+
+def test_a_digest_runs_nothing(mine, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "box").mkdir()
+    for name in ("__init__", "inside"):
+        (tmp_path / "box" / f"{name}.py").write_text("1 / 0")
+    digests = user_code.digests("box.inside:f", "box:f", "nowhere:f", "mine.py:f", "digits")
+    assert digests["box.inside"] == digests["box"] != "missing"
+    assert digests["nowhere"] == "missing"
+    assert list(digests) == ["box", "box.inside", "mine.py", "nowhere"]

@@ -9,7 +9,7 @@ from environment import ROOT
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from benchmarks import benchmarking, flatten, libraries, reporting
+from benchmarks import benchmarking, flatten, least_squares, libraries, reporting
 
 
 def test_ratios_are_of_medians():
@@ -66,6 +66,15 @@ def test_both_sides_of_flatten_step(float32):
     assert steps > 10
     for job in jobs.values():
         assert int(job()[0]) == steps
+
+
+def test_jobs_of_least_squares_compute_what_they_say():
+    values = {name: job() for name, job in least_squares.burgers_jobs(points=5, widths=(3,)).items()}
+    assert len(values) == 4
+    assert all(np.isfinite(value) for value in values.values())
+    square = least_squares.unit_square()
+    assert {name: points.shape for name, points in square.items()} == {"pde": (784, 2), "bc": (116, 2)}
+    assert len(np.unique(np.concatenate(list(square.values())), axis=0)) == 900
 
 
 @pytest.mark.thorough

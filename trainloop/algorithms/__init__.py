@@ -19,6 +19,8 @@ from trainloop.algorithms.sam import SAM
 from trainloop.algorithms.shor_r import ShorR
 from trainloop.algorithms.simple_gd import SimpleGD
 from trainloop.algorithms.sr1 import SR1
+from trainloop.algorithms.ss_bfgs import SSBFGS
+from trainloop.algorithms.ss_broyden import SSBroyden
 from trainloop.algorithms.stochastic_shor_r import StochasticShorR
 from trainloop.algorithms.test_gd import TestGD
 from trainloop.optimizer.base import WholeVectorOptimizer as _WholeVectorOptimizer

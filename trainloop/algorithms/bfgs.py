@@ -1,42 +1,44 @@
 """BFGS: an inverse Hessian over all parameters, and a line search along d = -H g.
 
 H is a `SharedMatrix`, the *inverse Hessian* of f, symmetric and positive definite. With s = x_new - x,
-y = g_new - g, rho = 1 / s'y and u = H y,
+y = g_new - g and rho = 1 / s'y,
 
     H_new = (I - rho s y') H (I - rho y s') + rho s s'                    Nocedal and Wright (2006), equation 6.17
-          = H + rho (1 + rho y'u) w w' - rho / (1 + rho y'u) u u'         w = s - u / (1 + rho y'u)
 
-The second line is the first one multiplied out and the square completed: two symmetric rank-one terms, one product
-with H. Before the first update H is multiplied by s'y / y'y (equation 6.20), the size that f has along s.
+the member tau = phi = 1 of the family in `_quasi_newton`, where it is carried out. Before the first update H = I may be
+multiplied by s'y / y'y (equation 6.20), which is the size that f has along y:
+
+    True      s'y / y'y
+    False     1
+    "auto"    max(1, s'y / y'y) where f > 0, else s'y / y'y
+
+s'y / y'y is near the *least* of the inverse curvatures along g. Where curvatures differ by much H is then far too small
+in nearly all directions, and steps crawl, which costs more than an H that is too large: that is shortened by the first
+trial, without an evaluation, as a loss cannot fall by more than f. An H that is too small even along y is enlarged.
 """
 
 from typing import Any
 
 import tensorflow as tf
 
-from trainloop import checks, linesearch
-from trainloop.linesearch.first_trial import first_trial
-from trainloop.matrices.shared_matrix import SharedMatrix
-from trainloop.matrices.storage_spec import check_storage
-from trainloop.objectives.base import Objective
-from trainloop.optimizer.contracts import GlobalObjectiveOptimizer
-from trainloop.status import Status, first_failure
-from trainloop.types import ObjectiveUpdate, State
-from trainloop.vectors import linalg
+from trainloop.algorithms._quasi_newton import QuasiNewton
 
 
-class BFGS(GlobalObjectiveOptimizer):
+class BFGS(QuasiNewton):
     """The method of Broyden, Fletcher, Goldfarb and Shanno (1970) with a line search.
 
     A step costs one evaluation of f and g in most cases, two products with H and its update. A pair (s, y) is used
     only if its curvature is clear of rounding, s'y > eps |s| |y|.
 
-    When a line search finds nothing better, H becomes the identity again and the next step goes along -g; when that
-    fails too the run ends with `Status.STALLED`. A zero gradient, which a mini-batch may have, changes nothing.
+    When a line search finds nothing better, or rounding has made H indefinite, H becomes the identity again and the
+    next step goes along -g; the log shows it: `updates`, the number of pairs in H, falls to 0. When that fails too the
+    run ends with `Status.STALLED`. A zero gradient, which a mini-batch may have, changes nothing.
 
     Args:
         line_search: "strong_wolfe", "hager_zhang" or "armijo", see `linesearch`.
         max_evaluations: of f in one line search, at least 2.
+        initial_scaling: whether the first H gets the size of f: True, False, or "auto" for the rule in this file's
+            first lines. With False the unit of f matters, as in SciPy's BFGS.
         storage: of H, see `storage_spec`.
         name, kwargs: see `GlobalObjectiveOptimizer`.
 
@@ -46,59 +48,24 @@ class BFGS(GlobalObjectiveOptimizer):
         'the largest entry of the gradient is at most gtol'
     """
 
+    left_out_of_config = ("initial_scaling",)
+
     def __init__(
         self,
         line_search: str = "strong_wolfe",
         max_evaluations: int = 20,
+        initial_scaling: bool | str = "auto",
         storage: str = "auto",
         name: str = "bfgs",
         **kwargs: Any,
     ) -> None:
-        super().__init__(None, name=name, **kwargs)
-        self.line_search = checks.choice("line_search", line_search, linesearch.SEARCHES)
-        self.max_evaluations = checks.integer("max_evaluations", max_evaluations, at_least=2)
-        self.storage = check_storage(storage)
-
-    def init_state(self, x: tf.Tensor) -> State:
-        return {
-            "H": SharedMatrix.identity(x.shape[0], dtype=x.dtype, storage=self.storage, updates="symmetric"),
-            "updates": tf.constant(0, tf.int32),
-            "step_length": tf.zeros([], x.dtype),
-            "status": tf.constant(Status.RUNNING, tf.int32),
-        }
-
-    def update(self, x: tf.Tensor, f: tf.Tensor, g: tf.Tensor, state: State, objective: Objective) -> ObjectiveUpdate:
-        H, fresh = state["H"], tf.equal(state["updates"], 0)
-        d = -(H @ g)
-        first = first_trial(x, g)
-        search = linesearch.SEARCHES[self.line_search]
-        found = search(objective, x, f, g, d, tf.where(fresh, first, 1), max_evaluations=self.max_evaluations)
-        failed = ~(found.t > 0) & tf.reduce_any(tf.not_equal(g, 0))
-        H, useful = _updated(H.reset(failed), found.x - x, found.g - g, fresh)
-        return (
-            found.x,
-            {
-                "H": H,
-                "updates": tf.where(failed, 0, state["updates"] + tf.cast(useful, tf.int32)),
-                "step_length": found.t,
-                "status": first_failure((found.unbounded, Status.UNBOUNDED), (fresh & failed, Status.STALLED)),
-            },
-            (found.f, found.g),
-        )
+        super().__init__(line_search, max_evaluations, initial_scaling, storage, name, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
-        own = {name: getattr(self, name) for name in ("line_search", "max_evaluations", "storage")}
-        return {**super().get_config(), **own}
+        config = super().get_config()
+        if self.initial_scaling == "auto":
+            del config["initial_scaling"]
+        return config
 
-
-def _updated(H, s, y, fresh):
-    """(H after the pair (s, y), or as it was; whether the pair was used)."""
-    ss, yy, sy = tf.tensordot(s, s, 1), tf.tensordot(y, y, 1), tf.tensordot(s, y, 1)
-    useful = sy > linalg.eps(s.dtype) * tf.sqrt(ss) * tf.sqrt(yy)
-    zero, one = tf.zeros_like(sy), tf.ones_like(sy)
-    scaled = H.scale(tf.where(fresh & useful, sy / tf.where(useful, yy, one), one))
-    u = scaled @ y
-    rho = 1 / tf.where(useful, sy, one)
-    stretch = 1 + rho * tf.tensordot(y, u, 1)
-    grown = scaled.add_symmetric(s - u / stretch, tf.where(useful, rho * stretch, zero))
-    return grown.add_symmetric(u, tf.where(useful, -rho / stretch, zero)), useful
+    def member(self, b: tf.Tensor, h: tf.Tensor, n: int) -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.ones_like(b), tf.ones_like(b)

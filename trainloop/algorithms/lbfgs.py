@@ -59,6 +59,8 @@ class LBFGS(GlobalObjectiveOptimizer):
         True
     """
 
+    needs_digits = True
+
     def __init__(
         self,
         m: int = 10,

@@ -67,6 +67,8 @@ class LevenbergMarquardt(GlobalObjectiveOptimizer):
     """
 
     ends_by_itself = True
+    needs_digits = True
+    left_out_of_config = ("scaling",)
 
     def __init__(
         self,
@@ -157,7 +159,7 @@ class LevenbergMarquardt(GlobalObjectiveOptimizer):
                 rho=rho,
                 taken=taken,
                 stalled=tf.reduce_all(tf.equal(x + h, x)),
-                resolved=(promised <= linalg.eps(x.dtype) * f) & (taken | tf.equal(count, 0)),
+                resolved=(promised <= linalg.eps(x.dtype) * f) & (taken | (tf.equal(count, 0) & (mu <= 1))),
                 unbounded=tf.equal(f_trial, float("-inf")),
             )
 
@@ -170,8 +172,9 @@ class LevenbergMarquardt(GlobalObjectiveOptimizer):
         return tf.while_loop(wanted, one, (tf.constant(0), start), parallel_iterations=1)[1]
 
     def get_config(self) -> dict[str, Any]:
-        own = {name: getattr(self, name) for name in ("tau", "solver", "max_products", "min_damping", "scaling")}
-        return {**super().get_config(), **own}
+        own = {name: getattr(self, name) for name in ("tau", "solver", "max_products", "min_damping")}
+        newer = {} if self.scaling is None else {"scaling": self.scaling}
+        return {**super().get_config(), **own, **newer}
 
 
 def _curvature_along(x, g, objective):

@@ -76,6 +76,7 @@ class NaturalGradient(GlobalObjectiveOptimizer):
     """
 
     ends_by_itself = True
+    needs_digits = True
 
     def __init__(
         self,

@@ -49,6 +49,8 @@ class NewtonCG(GlobalObjectiveOptimizer):
         True
     """
 
+    needs_digits = True
+
     def __init__(
         self,
         curvature: str = "gauss_newton",

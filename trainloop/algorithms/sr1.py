@@ -54,6 +54,8 @@ class SR1(GlobalObjectiveOptimizer):
         -0.25
     """
 
+    needs_digits = True
+
     def __init__(
         self,
         radius: float = 1.0,

@@ -17,6 +17,7 @@
 Variables are read and written one after the other, where they are. Nothing else has a copy of them.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -27,6 +28,7 @@ import keras
 import numpy as np
 
 from trainloop.checkpoints import random_state
+from trainloop.errors import users_line
 from trainloop.versions import versions
 
 _LOG = logging.getLogger("trainloop")
@@ -97,9 +99,15 @@ class Position:
         """Let a feed stand there.
 
         Raises:
-            ValueError: it has other data; names what differs.
+            ValueError: it has other data, or no such batch; names what differs.
         """
         _compare(self.path, "data set", self.of, feed.description())
+        batches = feed.steps_per_epoch
+        if batches is not None and self.run["index"] > batches:
+            raise ValueError(
+                f"{self.path} stands at batch {self.run['index']} of an epoch, which has {batches} here; its record is "
+                "wrong: take the checkpoint before, or begin a new run"
+            )
         feed.go_to(self.run["epoch"], self.run["index"], self.data)
 
     def continue_in(self, run):
@@ -199,16 +207,30 @@ def load(saved, parts):
     # Hooks come first: theirs is code of anybody, and what it raises should find the model untouched.
     for name, hook in parts.named_hooks():
         if name in saved.meta["hooks"]:
-            hook.load_state(saved.meta["hooks"][name] | _below(saved, f"hooks/{name}/"))
+            with _wrong_state_named(saved.path, name):
+                hook.load_state(saved.meta["hooks"][name] | _below(saved, f"hooks/{name}/"))
     for name, variable in variables.items():
         variable.assign(_with_kinds_of_today(name, saved.read(name), variable))
     parts.handed_on.go_to(_below(saved, "handed_on/"))
-    random_state.go_to(_below(saved, "random/"))
+    with _wrong_state_named(saved.path, "generators of random numbers"):
+        random_state.go_to(_below(saved, "random/"))
     meta = saved.meta
     if meta["versions"] != versions():
         _LOG.warning("%s was made with %s, here are %s: numbers may differ", saved.path, meta["versions"], versions())
     run = _with_names_of_today(meta["run"], parts.metrics.former_names())
     return Position(saved.path, meta["of"]["data set"], run, _below(saved, "data/"), meta["rollbacks"])
+
+
+@contextlib.contextmanager
+def _wrong_state_named(path, name):
+    """What is raised about entries that are missing or of a wrong type is a ValueError of one line."""
+    try:
+        yield
+    except (TypeError, KeyError, AttributeError, IndexError, OverflowError) as error:
+        raise ValueError(
+            f"{path} has a state of {name} that cannot be loaded{users_line(error)}: {type(error).__name__}: {error}; "
+            "use the version it was written with, or begin a new run"
+        ) from error
 
 
 def _json_able(name, state):

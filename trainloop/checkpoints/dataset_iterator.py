@@ -17,6 +17,7 @@ def save(iterator):
 
     Raises:
         ValueError: the dataset runs Python functions or draws random numbers, whose state TensorFlow cannot save.
+        OSError: the temporary folder cannot be written.
     """
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -26,6 +27,8 @@ def save(iterator):
                 f"the position in this dataset cannot be saved: {_cause(error)}; pass an ArrayData, or a dataset "
                 "without from_generator, py_function, numpy_function and stateful random numbers"
             ) from error
+        except tf.errors.OpError as error:
+            raise OSError(f"the position in the dataset was not written to {folder}: {_cause(error)}") from error
         return {path.name: np.frombuffer(path.read_bytes(), np.uint8) for path in pathlib.Path(folder).iterdir()}
 
 

@@ -4,7 +4,10 @@ Nothing here imports TensorFlow before it is asked to: `--help` is there at once
 """
 
 import contextlib
+import importlib.machinery
+import logging
 import os
+import pathlib
 import re
 import signal
 import sys
@@ -13,6 +16,8 @@ import threading
 import traceback
 
 import click
+
+from trainloop.checks import printable
 
 
 class BatchSize(click.ParamType):
@@ -43,6 +48,7 @@ def import_tensorflow():
     It uses oneDNN by default on some processors only; on others convolutions take half as long again or more without.
     The messages go past Python straight to file descriptor 2; they are shown after all when the import fails.
     """
+    name_shadows()
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     # Of several workers each says in one line what happened; TensorFlow tells the same in many.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if os.environ.get("TF_CONFIG") else "2")
@@ -51,6 +57,35 @@ def import_tensorflow():
         import tensorflow as tf
 
         tf.config.list_physical_devices()  # the search for GPUs has messages of its own
+
+
+# What is imported sooner or later, and could be a user's file of the same name.
+_NEEDED = (
+    *("tensorflow", "keras", "numpy", "h5py", "ml_dtypes", "optree", "absl", "google", "namex", "packaging", "wrapt"),
+    *("rich", "click", "matplotlib", "PIL", "sklearn", "scipy", "jinja2", "markupsafe"),
+)
+
+
+def name_shadows():
+    """Raise where a file of the current folder would be imported in place of a library, now or hours later.
+
+    Raises:
+        click.UsageError: names the file.
+    """
+    here = pathlib.Path.cwd()
+    elsewhere = [entry for entry in sys.path if entry not in ("", ".", str(here))]
+    for name in (*_NEEDED, *sys.stdlib_module_names):
+        for own in (here / f"{name}.py", here / name / "__init__.py"):
+            if own.is_file() and _finds(name, sys.path) == own and _finds(name, elsewhere) is not None:
+                raise click.UsageError(
+                    f"{own} would be imported in place of the module {name}, which is needed; rename the file, or take "
+                    "the folder from PYTHONPATH"
+                )
+
+
+def _finds(name, path):
+    spec = importlib.machinery.PathFinder.find_spec(name, path)
+    return pathlib.Path(spec.origin) if spec and spec.has_location else None
 
 
 @contextlib.contextmanager
@@ -121,6 +156,24 @@ def blaming_user_code():
         raise click.ClickException(f"{type(error).__name__}{where}: {in_one_line(error)}") from error
 
 
+def echo(line, err=False):
+    """Print a line. A terminal that is gone, or a full disk behind a redirection, costs the line and not the run.
+
+    Args:
+        line: what to print.
+        err: whether to standard error.
+    """
+    with contextlib.suppress(OSError, ValueError):  # ValueError: of a stream that is closed
+        click.echo(printable(str(line)), err=err)
+
+
+class _Told(logging.Handler):
+    """Prints what the package logs."""
+
+    def emit(self, record):
+        echo(record.getMessage(), err=True)
+
+
 def in_one_line(error):
     """What an exception says."""
     return " ".join(str(error).split())
@@ -128,20 +181,34 @@ def in_one_line(error):
 
 def run_main(command):
     """Run a command; whatever is wrong with its arguments is one line and exit code 2."""
+    log = logging.getLogger("trainloop")
+    log.addHandler(told := _Told(logging.WARNING))
     try:
         command(standalone_mode=False)
+        _let_go_of_output()
     except click.UsageError as error:
-        click.echo(f"Error: {error.format_message()}", err=True)
+        echo(f"Error: {error.format_message()}", err=True)
         _end(2)
     except click.ClickException as error:
-        click.echo(f"Error: {error.format_message()}", err=True)
+        echo(f"Error: {error.format_message()}", err=True)
         _end(1)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted.", err=True)
+        echo("Interrupted.", err=True)
         _end(130)
     except Exception:
         traceback.print_exc()
         _end(1)
+    finally:
+        log.removeHandler(told)
+
+
+def _let_go_of_output():
+    """What could not be printed is no reason for Python to end with another exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _end(code):

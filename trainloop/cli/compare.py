@@ -17,8 +17,11 @@ import sys
 
 import click
 
-from trainloop.cli.common import BatchSize, as_help, import_tensorflow, in_one_line
-from trainloop.cli.train import train
+from trainloop.cli.common import BatchSize, as_help, echo, import_tensorflow, in_one_line
+from trainloop.cli.train import assembled, choose_precision, train
+
+# Of every run, when nothing is said.
+DEFAULT_EPOCHS = 10
 
 # The program that does one run, in a process of its own.
 TRAIN = (sys.executable, "-m", "trainloop", "train")
@@ -46,7 +49,16 @@ def compare():
 @click.option("--dataset", default="digits", show_default=True, help="As for trainloop train.")
 @click.option("--model", help="As for trainloop train.")
 @click.option("--loss", help="As for trainloop train.")
-@click.option("--epochs", type=click.IntRange(min=1), default=10, show_default=True, metavar="N", help="Of every run.")
+@click.option("--residuals", metavar="FILE.PY:NAME", help="As for trainloop train.")
+@click.option("--loss-weight", "loss_weights", multiple=True, metavar="TERM=X", help="As for trainloop train.")
+@click.option("--dtype", type=click.Choice(["float32", "float64"]), help="As for trainloop train.")
+@click.option(
+    "--epochs",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help=f"Of every run.  [default: {DEFAULT_EPOCHS}, unless --steps]",
+)
+@click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Of every run; needed for points of residuals.")
 @click.option("--batch-size", type=BatchSize(), metavar="N|full", help="As for trainloop train.")
 @click.option(
     "--max-seconds", type=click.FloatRange(min=0, min_open=True), metavar="X", help="End runs after X seconds."
@@ -60,17 +72,13 @@ def networks(methods, seeds, target, jobs, out, **common):
     """Train one network with several methods, each with several seeds."""
     import_tensorflow()
     check_installed()
-    import trainloop as tl
     from trainloop.comparison import folder, score
-    from trainloop.runs.assembly import DEFAULT_MODELS
     from trainloop.runs.directory import command_in_folder, fresh_path
 
     with refusing():
         target = target and score.parse_target(target)
-        parts = tl.assemble(common["dataset"], common["model"], common["loss"])
-        common["model"] = common["model"] or DEFAULT_MODELS[parts.data.kind]
-        # In one order, whatever that on the command line was: they are compared when a comparison goes on.
-        words = [f"--{name.replace('_', '-')}={value}" for name, value in sorted(common.items()) if value is not None]
+        common = with_defaults(common)
+        words = as_words(common)
         check(methods, words)
         out = out or fresh_path(common["model"], common["dataset"], root="comparisons")
         lock = folder.lock(out)
@@ -80,10 +88,33 @@ def networks(methods, seeds, target, jobs, out, **common):
         interrupted = do_runs(comparison, jobs)
         outcomes = show(comparison, target)
     if interrupted:
-        click.echo(f"Interrupted. Continue with: {command_in_folder(sys.argv, '--out', out)}")
+        echo(f"Interrupted. Continue with: {command_in_folder(sys.argv, '--out', out)}")
         sys.exit(interrupted)
     if not all(outcome.state == "complete" for outcome in outcomes):
         sys.exit(1)
+
+
+def with_defaults(common):
+    """The settings of all runs with a model and a goal that fit the data, tried on a few samples."""
+    import trainloop as tl
+    from trainloop.runs.assembly import DEFAULT_MODELS
+
+    choose_precision(common["dtype"])
+    parts = assembled({**common, "seed": 0})
+    if isinstance(parts.data, tl.Points):
+        if common["epochs"] is not None or common["steps"] is None:
+            raise ValueError("points of residuals have no epochs; give --steps, and no --epochs")
+        return common
+    endless = common["epochs"] is None and common["steps"] is None
+    model = common["model"] or DEFAULT_MODELS[parts.data.kind]
+    return {**common, "model": model, "epochs": DEFAULT_EPOCHS if endless else common["epochs"]}
+
+
+def as_words(common):
+    """Settings as options, in one order: they are compared when a comparison goes on."""
+    weights = [f"--loss-weight={text}" for text in sorted(common["loss_weights"])]
+    named = {name: value for name, value in sorted(common.items()) if value is not None and name != "loss_weights"}
+    return [*(f"--{name.replace('_', '-')}={value}" for name, value in named.items()), *weights]
 
 
 def check_installed():
@@ -126,16 +157,14 @@ def do_runs(comparison, jobs):
     outcomes = read_outcomes(comparison)
     for one in outcomes:
         if one.changed_code:
-            click.echo(f"{one.run.name}: {', '.join(one.changed_code)} changed since, again from the beginning")
+            echo(f"{one.run.name}: {', '.join(one.changed_code)} changed since, again from the beginning")
             one.run.remove()
     waiting = [one.run for one in outcomes if one.changed_code or one.state != "complete"]
     total = len(comparison.runs)
-    click.echo(
-        f"{total} runs in {comparison.path}" + (f", {total - len(waiting)} complete" if total > len(waiting) else "")
-    )
+    echo(f"{total} runs in {comparison.path}" + (f", {total - len(waiting)} complete" if total > len(waiting) else ""))
     console, done = Console(), total - len(waiting)
     if not console.is_terminal:
-        return _run(running.Runner(TRAIN, comparison, jobs, watching.PlainWatcher(click.echo, total, done)), waiting)
+        return _run(running.Runner(TRAIN, comparison, jobs, watching.PlainWatcher(echo, total, done)), waiting)
     with watching.LiveWatcher(console, total, done, comparison.epochs) as watcher:
         return _run(running.Runner(TRAIN, comparison, jobs, watcher), waiting)
 
@@ -166,18 +195,18 @@ def show(comparison, target):
     outcomes = read_outcomes(comparison)
     known = sorted({name for one in outcomes for name in one.log.epochs})
     if target and known and target.name not in known:
-        click.echo(f"no run has the target {target.name!r}; their epochs have {', '.join(known)}", err=True)
+        echo(f"no run has the target {target.name!r}; their epochs have {', '.join(known)}", err=True)
     path = page.write(comparison, outcomes, target)
     target = target or score.common_target(outcomes)
     watching.print_table(Console(), score.rows(outcomes, target))
     if target is not None:
-        click.echo(f"target: {target}")
+        echo(f"target: {target}")
     if len(comparison.seeds) > 1:
-        click.echo("a ± b: mean and standard deviation over the seeds")
+        echo("a ± b: mean and standard deviation over the seeds")
     for one in outcomes:
         if one.reason:
-            click.echo(f"{one.run.name} failed: {one.reason}")
-    click.echo(f"report: {path}")
+            echo(f"{one.run.name} failed: {one.reason}")
+    echo(f"report: {path}")
     return outcomes
 
 
@@ -217,7 +246,7 @@ def problems(methods, kind, tolerances, budget, out):
             record = collection.Record(out / "problems.json", tolerances[-1], budget)
         for one in entrants:
             if record.is_outdated(one):
-                click.echo(f"{one.label}: its file changed since, again from the beginning")
+                echo(f"{one.label}: its file changed since, again from the beginning")
                 record.forget(one)
         names = collection.of_kind(kind)
         todo = [(e, name) for e in entrants for name in names if not record.has(e.label, name)]
@@ -229,8 +258,8 @@ def problems(methods, kind, tolerances, budget, out):
     for i, (method, counts) in enumerate(solved.items()):
         reached = ", ".join(f"{count} at {t:g}" for count, t in zip(counts, tolerances, strict=True))
         ends = problems_page.endings(record, method, names, costs[:, i])
-        click.echo(f"{method}: solved {reached} of {len(names)}" + (f"; not solved: {ends}" if ends else ""))
-    click.echo(f"report: {path}")
+        echo(f"{method}: solved {reached} of {len(names)}" + (f"; not solved: {ends}" if ends else ""))
+    echo(f"report: {path}")
 
 
 def no_options_of_train(entrants):

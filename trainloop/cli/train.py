@@ -7,41 +7,26 @@ Without arguments: LeNet-5 on scikit-learn's handwritten digits with TestGD, the
     trainloop train --dataset mnist --optimizer adam -o learning_rate=0.002 --epochs 3
     trainloop train --optimizer my_method.py:MyMethod -o rad=2000
     trainloop train --dataset mine.py:load --model mine.py:build --loss mine.py:loss
+    trainloop train --dataset mine.py:points --model mine.py:build --residuals mine.py:residuals --dtype float64
     trainloop train --run-dir runs/mine --resume
     trainloop train --config runs/mine/config.json
 
 Ctrl-C and SIGTERM end a run after its block of steps; --resume continues it, also after a crash.
 """
 
-import pathlib
 import sys
 
 import click
 
-from trainloop.cli.common import BatchSize, as_help, blaming_user_code, import_tensorflow, in_one_line
+from trainloop.checks import printable
+from trainloop.cli.common import BatchSize, as_help, blaming_user_code, echo, import_tensorflow, in_one_line
+from trainloop.cli.recorded import chosen, read_config
 
 # What runs when nothing is said: LeNet-5 on the digits ends above 95 %.
 DEFAULT_OPTIMIZER, DEFAULT_EPOCHS, DEFAULT_BATCH_SIZE = "testgd", 50, 64
 
-
-def read_config(ctx, param, path):
-    """Let what a run was told stand in for the defaults of all options."""
-    if path is None:
-        return None
-    try:
-        ctx.obj = recorded(ctx, path)
-    except (ValueError, OSError) as error:
-        raise click.UsageError(in_one_line(error)) from error
-    ctx.default_map = ctx.obj.settings
-    return path
-
-
-def recorded(ctx, path):
-    """What a config.json says of the settings that this program has."""
-    import_tensorflow()
-    from trainloop.runs import config as run_config
-
-    return run_config.read(path, [p.name for p in ctx.command.params if p.name not in ("help", "show_list")])
+# Points of residuals have no epochs.
+DEFAULT_STEPS = 1000
 
 
 @click.command(help=as_help(__doc__))
@@ -50,6 +35,21 @@ def recorded(ctx, path):
 )
 @click.option("--model", help="Name, or file.py:function.  [default: what fits the data, lenet5 for images]")
 @click.option("--loss", help="Keras name or file.py:function.  [default: what fits the data and the model]")
+@click.option(
+    "--residuals", metavar="FILE.PY:NAME", help="Residuals in place of a loss: a function, or a dict of them."
+)
+@click.option(
+    "--loss-weight",
+    "loss_weights",
+    multiple=True,
+    metavar="TERM=X",
+    help="By how much a term of the loss counts; repeat it.  [default: 1]",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float64"]),
+    help="Of weights and data.  [default: that of Keras, float32]",
+)
 @click.option("--optimizer", default=DEFAULT_OPTIMIZER, show_default=True, help="Name, module:Class or file.py:Class.")
 @click.option(
     "-o", "--option", "options", multiple=True, metavar="KEY=VALUE", help="Argument of the optimizer; repeat it."
@@ -153,52 +153,22 @@ def list_words(name):
     from trainloop.runs.plugins import describe
 
     if name != "all":
-        click.echo(describe(name))
+        echo(describe(name))
         return
     documented = {name: _first_line(thing) for name, thing in {**tl.MODELS, **tl.ALGORITHMS, **tl.WRAPPERS}.items()}
     for title, lines in (
-        ("data sets (or an .npz file, a folder of IDX files, module:function or file.py:function)", tl.DATASETS),
+        (
+            "data sets (or an .npz file, a folder of IDX files, module:function or file.py:function, which may return "
+            "tl.Points for --residuals)",
+            tl.DATASETS,
+        ),
         ("models (or module:function or file.py:function)", {name: documented[name] for name in tl.MODELS}),
         ("optimizers (or module:Class, or file.py:Class)", {name: documented[name] for name in tl.ALGORITHMS}),
         ("optimizers around another one (-o inner=NAME)", {name: documented[name] for name in tl.WRAPPERS}),
     ):
-        click.echo(f"{title}:")
+        echo(f"{title}:")
         for name, line in lines.items():
-            click.echo(f"  {name:<20}{line}")
-
-
-def chosen(ctx, settings):
-    """The settings with those of --config, or of the run to --resume, where nothing else is given.
-
-    Returns:
-        (settings, function that compares what comes of them with the run that is repeated).
-    """
-    given = [name for name in settings if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
-    if ctx.obj is not None:
-        return repeated(ctx.obj, settings, given)
-    if settings["resume"] and settings["run_dir"] is not None:
-        config = pathlib.Path(settings["run_dir"], "config.json")
-        if config.exists():
-            settings = recorded(ctx, config).continued(settings, given)
-    return settings, lambda facts: None
-
-
-def repeated(of, settings, given):
-    """The same for a run that is repeated, and says so."""
-    from trainloop.runs import config as run_config
-
-    settings, changed = of.overridden(settings, given)
-    if not settings["quiet"]:
-        click.echo(run_config.sentence(of.path, changed))
-    if of.other_versions():
-        click.echo(of.other_versions(), err=True)
-
-    def check_facts(facts):
-        of.check(facts, changed)
-        if of.other_code(facts):
-            click.echo(of.other_code(facts), err=True)
-
-    return settings, check_facts
+            echo(f"  {name:<20}{line}")
 
 
 def prepare(settings, check_facts):
@@ -218,15 +188,14 @@ def prepare(settings, check_facts):
     if settings["resume"] and (settings["overwrite"] or settings["run_dir"] is None):
         raise ValueError("--resume needs --run-dir, the folder of the run, and no --overwrite")
     strategy, workers = choose_devices(settings)
-    settings = with_defaults(settings)
+    choose_precision(settings["dtype"])
     cls = plugins.find_optimizer(settings["optimizer"])
     optimizer = plugins.make_optimizer(cls, plugins.parse_options(settings["options"]))
     with workers.watched(), strategy.scope():
-        parts = tl.assemble(settings["dataset"], settings["model"], settings["loss"], settings["seed"])
+        parts = assembled(settings)
     settings = with_defaults_for(parts.data, settings)
     directory = choose_directory(settings, workers)
-    batch_size = None if settings["batch_size"] == "full" else settings["batch_size"]
-    batches = tl.ArrayData(*parts.train, batch_size, settings["seed"])
+    batches = batches_of(parts, settings)
     facts = run_config.facts(settings, tl.FlatLayout.of(parts.model.trainable_variables), batches, optimizer)
     check_facts(facts)
     check_keep_best(settings["keep_best"], parts.metrics)
@@ -235,7 +204,7 @@ def prepare(settings, check_facts):
         if workers.index > 0:  # one description is enough
             return lambda: None
         text = dry_run.describe(parts.data, batches, parts.model, optimizer, settings, directory, facts)
-        return lambda: click.echo(text)
+        return lambda: echo(text)
     loop = make_loop(settings, parts, optimizer, hooks)
     config = {**settings, **facts}
     step = directory.resume(config, loop.restore) if settings["resume"] else directory.begin(config)
@@ -247,6 +216,34 @@ def prepare(settings, check_facts):
             directory.release()
 
     return run
+
+
+def choose_precision(dtype):
+    """Before any code of a user runs: `keras.config.floatx` decides what layers and `Box` are made in."""
+    import keras
+
+    if dtype is not None:
+        keras.config.set_floatx(dtype)
+        keras.config.set_dtype_policy(dtype)  # which Keras takes from floatx only once
+
+
+def assembled(settings):
+    """The `Assembly` of the settings."""
+    import trainloop as tl
+    from trainloop.runs.plugins import parse_weights
+
+    words = {name: settings[name] for name in ("dataset", "model", "loss", "residuals")}
+    return tl.assemble(**words, seed=settings["seed"], loss_weights=parse_weights(settings["loss_weights"]))
+
+
+def batches_of(parts, settings):
+    """What is trained on: an `ArrayData`, or the `Points`."""
+    import trainloop as tl
+
+    if isinstance(parts.train, tl.Points):
+        return parts.train
+    batch_size = None if settings["batch_size"] == "full" else settings["batch_size"]
+    return tl.ArrayData(*parts.train, batch_size, settings["seed"])
 
 
 def choose_devices(settings):
@@ -280,6 +277,8 @@ def make_loop(settings, parts, optimizer, hooks):
         optimizer,
         parts.loss,
         loss_fn=parts.loss_fn,
+        residuals=parts.residuals,
+        loss_weights=parts.loss_weights,
         metrics=parts.metrics,
         hooks=hooks,
         jit_compile=settings["jit"],
@@ -336,36 +335,50 @@ def make_display():
     from trainloop.hooks.display import LiveDisplay, PlainLines
 
     console = Console()
-    return LiveDisplay(console) if console.is_interactive else PlainLines(click.echo)
-
-
-def with_defaults(settings):
-    endless = settings["epochs"] is None and settings["steps"] is None
-    return {**settings, "epochs": DEFAULT_EPOCHS} if endless else settings
+    return LiveDisplay(console) if console.is_interactive else PlainLines(echo)
 
 
 def with_defaults_for(data, settings):
-    """The settings with model and batches that fit the data, and a folder named by all of them."""
+    """The settings with a goal, a model and batches that fit the data, and a folder named by all of them."""
+    import trainloop as tl
     from trainloop.runs.assembly import DEFAULT_MODELS
     from trainloop.runs.directory import fresh_path
 
-    model = settings["model"] or DEFAULT_MODELS[data.kind]
-    batch_size = settings["batch_size"] or min(DEFAULT_BATCH_SIZE, len(data.x_train))
-    folder = settings["run_dir"] or fresh_path(model, settings["dataset"], settings["optimizer"])
-    return {**settings, "model": model, "batch_size": batch_size, "run_dir": folder}
+    if isinstance(data, tl.Points):
+        settings = with_defaults_for_points(settings)
+    else:
+        model = settings["model"] or DEFAULT_MODELS[data.kind]
+        batch_size = settings["batch_size"] or min(DEFAULT_BATCH_SIZE, len(data.x_train))
+        endless = settings["epochs"] is None and settings["steps"] is None
+        epochs = DEFAULT_EPOCHS if endless else settings["epochs"]
+        settings = {**settings, "model": model, "batch_size": batch_size, "epochs": epochs}
+    folder = settings["run_dir"] or fresh_path(settings["model"], settings["dataset"], settings["optimizer"])
+    return {**settings, "run_dir": folder}
+
+
+def with_defaults_for_points(settings):
+    """The settings with a number of steps. Raises for what only epochs have, and for sizes of batches."""
+    instead = {"epochs": "give --steps", "keep_best": "give --checkpoint-steps", "batch_size": "give it to tl.Points"}
+    for name, advice in instead.items():
+        if settings[name] is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{option} is for data with epochs, and points of residuals have none; {advice}")
+    return {**settings, "steps": settings["steps"] or DEFAULT_STEPS}
 
 
 def do_run(settings, directory, loop, batches, test, resumed_at):
     import trainloop as tl
+    from trainloop.hooks.display import number
     from trainloop.hooks.metrics_file import append_test
     from trainloop.runs.directory import command_to_resume, write_results
     from trainloop.runs.signals import StopOnSignals
 
-    tell = click.echo if loop.is_chief else lambda line: None
+    tell = echo if loop.is_chief else lambda line: None
     say = (lambda line: None) if settings["quiet"] else tell
-    title = f"{settings['model']} on {settings['dataset']} with {settings['optimizer']}"
+    title = printable(f"{settings['model']} on {settings['dataset']} with {settings['optimizer']}")
     n = loop.optimizer.layout.size
-    say(f"{title}: n = {n:,} parameters, {batches.size:,} training samples, files in {directory.path}")
+    samples = "points" if test is None else "training samples"
+    say(f"{title}: n = {n:,} parameters, {batches.size:,} {samples}, files in {directory.path}")
     say(loop.optimizer.memory_plan(n, loop.optimizer.layout.dtype))
     if settings["resume"]:
         nothing = f"nothing to continue in {directory.path}: from the beginning"
@@ -384,13 +397,19 @@ def do_run(settings, directory, loop, batches, test, resumed_at):
     if loop.is_chief:
         missing = write_results(directory, loop, result, title, resumed=resumed_at is not None)
         if missing:
-            click.echo(missing, err=True)
+            echo(missing, err=True)
     if failure is not None:
         raise click.ClickException(str(failure))
-    measured = loop.evaluate(test)
-    if loop.is_chief:
-        append_test(directory.metrics, measured)
-    numbers = [f"test {name} {in_words(name, value)}" for name, value in measured.items()]
+    if test is None:
+        numbers = [f"{name} {number(value)}" for name, value in loop.evaluate(batches).items()]
+    else:
+        measured = loop.evaluate(test)
+        if loop.is_chief:
+            try:
+                append_test(directory.metrics, measured)
+            except OSError as error:
+                echo(f"{directory.metrics} lacks the test: {in_one_line(error)}", err=True)
+        numbers = [f"test {name} {in_words(name, value)}" for name, value in measured.items()]
     tell(f"{', '.join(numbers)}, {result.seconds:.1f} s")
     if result.status != tl.Status.FINISHED:
         say(f"ended before its goal: {result.message}")

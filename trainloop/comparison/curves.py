@@ -57,7 +57,8 @@ def draw(outcomes, axis):
             axes.set_yscale("log")
             if "loss" in name:
                 _cut_off(axes, shown)
-    rows[-1].set_xlabel(unit)
+    steps = all(np.array_equal(o.log.epochs["epoch"], o.log.epochs["step"]) for group in groups.values() for o in group)
+    rows[-1].set_xlabel("step" if axis == "epochs" and steps else unit)
     ends = [where(outcome)[-1] for group in groups.values() for outcome in group]
     _set_ticks(rows[-1], axis == "epochs", logarithmic=axis != "epochs" and max(ends) > _LONG * min(ends))
     handles, labels = rows[0].get_legend_handles_labels()

@@ -9,6 +9,7 @@ my_method.py:Mine:rad=3                     a class in a file
 import dataclasses
 import re
 
+from trainloop.checks import printable
 from trainloop.runs import plugins
 
 # A comma separates settings only where another one follows: (0.9, 0.999) is a value.
@@ -17,8 +18,20 @@ _BETWEEN = re.compile(rf",(?={_SETTING})")
 _FIRST = re.compile(rf":(?={_SETTING})")
 
 # What all entrants have in common, or what the comparison itself decides.
-_NOT_ITS_OWN = {"--dataset", "--model", "--loss", "--seed", "--run-dir", "--resume", "--overwrite", "--optimizer"}
-_NOT_ITS_OWN |= {"--option", "--config", "--dry-run", "--list", "--quiet", "--help", "--keep", "--keep-best"}
+_NOT_ITS_OWN = {"--dataset", "--model", "--loss", "--residuals", "--loss-weight", "--seed", "--run-dir"}
+_NOT_ITS_OWN |= {
+    "--resume",
+    "--overwrite",
+    "--optimizer",
+    "--option",
+    "--config",
+    "--dry-run",
+    "--list",
+    "--quiet",
+    "--help",
+    "--keep",
+    "--keep-best",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +72,8 @@ def parse(label):
     Raises:
         ValueError: it is not of the form above, or sets what is common to all.
     """
+    if not isinstance(label, str) or printable(label) != label:
+        raise ValueError(f"{label!r} is no method: it is no text, or has control characters; write it anew")
     optimizer, *rest = _FIRST.split(label, maxsplit=1)
     settings = _BETWEEN.split(rest[0]) if rest else []
     own = tuple(setting for setting in settings if setting.startswith("--"))

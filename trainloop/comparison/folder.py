@@ -9,14 +9,16 @@ by-epochs.png, ...              the report's curves
 lock                            held by the process that works here
 """
 
+import contextlib
 import dataclasses
 import json
 import pathlib
-import shutil
 
 from trainloop import files
+from trainloop.checkpoints.files import CheckpointFolder
 from trainloop.comparison.entrant import Entrant, parse, parse_all
 from trainloop.files import RunLock
+from trainloop.runs.directory import remove_files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,14 +48,19 @@ class Run:
         return self.folder.with_suffix(".exit.json")
 
     def remove(self):
-        """Remove all of it."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove all of it, and nothing that somebody else has put there."""
+        if self.folder.is_dir():
+            remove_files(self.folder)
+            (self.folder / "lock").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # others have files in it
+                self.folder.rmdir()
         for path in (self.output, self.exit):
             path.unlink(missing_ok=True)
 
     def remove_checkpoints(self):
         """Remove what only a run needs that goes on; with a matrix in it that may be most of a disk."""
-        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+        with contextlib.suppress(OSError):  # they only take room
+            CheckpointFolder(self.folder / "checkpoints").remove_all()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,9 +89,9 @@ class Comparison:
         ]
 
     def epochs(self, run):
-        """How many a run will have."""
+        """How many a run will have; None where it ends by its steps."""
         words = dict(word.partition("=")[::2] for word in self.arguments(run))
-        return int(words["--epochs"])
+        return int(words["--epochs"]) if "--epochs" in words else None
 
     def arguments(self, run):
         """Of trainloop train, for one run, whether it begins or goes on."""

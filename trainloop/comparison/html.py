@@ -6,12 +6,16 @@ import re
 import jinja2
 import markupsafe
 
+from trainloop.checks import printable
+
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("trainloop.comparison", "."),
     autoescape=True,
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
+    # Names may have control characters. What is markup already stays markup.
+    finalize=lambda value: type(value)(printable(value)) if isinstance(value, str) else value,
 )
 
 

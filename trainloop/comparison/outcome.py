@@ -1,11 +1,11 @@
 """What is left of a run: how it ended, its log, and its settings as they were resolved."""
 
 import dataclasses
-import json
 import signal
 
 import numpy as np
 
+from trainloop import files
 from trainloop.comparison.folder import Run
 from trainloop.hooks.metrics_file import RunLog, read_run_log
 from trainloop.runs import user_code
@@ -24,7 +24,8 @@ class Outcome:
         run: a `Run`.
         state: COMPLETE, FAILED, UNFINISHED or NOT_BEGUN.
         reason: of a failure, one line.
-        log: a `RunLog`; empty where there is none.
+        log: a `RunLog`; empty where there is none. Where the data have no epochs each step counts as one, and its
+            seconds are its share of the run's by evaluations, because no others are known.
         config: dict, config.json; empty where there is none.
     """
 
@@ -45,11 +46,9 @@ class Outcome:
     def evaluations(self):
         """[steps]: how often the loss was evaluated until each step was done.
 
-        With or without its gradient; products with a Hessian or Gauss-Newton matrix count as one each.
+        With or without its gradient; products with a Hessian or Gauss-Newton matrix, and Jacobians, count as one each.
         """
-        history = self.log.history
-        kinds = [history[name] for name in ("evaluations/f", "evaluations/Hv", "evaluations/Gv") if name in history]
-        return np.sum(kinds, axis=0) if kinds else history.get("step", np.zeros(0, int))
+        return _evaluations(self.log.history)
 
     @property
     def passes(self):
@@ -66,6 +65,8 @@ def read(run):
     """The `Outcome` of a run, also while it goes on."""
     log = read_run_log(run.metrics) if run.metrics.exists() else RunLog({}, {}, None, None)
     config = _json(run.folder / "config.json")
+    if config and config.get("batch_size", 0) is None:  # points of residuals, which have no epochs
+        log = _by_steps(log)
     ended = _json(run.exit)
     code = ended.get("code")
     if code is None or code in INTERRUPTED:
@@ -75,5 +76,26 @@ def read(run):
     return Outcome(run, state, ended.get("reason", "") if state == FAILED else "", log, config)
 
 
+def _by_steps(log):
+    """The same log with an epoch for every step."""
+    if not log.history:
+        return log
+    work = _evaluations(log.history)
+    seconds = (log.end or {}).get("seconds", np.nan) * work / work[-1]
+    own = {name: log.history[name] for name in ("step", "loss")}
+    return dataclasses.replace(log, epochs={"epoch": own["step"], "seconds": seconds, **own})
+
+
+def _evaluations(history):
+    names = [f"evaluations/{kind}" for kind in ("f", "Hv", "Gv", "J")]
+    kinds = [history[name] for name in names if name in history]
+    return np.sum(kinds, axis=0) if kinds else history.get("step", np.zeros(0, int))
+
+
 def _json(path):
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if not path.exists():
+        return {}
+    try:
+        return dict(files.read_json(path))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); put it back, or do the run again") from error

@@ -18,6 +18,9 @@ from trainloop.data.builtin import CLASSIFICATION, REGRESSION, read_digits, read
 from trainloop.data.files import ARRAY_NAMES, PATH_KINDS, read_path
 from trainloop.data.split import DataSplit, check_pixels
 
+# So many are never too many; beyond, ten times as many as there are numbers.
+_MOST_CLASSES = 100_000
+
 DATASETS = {
     "digits": "1,797 handwritten digits (those of scikit-learn), 8x8 scaled to 28x28, 10 classes; no download",
     "mnist": "70,000 handwritten digits, 28x28, 10 classes; downloaded and cached by Keras",
@@ -76,12 +79,20 @@ def make_split(name: str, raw: Mapping[str, Any]) -> DataSplit:
         ValueError: they do not fit together.
     """
     try:
-        to_inputs, to_targets = _converters(np.asarray(raw["x_train"]), np.asarray(raw["y_train"]))
+        given = {field: _array(field, raw[field]) for field in ARRAY_NAMES}
+        to_inputs, to_targets = _converters(given["x_train"], given["y_train"])
         convert = {"x": to_inputs, "y": to_targets}
-        arrays = {field: convert[field[0]](field, np.asarray(raw[field])) for field in ARRAY_NAMES}
+        arrays = {field: convert[field[0]](field, array) for field, array in given.items()}
         return DataSplit(**arrays, classes=raw.get("classes", _count_classes(arrays)), name=name)
     except ValueError as fault:
-        raise ValueError(f"{name}: {fault}") from fault
+        raise ValueError(checks.printable(f"{name}: {fault}")) from fault
+
+
+def _array(field: str, given: Any) -> np.ndarray:
+    try:
+        return np.asarray(given)
+    except ValueError as fault:
+        raise error(field, "rows of one length", f"something else ({one_line(fault)})", "cut or fill them") from fault
 
 
 def _converters(x: np.ndarray, y: np.ndarray) -> tuple[Callable, Callable]:
@@ -100,8 +111,17 @@ def _converters(x: np.ndarray, y: np.ndarray) -> tuple[Callable, Callable]:
 def _count_classes(arrays: Mapping[str, np.ndarray]) -> int | None:
     if arrays["y_train"].dtype.kind == "f":
         return None
-    numbered = [arrays[field] for field in ("x_train", "y_train") if arrays[field].dtype.kind == "i"]
-    return max(2, *(1 + int(array.max(initial=0)) for array in numbered))
+    numbered = {field: arrays[field] for field in ("x_train", "y_train") if arrays[field].dtype.kind == "i"}
+    return max(2, *(_count_numbers(field, array) for field, array in numbered.items()))
+
+
+def _count_numbers(field: str, array: np.ndarray) -> int:
+    """1 + the largest, which must not ask for a network of 10^9 outputs where it is no number of a class."""
+    count = 1 + int(array.max(initial=0))
+    if count > max(_MOST_CLASSES, 10 * array.size):
+        received = f"{count - 1} at index {first(array == count - 1)} among {array.size}"
+        raise error(field, "class numbers without large gaps", received, "number the classes from 0")
+    return count
 
 
 def _to_numbers(field: str, array: np.ndarray) -> np.ndarray:

@@ -91,6 +91,19 @@ class Points:
         self.values = {name: self._tensors(i, name, points[name]) for i, name in enumerate(points)}
         self.batch_sizes = self._checked(batch_size)
 
+    def __repr__(self) -> str:
+        sizes = self.batch_sizes
+        terms = [
+            f"{name}: {samples(v):,}" if sizes[name] is None else f"{name}: {sizes[name]:,} of {samples(v):,}"
+            for name, v in self.values.items()
+        ]
+        return f"Points({', '.join(terms)})"
+
+    @property
+    def size(self) -> int:
+        """How many points all terms have together."""
+        return sum(int(samples(values)) for values in self.values.values())
+
     def fingerprint(self) -> str:
         """16 hexadecimal digits (of a SHA-256) over what was given: points of samplers follow from the seed."""
         digest = hashlib.sha256(repr((self.batch_sizes, self.seed)).encode())

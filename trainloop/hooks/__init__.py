@@ -2,6 +2,7 @@
 
 from trainloop.hooks.base import Hook, LoopProtocol, Progress
 from trainloop.hooks.layer_norms import LayerNorms
+from trainloop.hooks.measure import Measure
 from trainloop.hooks.metrics_file import MetricsFile, read_run_log
 from trainloop.hooks.resample import Resample
 from trainloop.hooks.save_checkpoint import SaveCheckpoint
@@ -13,6 +14,7 @@ __all__ = [
     "Hook",
     "LayerNorms",
     "LoopProtocol",
+    "Measure",
     "MetricsFile",
     "Progress",
     "Resample",

@@ -82,8 +82,9 @@ class Progress:
         run_step: steps taken in this run; `run_steps`: how many it will take, None if not known.
         seconds: since the run began.
         logs: the last block: one array entry per step under "step", "epoch", "samples", "loss", "grad_norm",
-            every scalar of the state and what hooks watch.
+            every scalar of the state, what hooks watch, and what `Measure` finds, NaN where nothing was measured.
         metrics: the metrics over the epoch so far.
+        measured: the newest number of every column of `Measure`, NaN before the first.
 
     Example:
         >>> class Say(Hook):
@@ -102,6 +103,7 @@ class Progress:
     seconds: float
     logs: dict[str, np.ndarray]
     metrics: dict[str, float]
+    measured: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 class Hook:

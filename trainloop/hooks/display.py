@@ -135,10 +135,12 @@ def _is_shown(name):
 
 
 def _newest(progress, validation=None):
-    """The newest number of every column: loss and gradient norm, metrics, the last validation, the method's own."""
-    newest = {name: values[-1] for name, values in progress.logs.items() if len(values) and _is_shown(name)}
+    """The newest numbers: loss, gradient norm, metrics, the last validation, what is measured, the method's own."""
+    measured = {name: value for name, value in progress.measured.items() if not math.isnan(value)}
+    logs = {name: values for name, values in progress.logs.items() if name not in progress.measured}
+    newest = {name: values[-1] for name, values in logs.items() if len(values) and _is_shown(name)}
     common = {name: newest.pop(name) for name in ("loss", "grad_norm") if name in newest}
-    return {**common, **progress.metrics, **(validation or {}), **newest}
+    return {**common, **progress.metrics, **(validation or {}), **measured, **newest}
 
 
 def _numbers(named):

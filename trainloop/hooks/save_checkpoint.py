@@ -11,6 +11,8 @@ from trainloop.checkpoints.files import CheckpointFolder
 from trainloop.distributed.shards import take_part
 from trainloop.hooks.base import Hook, LoopProtocol, Progress
 from trainloop.hooks.monitor import Monitor, direction
+from trainloop.hooks.outage import Outage
+from trainloop.results import RunResult
 from trainloop.status import Status
 from trainloop.types import Path
 
@@ -22,7 +24,7 @@ class SaveCheckpoint(Hook):
 
     A run is saved between two blocks, when everything else is done with a step: after the validation, after the lines
     of metrics.jsonl. So a checkpoint is complete, and when one is written changes no result. Where one cannot be
-    written (a full disk) a warning says so, and the run goes on.
+    written (a full disk) a warning says so once, the next ones are tried all the same, and the run goes on.
 
     Args:
         folder: for checkpoints, and nothing else.
@@ -70,6 +72,7 @@ class SaveCheckpoint(Hook):
         self._best_step, self._better = None, False
         self._clock, self._loop = clock, None
         self._saved_step, self._saved_at = None, None
+        self._outage = Outage(f"checkpoints in {folder}")
 
     def on_start(self, loop: LoopProtocol) -> None:
         self._loop, self._saved_at = loop, self._clock()
@@ -77,7 +80,10 @@ class SaveCheckpoint(Hook):
             return
         run = loop.resumable().run
         self.folder.begin(run.step)
-        run.feed.arrays()  # what cannot be saved should show now
+        try:
+            run.feed.arrays()  # what cannot be saved should show now
+        except OSError as error:
+            self._outage.began(error)
         steps = self.folder.steps()
         self._saved_step = steps[-1] if steps else None
 
@@ -104,13 +110,27 @@ class SaveCheckpoint(Hook):
             self._best_step = step  # before it is written, because it is part of what is
         try:
             contents.save(self.folder, self._loop.resumable())
-            self._saved_step = step
-            self.folder.prune(self._keep, self._best_step)
         except OSError as error:
             self._best_step = best_before
-            last = "there is none yet" if self._saved_step is None else f"the last one is of step {self._saved_step}"
-            _LOG.warning("the checkpoint of step %d was not written (%s); %s; the run goes on", step, error, last)
+            self._outage.began(error, f"the checkpoint of step {step} was not written ({error}); {self._last()}")
+        else:
+            self._saved_step = step
+            self._outage.over()
+            self._prune()
         self._saved_at, self._better = self._clock(), False
+
+    def on_end(self, result: RunResult) -> None:
+        missing = self._outage.error is not None and self._saved_step != result.step
+        self._outage.ended(f"that of step {result.step}, {self._last()}" if missing else "")
+
+    def _last(self):
+        return "there is none yet" if self._saved_step is None else f"the last one is of step {self._saved_step}"
+
+    def _prune(self):
+        try:
+            self.folder.prune(self._keep, self._best_step)
+        except OSError as error:
+            _LOG.warning("old checkpoints in %s were not removed (%s); the run goes on", self.folder.path, error)
 
     def went_back_to(self, step: int) -> None:
         """After a rollback: what comes after this step is to be saved again."""

@@ -2,7 +2,7 @@
 
     cholesky    E (A + M) E with unit diagonal is factorised, E diagonal            A [n, n]
     qr          [R; M^(1/2)] E = Q T, T y = -Q'[q; 0], h = E y; J = Q' R, q = Q'r   R [n+1, n+1], without squaring J
-    sample      h = -M^-1 J' (I + J M^-1 J')^-1 r                                   J [m, n], for m < n: the same h
+    sample      h = -M^-1 J' (I + J M^-1 J')^-1 r               J [m, n] or products with it, for m < n: the same h
     cg          conjugate gradients, preconditioned by the diagonal of A + M        products with A
 
 v [n] is zero, or a step to begin with, of which the residuals are r + J v. All of them are built once at a point and
@@ -47,7 +47,7 @@ class Trial(NamedTuple):
         mu, nu: [] damping of the next trial, and the factor by which it grows where that is rejected.
         rho: [] actual over predicted decrease of f.
         taken, stalled, resolved, unbounded: bool []: it lowered f; it did not move x; it promised less than f can be
-            resolved, though it was damped no more than the one before; f is -inf there, so that it is not taken.
+            resolved, and not because it was damped; f is -inf there, so that it is not taken.
     """
 
     x: tf.Tensor
@@ -146,6 +146,24 @@ class Sample(System):
         return -tf.linalg.matvec(scaled, z, transpose_a=True) * tf.math.rsqrt(damping)
 
 
+class SampleByProducts(System):
+    """The same where J is too large to be held: J M^-1 J' is computed in chunks for every M."""
+
+    def __init__(self, objective, x, rows, b):
+        super().__init__(b)
+        self._objective, self._x, self._r = objective, x, rows.residuals()
+        self.diagonal = rows.diagonal()
+        self.least = linalg.eps(b.dtype) * (self._r.shape[0] or b.shape[0])
+
+    def solve(self, damping, v=None):
+        r = self._r if v is None else self._r + self._objective.jvp(self._x, v)
+        with self._objective.rows(self._x) as rows:
+            kernel = rows.kernel(1 / damping)
+        kernel += tf.eye(tf.shape(r)[0], dtype=kernel.dtype)
+        z = tf.linalg.cholesky_solve(tf.linalg.cholesky(kernel), r[:, None])[:, 0]
+        return -self._objective.vjp(self._x, z) / damping
+
+
 class Products(System):
     def __init__(self, product, diagonal, b, max_products):
         super().__init__(b)
@@ -191,6 +209,8 @@ def system(objective: Objective, x: tf.Tensor, g: tf.Tensor, solver: str, max_pr
         if solver == "qr":
             return Triangular(rows.triangular(), b)
         if solver == "sample":
+            if not rows.fits():
+                return SampleByProducts(objective, x, rows, b)
             r, J = rows.residuals_and_jacobian()
             return Sample(r, J, b)
         if solver == "cholesky":

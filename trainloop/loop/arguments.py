@@ -1,5 +1,6 @@
 """What `TrainLoop` is given, checked before anything is built."""
 
+import logging
 import warnings
 
 import keras
@@ -12,6 +13,11 @@ from trainloop.loop.metrics import MetricSet
 from trainloop.objectives import losses
 from trainloop.optimizer import validation
 from trainloop.optimizer.base import WholeVectorOptimizer
+
+_LOG = logging.getLogger("trainloop")
+
+# Names of methods of which it was said in this process what float32 costs them.
+_told: set[str] = set()
 
 
 def check_kinds(model, optimizer):
@@ -86,6 +92,22 @@ def check_finite_data(name, feed):
     """
     if feed.infinite:
         raise ValueError(f"{name} must end, received an infinite dataset; bound it with take(number of batches)")
+
+
+def check_epochs_end(feed):
+    """Raise for validation data that would never be evaluated.
+
+    Args:
+        feed: the `Feed` of what is trained on.
+
+    Raises:
+        ValueError: it has no epochs.
+    """
+    if feed.infinite:
+        raise ValueError(
+            "validation_data are evaluated after every epoch, and these data are infinite, so no epoch ends; measure "
+            "with the hook Measure(every_steps=..., name=function), or bound a dataset with take()"
+        )
 
 
 def check_metrics(metrics):
@@ -202,6 +224,24 @@ def check_precision(loss, dtype):
             f"the weights are {dtype}, but Keras computes the loss in {loss.dtype}, and so f and g have no more digits "
             f"than that; make it with dtype='{dtype}', or call keras.config.set_floatx('{dtype}') first",
             stacklevel=3,
+        )
+
+
+def tell_precision(optimizer, feed):
+    """Log once for a method what float32 costs it; where every step draws other samples, those limit it long before.
+
+    Args:
+        optimizer: built.
+        feed: a `Feed`.
+    """
+    method = type(optimizer).__name__
+    if optimizer.needs_digits and optimizer.layout.dtype == tf.float32 and feed.fixed and method not in _told:
+        _told.add(method)
+        _LOG.warning(
+            "%s in float32: differences of gradients, and J'J, keep about half of its 7 digits, so a run ends earlier "
+            "and higher than in float64; call keras.config.set_floatx('float64') before the model is made, or give "
+            "--dtype float64",
+            method,
         )
 
 

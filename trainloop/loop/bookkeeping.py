@@ -52,6 +52,7 @@ class Bookkeeping:
         self.began = time.perf_counter()
         self.recorder, self.status = Recorder(), Status.RUNNING
         self.first_evaluations = evaluations
+        self.measured = {}  # newest numbers of the hooks `Measure`
         self.interrupted_by = None  # name of the exception
 
     @property
@@ -87,6 +88,7 @@ class Bookkeeping:
         # After a rollback the clock is not put back: what was done in vain took its time too.
         self.began = min(self.began, time.perf_counter() - state["seconds"])
         self.recorder.go_to(self.step, state["recorder"])
+        self.measured = {}
         self.status = self.status_by_goal()
 
     def steps_available(self):
@@ -94,7 +96,7 @@ class Bookkeeping:
         left = None if self.steps is None else self.steps - self.steps_taken
         return smallest(self.feed.available(), left)
 
-    def take(self, block, wanted, columns, dropped=0, **position):
+    def take(self, block, wanted, columns, dropped=0, measured=None, **position):
         """Account for a block, and for batches at its end that led to no step.
 
         Args:
@@ -102,16 +104,20 @@ class Bookkeeping:
             wanted: how many steps it was to have.
             columns: NumPy dtypes of its rows by name.
             dropped: how many batches at its end led to no step.
+            measured: {name: number} after its last step, NaN for what was not measured; None for nothing.
             position: numbers that all its steps have in common, by name.
 
         Returns:
             Whether it ended the epoch.
         """
-        count = len(block.rows)
+        count, measured = len(block.rows), measured or {}
         position = {name: np.full(count, value) for name, value in {"epoch": self.feed.epoch + 1, **position}.items()}
         position = {"step": self.step + 1 + np.arange(count), **position}
         named = {name: block.rows[:, i].astype(dtype) for i, (name, dtype) in enumerate(columns.items())}
-        self.logs = {**position, **named}
+        last = {name: np.append(np.full(max(0, count - 1), np.nan), value)[:count] for name, value in measured.items()}
+        self.logs = {**position, **named, **last}
+        known = {name: value for name, value in measured.items() if not np.isnan(value)}
+        self.measured = {**measured, **self.measured, **known}
         if count:
             self.recorder.add_block(self.logs)
         self.status = block.status
@@ -146,6 +152,7 @@ class Bookkeeping:
             seconds=time.perf_counter() - self.began,
             logs=self.logs,
             metrics=metrics,
+            measured=self.measured,
         )
 
     def finish_epoch(self, metrics, validation):

@@ -230,6 +230,7 @@ class DatasetFeed(Feed):
         self._held = None  # the next batch, when it was taken from the iterator before its time
         self._beginning = None  # of the epoch, as `dataset_iterator` saves it
         self._asked = False  # whether anybody wants it
+        self._unwritten = None  # the OSError where it could not be saved
 
     def available(self):
         """How many steps the next block may take at most, None when the length is not known."""
@@ -245,8 +246,16 @@ class DatasetFeed(Feed):
             return (iter(tf.data.Dataset.from_generator(lambda: [held], output_signature=spec)),)
         if self._iterator is None:
             self._iterator = iter(self.dataset)
-            self._beginning = dataset_iterator.save(self._iterator) if self._asked else None
+            self._beginning = self._saved(self._iterator) if self._asked else None
         return (self._iterator,)
+
+    def _saved(self, iterator):
+        """The beginning of an epoch; None where the disk does not take it, which costs its checkpoints, not the run."""
+        try:
+            return dataset_iterator.save(iterator)
+        except OSError as error:
+            self._unwritten = error
+            return None
 
     def hold(self):
         """Allow the next batch to be read repeatedly. Until `advance`, there is no other one.
@@ -311,10 +320,13 @@ class DatasetFeed(Feed):
 
         Raises:
             ValueError: the dataset's iterators cannot be saved, or nobody asked when the epoch began.
+            OSError: the temporary folder could not be written when the epoch began, or cannot now.
         """
         (iterator,) = self.source()
         if self._beginning is None:
             if self.index > 0:
+                if self._unwritten is not None:
+                    raise OSError(f"the beginning of this epoch was not saved: {self._unwritten}")
                 raise ValueError(
                     f"the position in this dataset cannot be saved first after {self.index} batches of an epoch; ask "
                     "for it before the first one too, as the hook SaveCheckpoint does"
@@ -386,7 +398,11 @@ class PointsFeed(Feed):
         """(True, the block's i-th batch: a `Batch`)."""
         values, sizes, seed, index = source
         points, fixed = draw(values, sizes, seed, index + i), not any(sizes.values())
-        return True, Batch(lambda: points, lambda: tf.shape(tf.nest.flatten(points)[0])[0], _no_part, fixed)
+
+        def samples():
+            return tf.cast(tf.add_n([batches.samples(of_term) for of_term in points.values()]), tf.int32)
+
+        return True, Batch(lambda: points, samples, _no_part, fixed)
 
     @staticmethod
     def signature(source):

@@ -1,29 +1,37 @@
 """Minimise a function of one vector with the optimizers of the loop: no network, no data.
 
 Steps run in compiled blocks of about half a second. f and g at the point where a step ended are handed on to the
-next, so a line search method evaluates nothing twice.
+next, so a line search method evaluates nothing twice. What is compiled is kept for the next call that is like this one,
+see `kept_runs`.
 """
 
 import dataclasses
 import gc
 import time
 import typing
+import weakref
 from collections.abc import Callable, Sequence
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from trainloop import checks
+from trainloop.loop import kept_runs
 from trainloop.loop.pace import Pace
 from trainloop.loop.termination import StoppingRule
 from trainloop.objectives.base import Objective
+from trainloop.objectives.closure import ClosureObjective
 from trainloop.objectives.counting import KINDS, Counted, Evaluations
 from trainloop.objectives.function import FunctionObjective, ValuesOnly
 from trainloop.optimizer.base import WholeVectorOptimizer
 from trainloop.status import Status
-from trainloop.types import Evaluated
+from trainloop.types import Evaluated, Path, Variable
 from trainloop.vectors import linalg
-from trainloop.vectors.layout import VariableVector
+from trainloop.vectors.layout import VariableVector, native
+
+if typing.TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -40,6 +48,7 @@ class MinimizeResult:
             was kept (`BestSoFar`) included.
         history: one array entry per step under "step", "f", "grad_norm", every scalar of the method's state, and
             "evaluations/f" and so on. f and gradient belong to the point *before* the step, evaluations include it.
+        last_state: from which `state` is read.
 
     Example:
         >>> result = minimize(lambda x: tf.reduce_sum(x**2), [3.0, 4.0], SimpleGD(0.5), gtol=1e-6)
@@ -55,6 +64,35 @@ class MinimizeResult:
     steps: int
     evaluations: dict[str, int]
     history: dict[str, np.ndarray]
+    last_state: typing.Any = None
+
+    @property
+    def success(self) -> bool:
+        """Whether the run ended because a tolerance, `f_target` or a certificate was reached."""
+        return self.status.success
+
+    @property
+    def state(self) -> dict[str, np.ndarray]:
+        """What the optimizer remembers at the end, as arrays by name: `minimize(..., state=result.state)` goes on with
+        it. As long as the result lives they take the memory that `optimizer.memory_plan(n)` says."""
+        return self.last_state.read()
+
+    def plot(self, path: Path | None = None, title: str = "") -> "Figure":
+        """f, the gradient norm and the optimizer's own scalars over the steps, as a figure.
+
+        Args:
+            path: of an image file to write; its suffix says of which kind. None writes nothing.
+            title: above the figure.
+
+        Returns:
+            A Matplotlib figure, which a notebook shows.
+        """
+        from trainloop.plots.curves import draw_curves
+
+        figure = draw_curves(self, title)
+        if path is not None:
+            figure.savefig(path, dpi=120)
+        return figure
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{count} {kind}" for kind, count in self.evaluations.items() if count)
@@ -83,8 +121,8 @@ class Iterate(typing.NamedTuple):
 
 
 def minimize(
-    fun: Callable[[tf.Tensor], tf.Tensor | Evaluated] | Objective,
-    x0: tf.Tensor | np.ndarray | Sequence[float],
+    fun: Callable[..., tf.Tensor | Evaluated | dict[str, tf.Tensor]] | Objective,
+    x0: tf.Tensor | np.ndarray | Sequence[float] | Sequence[Variable],
     optimizer: WholeVectorOptimizer,
     *,
     max_steps: int = 1000,
@@ -94,15 +132,19 @@ def minimize(
     f_target: float | None = None,
     max_evaluations: int | None = None,
     callback: Callable[[Iterate], typing.Any] | None = None,
+    state: dict[str, np.ndarray] | None = None,
 ) -> MinimizeResult:
     """A minimiser of `fun` near `x0`.
 
     Args:
         fun: function of a tensor x [n] returning f [], or (f [], g [n]), in TensorFlow operations (or
-            `tf.numpy_function`, with (f, g); f alone is enough for methods without gradients); or an `Objective`.
-        x0: [n], floating; its dtype is the precision of everything.
-        optimizer: a `GlobalVectorOptimizer` or `GlobalObjectiveOptimizer`. One that was used before is not changed:
-            a new one with its settings is taken.
+            `tf.numpy_function`, with (f, g); f alone is enough for methods without gradients); or an `Objective`. For
+            variables as x0 a function without arguments that reads them, returning f or a dict of terms, or a
+            `ClosureObjective`.
+        x0: [n], floating; its dtype is the precision of everything. Or a list of variables, `tf.Variable`s and Keras
+            variables, where it begins at what they hold; they hold `result.x` afterwards.
+        optimizer: a `GlobalVectorOptimizer` or `GlobalObjectiveOptimizer`. It is not changed: a new one with its
+            settings is taken, unless it is unused and `get_config` leaves out an argument of its constructor.
         max_steps: at most so many steps.
         gtol: the run ends where no |g_i| is larger. None for eps^(1/3), 6e-6 in float64 and 5e-3 in float32; where f
             and g at x0 are much smaller or larger than 1, for eps^(2/3) of the larger one, so that the unit of f does
@@ -110,6 +152,13 @@ def minimize(
         ftol, xtol, f_target, max_evaluations: see `StoppingRule`; evaluations are looked at between steps.
         callback: function of an `Iterate`, called after every step; a true result ends the run. It costs a return to
             Python per step.
+        state: `result.state` of an earlier run with the same optimizer and as many variables, to go on with what it
+            remembered; None to begin anew.
+
+    A call that is like an earlier one (function, length and dtype of x, optimizer, all tests but gtol) compiles
+    nothing. Functions are compared by their code and by all that they read, so that what has changed is compiled anew,
+    see `trainloop.loop.fingerprint`. As in `tf.function`, random numbers of Python and NumPy are drawn once. What is
+    kept for that takes at most 64 MiB.
 
     Returns:
         `MinimizeResult`. A failure on the way is a negative status. x is finite then too; f is NaN or +inf where a
@@ -127,13 +176,32 @@ def minimize(
     """
     if callback is not None and not callable(callback):
         raise ValueError(f"callback must be a function of an Iterate, received {callback!r}")
+    if tf.inside_function():
+        raise ValueError("minimize compiles a loop of its own; call it outside of tf.function, or step the optimizer")
     _check_order(fun, x0)
+    if _are_variables(x0):
+        closure = _of_variables(fun, x0)
+        found = minimize(
+            closure,
+            closure.vector.read(),
+            optimizer,
+            max_steps=max_steps,
+            gtol=gtol,
+            ftol=ftol,
+            xtol=xtol,
+            f_target=f_target,
+            max_evaluations=max_evaluations,
+            callback=callback,
+            state=state,
+        )
+        closure.vector.assign(tf.constant(found.x))
+        return found
     objective = fun if isinstance(fun, Objective) else FunctionObjective(fun)
     x0 = _checked_start(x0)
     max_steps = checks.integer("max_steps", max_steps, at_least=1)
     if x0.shape[0] >= linalg.LONG:
         gc.collect()  # the vectors of an earlier call, which TensorFlow leaves in reference cycles
-    optimizer = _unused(optimizer)
+    optimizer = _checked_optimizer(optimizer)
     if not optimizer.uses_gradient:
         if gtol is not None:
             raise ValueError(
@@ -144,9 +212,47 @@ def minimize(
     if gtol is None and optimizer.ends_by_itself:
         gtol = 0.0
     rule = StoppingRule.checked(x0.dtype, gtol, ftol, xtol, f_target, max_evaluations)
-    minimization = _Minimization(objective, x0, optimizer, rule, default_gtol=gtol is None)
+    key = _key(objective, optimizer, rule, x0)
+    run = kept_runs.take(key)
+    if run is None:
+        own = optimizer.fresh() if optimizer.built or key.value else optimizer
+        run = _Minimization(objective, x0.shape[0], x0.dtype, own, rule)
+    run.start(x0, gtol if gtol is None else rule.gtol, state)
     del x0  # lest it be one vector more than the run needs
-    return minimization.run(max_steps, callback)
+    result = run.run(max_steps, callback)
+    kept_runs.keep(key, run, run.nbytes)
+    return result
+
+
+def _key(objective, optimizer, rule, x0):
+    """What a compiled run depends on; gtol is set by every call."""
+    settings = optimizer.settings()
+    compiled = (rule.ftol, rule.xtol, rule.f_target, rule.max_evaluations, x0.shape[0], x0.dtype)
+    return kept_runs.Key(*([] if settings is None else [objective, settings, compiled]))
+
+
+def _are_variables(x0):
+    several = x0 if isinstance(x0, (list, tuple)) else [x0]
+    kinds = [isinstance(one, keras.Variable) or (isinstance(one, tf.Variable) and x0 is not one) for one in several]
+    if any(kinds) and not all(kinds):
+        raise ValueError("x0 must be variables only or numbers only, received both; make variables of all, or none")
+    return bool(kinds) and all(kinds)
+
+
+def _of_variables(fun, variables):
+    """The objective of a closure over variables, or the one that was given.
+
+    Raises:
+        ValueError: that is one of other variables.
+    """
+    objective = fun if isinstance(fun, Objective) else ClosureObjective(fun, variables)
+    vector = getattr(objective, "vector", None)
+    if vector is None or [id(v) for v in vector.native] != [id(native(v)) for v in variables]:
+        raise ValueError(
+            "the objective is not one of these variables in this order; pass ClosureObjective(closure, variables), or "
+            "the function alone"
+        )
+    return objective
 
 
 def _check_order(fun, x0):
@@ -159,27 +265,73 @@ def _check_order(fun, x0):
 
 
 class _Minimization:
-    """One call of `minimize`."""
+    """One call of `minimize` at a time, compiled once.
 
-    def __init__(self, objective, x0, optimizer, rule, default_gtol):
-        self._optimizer = optimizer
-        self._evaluations = Evaluations()
+    Args:
+        objective: what to minimise.
+        n, dtype: of x.
+        optimizer: an unbuilt one, which is this object's own.
+        rule: a `StoppingRule`; its gtol is set by every call.
+    """
+
+    def __init__(self, objective, n, dtype, optimizer, rule):
+        self._optimizer, self._evaluations = optimizer, Evaluations()
         counted = Counted(objective, self._evaluations)
         self._objective = counted if optimizer.uses_gradient else ValuesOnly(counted)
-        f, g = _first_values(self._objective, x0)
-        self._rule = rule.by_default_at(f, g) if default_gtol else rule
+        self._gtol = tf.Variable(0.0, dtype=dtype, trainable=False, name="gtol")
+        self._rule = dataclasses.replace(rule, gtol=self._gtol)
+        self._evaluate = _compiled(self._objective.value_and_grad, tf.TensorSpec([n], dtype))
+        self._vector = None  # once f and g at the first x0 are known to be good
+        self._last = lambda: None
+        self._pace = Pace()
+
+    def start(self, x0, gtol, state):
+        """Go to x0, and begin anew there or with a state.
+
+        Args:
+            x0: [n].
+            gtol: number, or None for the default.
+            state: of an earlier result, or None.
+        """
+        self._release()
+        self._evaluations.variable.assign(tf.zeros_like(self._evaluations.variable))
+        f, g = _first_values(self._evaluate, x0)
+        self._gtol.assign(StoppingRule.default_gtol(f, g) if gtol is None else gtol)
+        if self._vector is None:
+            self._build(x0, f, g)
+        else:
+            for variable, value in zip((*self._vector.variables, self._f, self._g), (x0, f, g), strict=True):
+                variable.assign(value)
+            self._optimizer.restart()
+        if state is not None:
+            _recall(self._optimizer, state)
+
+    def _build(self, x0, f, g):
         variable = tf.Variable(x0, name="x")
-        optimizer.build([variable])
+        self._optimizer.build([variable])
         self._vector = VariableVector([variable])
         # f and g where x is. In variables and not handed from block to block: what a function is called with lives as
         # long as the call.
         self._f, self._g = tf.Variable(f, name="f"), tf.Variable(g, name="g")
-        self._columns = _columns(optimizer.log_dtypes())
-        self._block = _compiled(self._steps, tf.constant(0))
+        self._columns = _columns(self._optimizer.log_dtypes())
+        self._block = _compiled(self._steps, tf.TensorSpec([], tf.int32))
+        self._objective = None  # the graphs are all that is needed of it, however long they are kept
+
+    def _release(self):
+        """Let the last result have its state for itself: the variables that hold it are written into."""
+        last = self._last()
+        if last is not None:
+            last.read()
+
+    @property
+    def nbytes(self):
+        """Of x, g and the state."""
+        return self._optimizer.state_nbytes + 2 * self._g.dtype.size * self._g.shape[0]
 
     def run(self, max_steps, callback):
+        began = int(self._optimizer.iterations)
         status = Status(int(self._rule.at_point(*self._here())))
-        pace, rows = Pace(None if callback is None else 1), []
+        pace, rows = self._pace if callback is None else Pace(1), []
         while status == Status.RUNNING:
             k = min(pace.limit(), max_steps - sum(map(len, rows)))
             status, block = self._timed_block(pace, k)
@@ -189,8 +341,7 @@ class _Minimization:
                 status = Status.STOPPED
             if status == Status.RUNNING and steps >= max_steps:
                 status = Status.FINISHED
-        del self._block  # its graph may hold constants as long as x
-        return self._result(status, np.concatenate([np.zeros([0, len(self._columns)]), *rows]))
+        return self._result(status, np.concatenate([np.zeros([0, len(self._columns)]), *rows]), began)
 
     def _timed_block(self, pace, k):
         began = time.perf_counter()
@@ -203,25 +354,28 @@ class _Minimization:
         f, g = self._here()
         return Iterate(step, self._vector.read().numpy(), float(f), float(linalg.norm(g)))
 
-    def _result(self, status, rows):
+    def _result(self, status, rows, began):
         x, (f, g) = self._vector.read(), self._here()
         best = self._optimizer.best_point()
         if best is not None and not f <= best[1]:  # f may be NaN
             x = best[0]
-            f, g = self._objective.value_and_grad(x)
+            f, g = self._evaluate(x)
         columns = {name: rows[:, i].astype(dtype) for i, (name, dtype) in enumerate(self._columns.items())}
         grad_norm = float(linalg.norm(g))
         if not self._optimizer.uses_gradient:
             grad_norm = columns["grad_norm"][:] = np.nan
+        last = _LastState(self._optimizer)
+        self._last = weakref.ref(last)
         return MinimizeResult(
             x=x.numpy(),
             f=float(f),
             grad_norm=grad_norm,
             status=status,
             message=status.sentence,
-            steps=int(self._optimizer.iterations),
+            steps=int(self._optimizer.iterations) - began,
             evaluations=self._evaluations.as_dict(),
             history={"step": 1 + np.arange(len(rows)), **columns},
+            last_state=last,
         )
 
     # ---- compiled ----
@@ -285,20 +439,66 @@ def _columns(logged):
     return renamed | {name: dtype for name, dtype in own.items() if name != "step"}
 
 
-def _compiled(function, *like):
-    """The function, traced once for arguments like these. TensorFlow warns of a tf.function per call of `minimize`."""
-    specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in like]
+def _compiled(function, *specs):
+    """The function, traced once for such arguments. TensorFlow warns of a tf.function per call of `minimize`."""
     return tf.function(function, autograph=False).get_concrete_function(*specs)
 
 
-def _unused(optimizer):
-    """The optimizer, or one with its settings if it has a state already."""
+def _checked_optimizer(optimizer):
+    """The optimizer, if it is one.
+
+    Raises:
+        ValueError: it is none.
+    """
     if not isinstance(optimizer, WholeVectorOptimizer):
         kind = optimizer.__name__ + " itself" if isinstance(optimizer, type) else type(optimizer).__name__
         raise ValueError(
             f"optimizer must be a GlobalVectorOptimizer or GlobalObjectiveOptimizer such as LBFGS(), received {kind}"
         )
-    return optimizer.fresh() if optimizer.built else optimizer
+    return optimizer
+
+
+class _LastState:
+    """What an optimizer remembers at the end of a run; a copy is made only when the variables are needed again."""
+
+    def __init__(self, optimizer):
+        self._optimizer, self._arrays = optimizer, None
+
+    def read(self):
+        """Arrays by name."""
+        if self._arrays is None:
+            self._arrays, self._optimizer = _remembered(self._optimizer), None
+        return self._arrays
+
+    def __getstate__(self):
+        return {"_arrays": self.read(), "_optimizer": None}
+
+
+def _remembered(optimizer):
+    """What the optimizer remembers, as NumPy arrays by name; learning rates are settings."""
+    saved = {}
+    optimizer.save_own_variables(saved)
+    return {name: np.array(array) for name, array in saved.items() if not _is_rate(name)}
+
+
+def _recall(optimizer, state):
+    """Let an optimizer remember what `_remembered` returned."""
+    if not isinstance(state, dict):
+        raise ValueError(
+            f"state must be that of an earlier result, as in state=result.state, received {type(state).__name__}"
+        )
+    now = {}
+    optimizer.save_own_variables(now)
+    try:
+        optimizer.load_own_variables(state | {name: array for name, array in now.items() if _is_rate(name)})
+    except ValueError as error:
+        raise ValueError(
+            f"state does not fit ({error}); pass the state of a run of this optimizer with as many variables"
+        ) from error
+
+
+def _is_rate(name):
+    return name.rpartition(".")[2] == "learning_rate" and not name.startswith("state.")
 
 
 def _checked_start(x0):
@@ -317,13 +517,13 @@ def _checked_start(x0):
     return x0
 
 
-def _first_values(objective, x0):
+def _first_values(evaluate, x0):
     """f and g at x0. What is wrong with them fails here, before a loop would only say which step failed.
 
     Compiled: what is evaluated eagerly leaves its memory in another pool than the one the loop takes from.
     """
     try:
-        f, g = _compiled(objective.value_and_grad, x0)(x0)
+        f, g = evaluate(x0)
     except tf.errors.InvalidArgumentError as error:
         raise ValueError(
             f"fun must return f of shape [] and g of shape {x0.shape}, received other shapes: {error.message}"

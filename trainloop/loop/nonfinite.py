@@ -26,7 +26,7 @@ import tensorflow as tf
 
 from trainloop import checks
 from trainloop.checkpoints.contents import Position
-from trainloop.checkpoints.files import CheckpointFolder
+from trainloop.checkpoints.files import CheckpointFolder, DamagedCheckpointError
 from trainloop.data.batches import between
 from trainloop.hooks.base import Hook, LoopProtocol
 from trainloop.hooks.save_checkpoint import SaveCheckpoint
@@ -155,7 +155,11 @@ class OnNonfinite:
         ):
             return None
         times = self.rollbacks + 1
-        position = loop.restore_position(_saver_of(loop.hooks).folder)
+        try:
+            position = loop.restore_position(_saver_of(loop.hooks).folder)
+        except DamagedCheckpointError as error:
+            _LOG.warning("no way back: %s", error)
+            position = None
         if position is None:
             return None
         # The checkpoint has the steps that were right when it was written, after so many rollbacks.

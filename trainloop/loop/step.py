@@ -182,7 +182,7 @@ class Steps:
         if self._terms is None and self._batch_loss.names is None and self._replicas is None:
 
             def trace(source):
-                self._batch_loss(self._model, type(feed).batch(source, tf.constant(0))[1](), training=False)
+                self._batch_loss(self._model, type(feed).batch(source, tf.constant(0))[1](), training=True)
 
             try:
                 tf.function(trace, autograph=False).get_concrete_function(feed.source())

@@ -48,7 +48,7 @@ class StoppingRule:
 
         Args:
             dtype: of x.
-            gtol: None for eps^(1/3): 6e-6 in float64, 5e-3 in float32; see `by_default_at` for functions of
+            gtol: None for eps^(1/3): 6e-6 in float64, 5e-3 in float32; see `default_gtol` for functions of
                 another size. 0 asks for a gradient of exact zeros.
             ftol, xtol: relative, so not below eps; None for no test.
             f_target: any number, None for no test.
@@ -69,8 +69,9 @@ class StoppingRule:
             max_evaluations = checks.integer("max_evaluations", max_evaluations, at_least=1)
         return cls(gtol, ftol, xtol, f_target, max_evaluations)
 
-    def by_default_at(self, f, g):
-        """This rule with the default gtol of a function that has these values at x0.
+    @staticmethod
+    def default_gtol(f, g):
+        """The default gtol of a function that has these values at x0.
 
         Args:
             f, g: [], [n], finite.
@@ -78,7 +79,7 @@ class StoppingRule:
         eps = linalg.eps(f.dtype)
         unit = max(abs(float(f)), float(linalg.largest(g)))
         ordinary = eps ** (1 / 6) <= unit <= eps ** (-5 / 6)
-        return dataclasses.replace(self, gtol=eps ** (1 / 3) if ordinary else eps ** (2 / 3) * unit)
+        return eps ** (1 / 3) if ordinary else eps ** (2 / 3) * unit
 
     def at_point(self, f, g):
         """The code of the tests that need one point only, RUNNING if none holds: int32 []."""
@@ -87,7 +88,7 @@ class StoppingRule:
             (tf.equal(f, -np.inf), Status.UNBOUNDED),
             (~tf.math.is_finite(f), Status.NONFINITE_LOSS),
             (~tf.math.is_finite(largest), Status.NONFINITE_GRADIENT),
-            (largest <= tf.constant(self.gtol, g.dtype), Status.GRADIENT_TOLERANCE),
+            (largest <= tf.convert_to_tensor(self.gtol, g.dtype), Status.GRADIENT_TOLERANCE),
         ]
         if self.f_target is not None:
             conditions.insert(3, (f <= tf.constant(self.f_target, f.dtype), Status.TARGET_REACHED))

@@ -41,6 +41,7 @@ from trainloop.loop import arguments
 from trainloop.loop.bookkeeping import Bookkeeping, smallest, summary_names
 from trainloop.loop.feeds import NO_DATA, Data, WithFeed, as_feed
 from trainloop.loop.inspection import Inspection
+from trainloop.loop.measured import Measured
 from trainloop.loop.nonfinite import NONFINITE, OnNonfinite
 from trainloop.loop.pace import Pace
 from trainloop.loop.phases import Phase, Phases, Shared, checked_phases
@@ -150,6 +151,8 @@ class TrainLoop:
         self._phases = Phases(phases, self._shared)
         self._phase, self._traces_before = self._phases.enter(), 0
         arguments.check_precision(batch_loss, self.optimizer.layout.dtype)
+        self._measured = Measured(self.hooks)
+        self._measured.check([*self._phase.steps.columns, *self._metrics.names()])
         self._current, self._inspected = NO_DATA, NO_DATA
         self._nonfinite = OnNonfinite(on_nonfinite, self.optimizer)
         # As model and optimizers are now: a hook may change the learning rate as soon as a run begins.
@@ -198,15 +201,16 @@ class TrainLoop:
             epochs: passes over the data to do; a pass that an earlier call began counts when it is finished.
             steps: steps to do. With both, whichever is reached first ends the run. Where all phases have a number of
                 steps, a run needs neither.
-            validation_data: as `data`; evaluated after every epoch. Where it is a shuffled dataset, its order begins
-                anew in a run that is continued, so the last bits of "val_" numbers may differ.
+            validation_data: as `data`; evaluated after every epoch, so there must be epochs. Where it is a shuffled
+                dataset, its order begins anew in a run that is continued, so the last bits of "val_" may differ.
 
         Returns:
             `RunResult`.
 
         Raises:
-            ValueError: neither epochs nor steps, or not positive; data of an unknown kind; infinite validation data; a
-                hook monitors a number that no epoch will have; a layer was frozen or unfrozen since the loop was made.
+            ValueError: neither epochs nor steps, or not positive; data of an unknown kind; infinite validation data, or
+                validation of infinite data; a hook monitors a number that no epoch will have; a layer was frozen or
+                unfrozen since the loop was made.
             RuntimeError: this loop runs already.
             TrainingError: a step failed. Everything before it is kept, in the weights and in the error's
                 `result`.
@@ -218,7 +222,8 @@ class TrainLoop:
         current = self._with_feed(data)
         left = self._phases.steps_left(self._phase)
         run = Bookkeeping(current.feed, epochs, steps, self._phase.step, self._phase.counted(), left is not None)
-        self._check_epochs(validation_data)
+        self._check_epochs(validation_data, current.feed)
+        arguments.tell_precision(self.optimizer, current.feed)
         continued = self._position is not None
         if continued:
             self._position.continue_in(run)
@@ -271,7 +276,8 @@ class TrainLoop:
 
         Raises:
             ValueError: the checkpoint is one of another model, optimizer or set of metrics, or a hook cannot be as it
-                was; the model is as before then. `run` raises it for other data.
+                was; the model is as before then. `run` raises it for other data. Or all checkpoints are damaged.
+            OSError: one cannot be read now, and may be intact.
         """
         self._position = self.restore_position(CheckpointFolder(folder))
         if self._position is None:
@@ -397,7 +403,10 @@ class TrainLoop:
         block, dropped = (block, 0) if lost else self._nonfinite.skip(block, run.step)
         if block.status in NONFINITE:
             self._where = lost or self._phase.steps.first_nonfinite(run.feed.again(len(block.rows) - 1))
-        epoch_over = run.take(block, wanted, self._phase.steps.columns, dropped, **self._phase.position)
+        taken = len(block.rows) > 0 and not block.status.failed and not lost
+        measured = self._measured.after(run.step + len(block.rows), self.model, taken)
+        columns, position = self._phase.steps.columns, self._phase.position
+        epoch_over = run.take(block, wanted, columns, dropped, measured, **position)
         run.check_counter(self._phase.step)
         if lost and not run.status.failed:
             run.status, self._where = Status.NONFINITE_STATE, lost
@@ -425,9 +434,11 @@ class TrainLoop:
             if self._current.feed is not None:
                 phase.steps.learn_terms(self._current.feed)
 
-    def _check_epochs(self, validation_data):
-        """Raise now for what would show only after the first epoch."""
+    def _check_epochs(self, validation_data, feed):
+        """Raise now for what would show only after the first epoch, or never."""
+        self._measured.check(self._phase.steps.columns)  # which have the terms of a loss, now that there are data
         if validation_data is not None:
+            arguments.check_epochs_end(feed)
             arguments.check_finite_data("validation_data", self._checked_feed(validation_data, once=True))
         terms = self._phase.steps.test_columns[2:]
         known = summary_names(self._metrics, validation_data is not None, self.hooks, terms)

@@ -74,7 +74,7 @@ def refuse_storage(method, options):
     if "storage" in options:
         raise ValueError(
             f"{method} takes no storage: it needs the eigenvectors of the whole matrix, n x n numbers at one place; "
-            "TestGD, BFGS, SR1 and the methods of Shor take one"
+            "TestGD, BFGS, SSBFGS, SSBroyden, SR1 and the methods of Shor take one"
         )
 
 

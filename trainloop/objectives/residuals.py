@@ -42,13 +42,22 @@ class Term(NamedTuple):
             ValueError: it is something else.
         """
         expected = "a tensor [N] or [N, c]"
-        r = keras_losses.floating(self.function(self.points if points is None else points), self.title, expected)
+        r = self.floating(expected, points)
         if r.shape.rank not in (1, 2):
             raise ValueError(
                 f"{self.title} must be {expected}, one row for each point, received shape {r.shape}; do not reduce it, "
                 "the mean of its squares is taken for you"
             )
         return r
+
+    def floating(self, expected, points=None):
+        """What the function returns, as a floating tensor.
+
+        Args:
+            expected: what it should be, for the message.
+            points: as for `at`.
+        """
+        return keras_losses.floating(self.function(self.points if points is None else points), self.title, expected)
 
     def scaled(self, r, total):
         """sqrt(w / m) r, end to end.

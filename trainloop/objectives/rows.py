@@ -94,9 +94,16 @@ class Rows(abc.ABC):
         n = self._x.shape[0] + 1
 
         def add(R, r, J):
-            return tf.linalg.qr(tf.concat([R, tf.concat([J, r[:, None]], 1)], 0)).r
+            stacked = tf.concat([R, tf.concat([J, r[:, None]], 1)], 0)
+            return tf.ensure_shape(
+                tf.linalg.qr(stacked).r, [n, n]
+            )  # which is not known where the number of rows is not
 
         return self.accumulated(add, tf.zeros([n, n], self._x.dtype))
+
+    def fits(self):
+        """Whether J may be held."""
+        return True
 
     def kernel(self, weights):
         """J W J' [m, m], W diagonal with `weights` [n]."""

@@ -85,6 +85,34 @@ class SampleRows(Rows):
 
         return _in_graph(over_terms)
 
+    def kernel(self, weights):
+        """J W J' [m, m]. Where J would take more than `rows_bytes`, by pairs of chunks: each is computed once for each
+        other one."""
+        if self.fits() or not self._vectorised():
+            return super().kernel(weights)
+        parts, dtype = [(term, self._chunks(term)) for term in self._terms], weights.dtype
+
+        def chunk(term, chunks, begin):
+            return self._rows(term, _between(term.points, begin, chunks.size), chunks)[1]
+
+        def against_all(term, chunks, begin):
+            left = chunk(term, chunks, begin) * weights
+            blocks = [
+                in_chunks(c, lambda b, t=t, c=c: [tf.matmul(chunk(t, c, b), left, transpose_b=True)], dtype)[0]
+                for t, c in parts
+            ]
+            return [tf.transpose(_joined(blocks))]
+
+        def all_rows():
+            return _joined([in_chunks(c, lambda b, t=t, c=c: against_all(t, c, b), dtype)[0] for t, c in parts])
+
+        return _in_graph(all_rows)
+
+    def fits(self):
+        """Whether J takes no more than `rows_bytes`; False where its length is not known."""
+        m = self.length()
+        return m is not None and m * self._x.shape[0] * self._x.dtype.size <= self._rows_bytes
+
     def _vectorised(self):
         """Whether samples can be taken one by one; a warning says it once where they cannot."""
         if self._obstacle is None:
@@ -103,7 +131,7 @@ class SampleRows(Rows):
 
     def _over_chunks(self, term, add, total):
         chunks = self._chunks(term)
-        if chunks.number == 1:
+        if isinstance(chunks.number, int) and chunks.number == 1:
             return add(total, *self._rows(term, term.points, chunks))
 
         def one(i, total):

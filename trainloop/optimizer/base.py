@@ -10,6 +10,7 @@ a rejected step is one that is not committed. What `update` looks like is the co
 """
 
 import abc
+import inspect
 import logging
 import typing
 import warnings
@@ -68,6 +69,14 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
     # True for methods whose status says when they are done, in terms that do not depend on the unit of f: `minimize`
     # has no test of the gradient then, unless it is asked for one.
     ends_by_itself = False
+
+    # True for methods that learn curvature from differences of gradients, or solve equations with J'J: `TrainLoop` says
+    # what float32 costs them.
+    needs_digits = False
+
+    # Arguments that are newer than version 0.1, whose checkpoints know the configuration without them: `get_config`
+    # leaves them out where they have their defaults.
+    left_out_of_config: tuple[str, ...] = ()
 
     _rate_inside = None  # while `update` runs, the learning rate as it sees it
 
@@ -361,10 +370,35 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
 
     def fresh(self) -> "WholeVectorOptimizer":
         """A new, unbuilt method with the same settings."""
-        config = self.get_config()
-        if callable(self._given_rate):  # as it is: not every function can be serialised and found again
-            config["learning_rate"] = self._given_rate
-        return type(self).from_config(config)
+        return type(self).from_config(self._arguments())
+
+    def _arguments(self):
+        with warnings.catch_warnings():
+            if callable(self._given_rate):  # as it is: not every function can be serialised and found again
+                warnings.simplefilter("ignore")  # Keras tells it of lambdas, whose serialised form is not used
+                return self.get_config() | {"learning_rate": self._given_rate}
+            return self.get_config()
+
+    def settings(self) -> tuple[typing.Any, ...] | None:
+        """The class and its arguments, equal for two methods that do the same; None where `get_config` lacks an
+        argument of the constructor, so that it cannot tell."""
+        arguments = self._arguments()
+        known = {"learning_rate", *self.left_out_of_config, *arguments}
+        taken = inspect.signature(type(self)).parameters.values()
+        if any(argument.name not in known for argument in taken if argument.kind != argument.VAR_KEYWORD):
+            return None
+        return type(self), arguments
+
+    @property
+    def state_nbytes(self) -> int:
+        """Bytes of the state in this process, as large as it is now."""
+        return self._memory.nbytes
+
+    def restart(self) -> None:
+        """As it was when it was built, at the point that the variables hold now: the first state, and no step taken."""
+        self._memory.restart(self._first_leaves(self._vector.read()))
+        for count in (self.iterations, self._skipped_steps, self._last_failure):
+            count.assign(tf.zeros_like(count))
 
     def serve(self, outer: "WholeVectorOptimizer") -> None:
         """Work inside another method from now on: on its vector, with its count of steps.

@@ -182,6 +182,7 @@ class Memory:
     def __init__(self):
         self.variables = {}
         self._leaves = {}  # path -> variable, or stored value of variables
+        self._made = {}  # path -> variable, for every array of this process, however it is saved
         self._late = None  # bool [], a variable: whether the state has yet to get its first values
 
     def create(self, leaves, add_variable, of_x=True):
@@ -212,13 +213,35 @@ class Memory:
             variable = add_variable(
                 value.shape, lambda shape, dtype: initial(), dtype=tf.as_dtype(value.dtype).name, name=name
             ).value
-        self.variables[f"state/{path}"] = variable
+        self.variables[f"state/{path}"] = self._made[path] = variable
         return variable
 
     def _save_instead_of_pieces(self, wholes):
         pieces = {id(variable) for whole in wholes.values() for _, variable in whole.pieces}
         kept = {name: variable for name, variable in self.variables.items() if id(variable) not in pieces}
         self.variables = kept | wholes
+
+    def restart(self, first):
+        """Write first values over those that are there.
+
+        Args:
+            first: leaves by path, as `create` got them.
+        """
+
+        def written(path, value):
+            self._made[path].assign(value() if callable(value) else value)
+            return self._made[path]
+
+        for path, leaf in first.items():
+            if isinstance(leaf, StoredValue):
+                leaf.as_variables(lambda name, value, grows, path=path: written(f"{path}/{name}", value))
+            else:
+                written(path, leaf)
+
+    @property
+    def nbytes(self):
+        """Bytes of the variables, as large as they are now."""
+        return sum(int(tf.size(v, tf.int64)) * v.dtype.size for v in self._made.values())
 
     @property
     def grows(self):

@@ -105,6 +105,10 @@ class Wrapper(GlobalObjectiveOptimizer):
         own = {"learning_rate": rate} if isinstance(rate, keras.Variable) else {}
         return {f"inner.{name}": variable for name, variable in (own | deeper).items()}
 
+    def settings(self) -> tuple[Any, ...] | None:
+        outer, inner = super().settings(), self.inner.settings()
+        return None if outer is None or inner is None else (outer, inner)
+
     def get_config(self) -> dict[str, Any]:
         """The constructor arguments; the inner method as Keras serialises it."""
         return {**super().get_config(), "inner": keras.optimizers.serialize(self.inner)}

@@ -16,7 +16,7 @@ def draw_curves(result: Any, title: str = "") -> Picture:
     """Loss, metrics, gradient norm and the method's own scalars over the steps of a run; dotted where a phase begins.
 
     Args:
-        result: a `RunResult`, also that of a run that failed, or a `RunLog`.
+        result: a `RunResult`, also that of a run that failed, a `RunLog`, or a `MinimizeResult`.
         title: above the figure.
 
     Returns:
@@ -55,7 +55,8 @@ def _changes(history):
 
 def _panels(result):
     """(label of the y axis, [(name, x, y, style)], logarithmic) per panel."""
-    history, epochs = result.history, result.epochs
+    history, epochs = result.history, getattr(result, "epochs", {})
+    aim, each = ("f", "") if "f" in history and "loss" not in history else ("loss", "each batch")
     steps = history.get("step", np.zeros(0))
     every_step = {"color": GREY, "linewidth": 0.8}
     training = {"color": BLUE, "marker": "o", "markersize": 3}
@@ -67,17 +68,15 @@ def _panels(result):
             curves.append(("validation", epochs["step"], epochs[f"val_{name}"], validation))
         return curves
 
-    losses = [("each batch", steps, history.get("loss", steps), every_step), *by_epoch("loss")]
-    panels = [("loss", losses, is_never_negative(values for _, _, values, _ in losses))]
+    losses = [(each, steps, history.get(aim, steps), every_step), *by_epoch(aim)]
+    panels = [(aim, losses, is_never_negative(values for _, _, values, _ in losses))]
     own = ("epoch", "step", "seconds", "loss")
     metrics = [name for name in epochs if name not in own and not name.startswith("val_")]
     panels += [(name, by_epoch(name), False) for name in metrics]
-    scalars = [name for name in history if name not in (*BOOKKEEPING, "loss")]
+    scalars = [name for name in history if name not in (*BOOKKEEPING, aim)]
     thin = {"color": BLUE, "linewidth": 0.8}
     panels += [
-        (name, [(name, steps, history[name], thin)], False)
-        for name in scalars
-        if not name.startswith((*PREFIXES, "term/"))
+        _scalar_panel(name, steps, history[name], thin) for name in scalars if not name.startswith((*PREFIXES, "term/"))
     ]
     if "angle/step" in history:
         panels.append(("angle of the step\nto -g (degrees)", [("", steps, history["angle/step"], thin)], False))
@@ -85,6 +84,15 @@ def _panels(result):
         looks = zip(terms, itertools.cycle(_LOOKS))
         panels.append(("terms", [(t.removeprefix("term/"), steps, history[t], look) for t, look in looks], True))
     return panels + [_norm_panel(*kind, history) for kind in by_kind(history).items()]
+
+
+def _scalar_panel(name, steps, values, style):
+    """One number of the log. What is measured now and then would be invisible: such points are joined, with marks."""
+    known = ~np.isnan(np.asarray(values, float))
+    if known.all() or np.any(known[1:] & known[:-1]):
+        return name, [(name, steps, values, style)], False
+    measured = [(name, steps[known], values[known], {**style, "marker": "o", "markersize": 3})]
+    return name, measured, is_never_negative([values[known]]) and np.any(values[known] > 0)
 
 
 def _norm_panel(kind, columns, history):

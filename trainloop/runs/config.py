@@ -11,8 +11,8 @@ The settings are repeated, except for those that somebody overrides. The facts m
 
 import dataclasses
 import json
-import pathlib
 
+from trainloop import files
 from trainloop.runs import user_code
 from trainloop.versions import versions
 
@@ -21,12 +21,15 @@ OF_ONE_RUN = ("config", "run_dir", "overwrite", "resume", "dry_run", "quiet")
 
 # Facts, with the settings they follow from.
 _FOLLOWS_FROM = {
-    "data_fingerprint": ("dataset", "batch_size", "seed"),
-    "layout_fingerprint": ("dataset", "model"),
+    "data_fingerprint": ("dataset", "batch_size", "seed", "dtype"),
+    "layout_fingerprint": ("dataset", "model", "dtype"),
     "parameters": ("dataset", "model"),
     "training_samples": ("dataset",),
     "optimizer_config": ("optimizer", "options"),
 }
+
+# Settings that came after version 0.1, whose runs lack them: as if nothing had been given.
+_NEW = ("residuals", "loss_weights", "dtype")
 
 # Facts that may be others: the user's own files, which are edited all the time. It is said.
 _SAID = ("code",)
@@ -36,12 +39,12 @@ def facts(settings, layout, batches, optimizer):
     """What came of the settings.
 
     Args:
-        settings: dict with "optimizer", "options", "model", "dataset" and "loss".
+        settings: dict with "optimizer", "options", "model", "dataset" and "loss"; "residuals" where there are some.
         layout: the `FlatLayout` of the model.
-        batches: an `ArrayData`.
+        batches: an `ArrayData` or `Points`.
         optimizer: built or not.
     """
-    words = [settings[name] for name in ("optimizer", "model", "dataset", "loss")]
+    words = [settings.get(name) for name in ("optimizer", "model", "dataset", "loss", "residuals")]
     inside = [option.partition("=")[2] for option in settings["options"]]
     return {
         "parameters": layout.size,
@@ -153,15 +156,17 @@ def read(path, names):
         ValueError: it is not the configuration of a run, has settings that are unknown here, or lacks some.
     """
     content = _read_dict(path)
-    made_with = content.pop("versions", {})
-    for name, value, kind in (("versions", made_with, dict), ("options", content.get("options", []), list)):
+    kinds = {"versions": dict, "options": list, "code": dict}
+    for name, value, kind in [(name, content.get(name, kind()), kind) for name, kind in kinds.items()]:
         if not isinstance(value, kind):
             raise ValueError(f"{path} is not a config.json of a run: {name} is {value!r}")
+    made_with = content.pop("versions", {})
     found = {name: content.pop(name) for name in (*_FOLLOWS_FROM, *_SAID) if name in content}
     wanted = [name for name in names if name not in OF_ONE_RUN]
     settings = {name: value for name, value in content.items() if name not in OF_ONE_RUN}
     unknown = [name for name in settings if name not in wanted]
-    missing = [name for name in (*wanted, *_FOLLOWS_FROM) if name not in settings and name not in found]
+    known = {**dict.fromkeys(_NEW), **settings, **found}
+    missing = [name for name in (*wanted, *_FOLLOWS_FROM) if name not in known]
     if unknown or missing:
         faults = [f"has {', '.join(unknown)}, unknown here"] if unknown else []
         faults += [f"lacks {', '.join(missing)}"] if missing else []
@@ -181,7 +186,7 @@ def sentence(path, changed):
 
 def _read_dict(path):
     try:
-        content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        content = files.read_json(path)
     except ValueError as error:
         raise ValueError(f"{path} is not a config.json of a run, because it is not JSON: {error}") from error
     if not isinstance(content, dict):

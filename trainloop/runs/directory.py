@@ -5,22 +5,27 @@ metrics.jsonl   every step and every epoch
 checkpoints     from which it goes on after an interruption
 tensorboard     metrics.jsonl for TensorBoard, on request
 curves.png      metrics.jsonl to look at
-model.keras     the model as it was left; as long as it is not there, the run has not come to its end
+model.keras     the model as it was left; as long as it is not there whole, the run has not come to its end
 lock            held by the process that works here
 """
 
+import contextlib
 import dataclasses
 import datetime
+import itertools
 import json
 import os
 import pathlib
+import re
 import shlex
-import shutil
 import sys
+import zipfile
 
 from trainloop import files
+from trainloop.checkpoints.files import CheckpointFolder, DamagedCheckpointError
 from trainloop.files import RunLock
 from trainloop.hooks.metrics_file import read_run_log
+from trainloop.hooks.tensorboard import event_files
 from trainloop.versions import versions
 
 # What may change when a run is continued: its goals, and what has no influence on any number.
@@ -31,8 +36,14 @@ MAY_CHANGE = {
 }
 
 
+_OF_A_RUN = re.compile(r"config\.json|curves\.png|model\.keras")
+
+
 class RunDirectory:
     """A folder that holds at most one run. Nothing is written before `begin`.
+
+    Nothing is removed but what a run writes, by the names that it gives its files, and only with `overwrite`, or where
+    config.json says that it is this run.
 
     Args:
         path: made by `begin` if it does not exist.
@@ -41,9 +52,11 @@ class RunDirectory:
 
     Raises:
         ValueError: it holds a run and neither is set, another process is at work there, or it is a file.
+        OSError: what is there cannot be found out now.
     """
 
     NAMES = ("config.json", "metrics.jsonl", "curves.png", "model.keras")
+    FOLDERS = ("checkpoints", "tensorboard")
 
     def __init__(self, path, overwrite=False, resume=False):
         self.path = pathlib.Path(path)
@@ -52,31 +65,38 @@ class RunDirectory:
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{path} is a file; give a folder for the run")
         self._lock = RunLock(self.path / "lock") if (self.path / "lock").exists() else None
-        present = [name for name in self.NAMES if (self.path / name).exists()]
-        if present and not overwrite and not resume:
-            self.release()
-            ways = "" if self.model.exists() else "it did not come to its end, so continue it with --resume, or "
-            raise ValueError(
-                f"{path} already holds a run ({', '.join(present)}); {ways}give another folder, or --overwrite"
-            )
+        self._overwrite = overwrite
+        if not resume:
+            self._refuse_another_run()
 
     def begin(self, config):
-        """Make the folder, remove the run that is overwritten, and write config.json.
+        """Make the folder, remove the files of the run that is overwritten, and write config.json.
 
         Args:
             config: JSON-able dict; the versions of everything are added to it.
 
         Raises:
+            ValueError: another process has begun a run there meanwhile.
             OSError: the folder cannot be made or written.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = self._lock or RunLock(self.path / "lock")
-        for name in self.NAMES:
-            (self.path / name).unlink(missing_ok=True)
-        for folder in (self.checkpoints, self.tensorboard):
-            if folder.exists():
-                shutil.rmtree(folder)
+        self._refuse_another_run()  # which may have begun and ended since this object was made
+        self._begin_anew(config)
+
+    def _begin_anew(self, config):
+        remove_files(self.path)
         self._write(config)
+
+    def _refuse_another_run(self):
+        present = self._present()
+        if present and not self._overwrite:
+            self.release()
+            goes_on = files.is_there(self.config) and not self._came_to_its_end()
+            ways = "it did not come to its end, so continue it with --resume, or " if goes_on else ""
+            raise ValueError(
+                f"{self.path} already holds a run ({', '.join(present)}); {ways}give another folder, or --overwrite"
+            )
 
     def resume(self, config, restore):
         """Continue the run that is there, or begin one where none is or where it was interrupted before it was saved.
@@ -100,30 +120,37 @@ class RunDirectory:
             raise
 
     def _resume(self, config, restore):
-        if not self.config.exists():
-            self._refuse_checkpoints("has checkpoints but no config.json to compare with; put it back")
+        if not files.is_there(self.config):
+            if present := self._present():
+                raise ValueError(
+                    f"{self.path} has {', '.join(present)} but no config.json to compare with; put it back, give "
+                    "another folder, or begin again with --overwrite"
+                )
             return self.begin(config)
         self._lock = self._lock or RunLock(self.path / "lock")
         self.check(config)
-        step = restore(self.checkpoints)
+        try:
+            step = restore(self.checkpoints)
+        except DamagedCheckpointError as error:
+            raise ValueError(f"{error}, or begin again with --overwrite") from error
         if step is None:
-            self._refuse_checkpoints("has damaged checkpoints only")
-            if self.model.exists():
+            if files.is_there(self.model):
+                how = "came to its end" if self._came_to_its_end() else "has a damaged model.keras"
                 raise ValueError(
-                    f"{self.path} is a run that came to its end, and has no checkpoints to go on from; give another "
+                    f"{self.path} is a run that {how}, and has no checkpoints to go on from; give another "
                     "folder, or begin again with --overwrite"
                 )
-            return self.begin(config)
+            return self._begin_anew(config)
         self._write(config)
         return step
 
     def check(self, config):
         """Refuse to continue the run that is there with another configuration, see `resume`."""
         try:
-            saved, here = dict(json.loads(self.config.read_text(encoding="utf-8"))), json.loads(json.dumps(config))
+            saved, here = files.read_json(self.config), json.loads(json.dumps(config))
+            differing = [k for k in {**saved, **here} if k not in MAY_CHANGE and not _same(saved.get(k), here.get(k))]
         except (ValueError, TypeError) as error:
             raise ValueError(f"{self.config} is damaged; put it back, or begin again with --overwrite") from error
-        differing = [k for k in {**saved, **here} if k not in MAY_CHANGE and saved.get(k) != here.get(k)]
         if differing:
             listing = "; ".join(_difference(k, saved.get(k), here.get(k)) for k in differing)
             raise ValueError(f"{self.path} is a run with other settings: {listing}. Use the same, or another folder")
@@ -143,13 +170,41 @@ class RunDirectory:
             self._lock.release()
             self._lock = None
 
-    def _refuse_checkpoints(self, what):
-        """Beginning a run would remove what may be the only trace of one: that takes a word."""
-        if self.checkpoints.exists() and any(self.checkpoints.glob("step-*")):
-            raise ValueError(f"{self.path} {what}, or begin again with --overwrite")
+    def _present(self):
+        """Names in the folder that are those of a run."""
+        return [name for name in (*self.NAMES, *self.FOLDERS) if files.is_there(self.path / name)]
+
+    def _came_to_its_end(self):
+        """Whether there is a model, and all of it: half a file, as version 0.1 could leave it, is no end."""
+        return self.model.is_file() and zipfile.is_zipfile(self.model)
 
     def _write(self, config):
         files.replace_text(self.config, json.dumps({**config, "versions": versions()}, indent=2) + "\n")
+
+
+def remove_files(path):
+    """Remove what a run has written into its folder, but for the lock; nothing else in there.
+
+    Args:
+        path: of the folder, which must be there.
+
+    Raises:
+        OSError: something cannot be removed.
+    """
+    path = pathlib.Path(path)
+    for file in [*map(path.joinpath, RunDirectory.NAMES), *files.unfinished_in(path, _OF_A_RUN)]:
+        file.unlink(missing_ok=True)
+    checkpoints, tensorboard = map(path.joinpath, RunDirectory.FOLDERS)
+    CheckpointFolder(checkpoints).remove_all()
+    for file in event_files(tensorboard):
+        file.unlink()
+    with contextlib.suppress(OSError):  # it is not there, or others have files in it
+        tensorboard.rmdir()
+
+
+def _same(there, here):
+    """Whether a setting is the same; an older run lacks newer ones, which is as if nothing had been given."""
+    return there == here or (there in (None, []) and here in (None, []))
 
 
 def _difference(name, there, here):
@@ -186,7 +241,9 @@ class UnwrittenDirectory:
 def fresh_path(*parts, root="runs"):
     """`runs/20250131-235959-lenet5-digits-adam`: a folder for a run, named by the time and what it is a run of."""
     named = "-".join("".join(c if c.isalnum() or c in "._" else "_" for c in os.path.basename(part)) for part in parts)
-    return f"{root}/{datetime.datetime.now():%Y%m%d-%H%M%S}-{named}"
+    path = f"{root}/{datetime.datetime.now():%Y%m%d-%H%M%S}-{named}"
+    others = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))  # of a clock that was set back
+    return next(f"{path}{other}" for other in others if not files.is_there(f"{path}{other}"))
 
 
 def interpreter():
@@ -229,7 +286,7 @@ def command_in_folder(arguments, option, path):
 
 
 def write_results(directory, loop, result, title, resumed):
-    """The model as it is, and the curves.
+    """The model as it is, and the curves. A file that cannot be written costs none of the others.
 
     Args:
         directory: a `RunDirectory` whose metrics file is complete.
@@ -239,14 +296,30 @@ def write_results(directory, loop, result, title, resumed):
         resumed: whether the result has only the steps of the last process.
 
     Returns:
-        A message where the curves could not be drawn, because Matplotlib is not installed; else None.
+        A message about what is missing, because it cannot be written or because Matplotlib is not installed; else None.
     """
-    if resumed:
-        log = read_run_log(directory.metrics)
-        result = dataclasses.replace(result, history=log.history, epochs=log.epochs)
-    loop.model.save(directory.model)  # first: a picture that fails must not cost the model
+    missing = []
+    with _costing_only(directory.model, missing):
+        directory.path.mkdir(parents=True, exist_ok=True)
+        with files.replacing(directory.model) as path:
+            loop.model.save(path)
     try:
-        result.plot(directory.curves, title)
-    except ImportError as error:
-        return f"no {directory.curves.name}: {error}"
-    return None
+        log = read_run_log(directory.metrics) if resumed else None
+    except (OSError, ValueError) as error:
+        missing.append(f"{directory.curves.name} has the last process only: {error}")
+        log = None
+    if log is not None:
+        result = dataclasses.replace(result, history=log.history, epochs=log.epochs)
+    with _costing_only(directory.curves, missing), files.replacing(directory.curves) as path:
+        result.plot(path, title)
+    gone = [path for path in (directory.config, directory.metrics) if not path.exists()]
+    return "; ".join([*missing, *(f"no {path.name}: it was removed" for path in gone)]) or None
+
+
+@contextlib.contextmanager
+def _costing_only(path, missing):
+    """What keeps a file from being written becomes a message."""
+    try:
+        yield
+    except (OSError, ImportError) as error:
+        missing.append(f"no {path.name}: {error}")

@@ -3,6 +3,7 @@
 import json
 import math
 
+from trainloop.data.points import Points
 from trainloop.loop import arguments as loop_arguments
 from trainloop.loop import nonfinite
 from trainloop.optimizer import validation
@@ -47,8 +48,8 @@ def describe(data, batches, model, optimizer, settings, directory, facts):
     """Data, model, method, memory, steps, files and settings, for people.
 
     Args:
-        data: a `DataSplit`.
-        batches: an `ArrayData` of it.
+        data: a `DataSplit` or `Points`.
+        batches: an `ArrayData` of it, or the `Points`.
         model, optimizer, settings, directory, facts: see `check`; "epochs", "steps" and "tensorboard" are settings too.
 
     Raises:
@@ -102,6 +103,8 @@ def _shape(shape):
 
 
 def _steps(batches, epochs, steps):
+    if isinstance(batches, Points):
+        return f"{steps:,} of {batches!r}"
     by_epochs = None if epochs is None else epochs * batches.steps_per_epoch
     total = min(limit for limit in (by_epochs, steps) if limit is not None)
     return f"{total:,} of {batches.batch_size:,} samples, {batches.steps_per_epoch:,} in an epoch"

@@ -10,10 +10,13 @@ inner.momentum=0.95     an argument of that one's constructor
 What a user's object has to be:
 
 --optimizer     a class, derived from `GlobalVectorOptimizer` or `GlobalObjectiveOptimizer`
---dataset       a function () -> `DataSplit`, or ((x_train, y_train), (x_test, y_test)) as Keras's loaders return it
+--dataset       a function () -> `DataSplit`, or ((x_train, y_train), (x_test, y_test)) as Keras's loaders return it; or
+                -> `Points` or a dict of what `Points` takes, the points of residuals by name
 --model         a function (input_shape, outputs) -> `keras.Model`, or such a model, which is used as it is
 --loss          a function (targets, predictions); a function (model, batch) if its first parameter is called `model`;
                 or a `keras.losses.Loss`
+--residuals     what `residuals` of `TrainLoop` takes: a function (model, batch), or a dict of functions (model,
+                points); or a function () that returns it
 
 `describe` tells what an optimizer takes: its first line, every argument with default and meaning, and an example.
 """
@@ -23,7 +26,9 @@ import functools
 import inspect
 import re
 import shlex
+import sys
 import textwrap
+from collections.abc import Mapping
 
 import keras
 
@@ -31,6 +36,7 @@ from trainloop import checks
 from trainloop.algorithms import ALGORITHMS, WRAPPERS
 from trainloop.data.datasets import load, make_split
 from trainloop.data.files import ARRAY_NAMES
+from trainloop.data.points import Points
 from trainloop.data.split import DataSplit
 from trainloop.errors import mistake
 from trainloop.models import MODELS
@@ -44,6 +50,29 @@ from trainloop.runs import user_code
 _BASES = (Wrapper, GlobalObjectiveOptimizer, WholeVectorOptimizer)
 
 
+def _find(text, suits, wanted):
+    """`user_code.find`, for what can be meant at all: Python's own modules have functions that do anything.
+
+    Raises:
+        ValueError: it is from one of them, or imported from there.
+    """
+    source = user_code.source(text)
+    if not source.endswith(".py") and _is_pythons(source):
+        raise ValueError(f"{text} is from a module of Python itself, which has no {wanted} of this kind; give your own")
+    found = user_code.find(text, suits, wanted)
+    function = found.func if isinstance(found, functools.partial) else found
+    own = not (inspect.isroutine(function) or inspect.isclass(function))
+    if not own and _is_pythons(getattr(function, "__module__", None) or "builtins"):
+        raise ValueError(
+            f"{text} is {function!r} of Python itself, and none of the {wanted} that are meant; give your own"
+        )
+    return found
+
+
+def _is_pythons(module):
+    return module.partition(".")[0] in (*sys.stdlib_module_names, "test") and module != "__main__"
+
+
 def find_optimizer(text):
     """The optimizer class that a name, `module:Class` or `file.py:Class` stands for.
 
@@ -54,7 +83,7 @@ def find_optimizer(text):
     """
     if not user_code.is_reference(text):
         return _named("optimizer", text, ALGORITHMS | WRAPPERS, "; or give module:Class or file.py:Class")
-    found = user_code.find(text, inspect.isclass, "classes")
+    found = _find(text, inspect.isclass, "classes")
     if not inspect.isclass(found) or not issubclass(found, WholeVectorOptimizer):
         if inspect.isclass(found):
             validation.old_api(found)
@@ -72,7 +101,7 @@ def find_model(text):
     """
     if not user_code.is_reference(text):
         return _named("model", text, MODELS, "; or give module:function or file.py:function")
-    found = user_code.find(text, callable, "functions and models")
+    found = _find(text, callable, "functions and models")
     if isinstance(found, keras.Model):
         return lambda input_shape, outputs: found
     if not callable(found):
@@ -89,8 +118,12 @@ def _build(text, builder, input_shape, outputs):
     return model
 
 
-def find_data(text):
-    """The `DataSplit` that a name, a path or a reference to a user's function stands for.
+def find_data(text, seed=0):
+    """The `DataSplit` or `Points` that a name, a path or a reference to a user's function stands for.
+
+    Args:
+        text: what the user typed.
+        seed: of the points of a dict.
 
     Raises:
         FileNotFoundError: see `load` and `find_optimizer`.
@@ -98,15 +131,17 @@ def find_data(text):
     """
     if not user_code.is_reference(text):
         return load(text)
-    found = user_code.find(text, callable, "functions")
+    found = _find(text, callable, "functions")
     data = user_code.call(text, found) if callable(found) else found
-    if isinstance(data, DataSplit):
+    if isinstance(data, (DataSplit, Points)):
         return data
+    if isinstance(data, Mapping):
+        return user_code.call(text, Points, data, None, seed)
     try:
         (x_train, y_train), (x_test, y_test) = data
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"{text} must return a DataSplit or ((x_train, y_train), (x_test, y_test)), received {_parts(data)}"
+            f"{text} must return a DataSplit, ((x_train, y_train), (x_test, y_test)) or Points, received {_parts(data)}"
         ) from error
     return make_split(text, dict(zip(ARRAY_NAMES, (x_train, y_train, x_test, y_test), strict=True)))
 
@@ -130,17 +165,49 @@ def find_loss(text):
     """
     if not user_code.is_reference(text):
         return {"loss": _keras_loss(text)}
-    found = user_code.find(text, callable, "functions")
-    if inspect.isclass(found):
+    found = _find(text, callable, "functions")
+    if inspect.isclass(found) and issubclass(found, keras.losses.Loss):
         found = user_code.call(text, found)
     if isinstance(found, keras.losses.Loss):
         return {"loss": found}
-    if not callable(found):
+    if not callable(found) or inspect.isclass(found):
         raise ValueError(
             f"{text} must be a function (targets, predictions) or (model, batch), or a keras.losses.Loss, "
             f"received {found!r}"
         )
     return {"loss_fn": found} if losses.first_parameter(found) == "model" else {"loss": found}
+
+
+def find_residuals(text):
+    """What `residuals` of `TrainLoop` takes, that a reference stands for, or that a function without arguments returns.
+
+    Raises:
+        FileNotFoundError, ValueError: as `find_optimizer`; `ResidualLoss` raises for what are no residuals.
+    """
+    if not user_code.is_reference(text):
+        raise ValueError(f"--residuals must be module:name or file.py:name, received {text!r}")
+    found = _find(text, lambda value: callable(value) or isinstance(value, Mapping), "functions and dicts")
+    returns_them = inspect.isfunction(found) and not inspect.signature(found).parameters
+    return user_code.call(text, found) if returns_them else found
+
+
+def parse_weights(texts):
+    """`["bc=4", "pde=1"]` as `{"bc": 4.0, "pde": 1.0}`; None for none.
+
+    Raises:
+        ValueError: not of the form name=number, or a name given twice.
+    """
+    weights = {}
+    for text in texts or ():
+        name, _, value = text.rpartition("=")
+        try:
+            weight = float(value)
+        except ValueError:
+            name = ""
+        if not name or name in weights:
+            raise ValueError(f"a loss weight must look like bc=4, once for each term, received {text!r}")
+        weights[name] = weight
+    return weights or None
 
 
 def _keras_loss(name):

@@ -4,13 +4,15 @@ A handler of Python's runs only when the main thread is back in Python, and that
 for signals too, by the file descriptor that Python writes their numbers to; it is not held up by compiled code.
 """
 
+import contextlib
 import os
 import signal
 import socket
-import sys
 import threading
 
 _HEARD = (signal.SIGINT, signal.SIGTERM)
+# Seconds that a line to the terminal may take.
+_LONGEST_TO_SAY = 0.5
 _NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 
 
@@ -60,9 +62,20 @@ class StopOnSignals:
 
     def _take(self, number):
         if self.received is not None:
-            os.write(2, b"Left at once; the last checkpoint is as it was.\n")
+            self._say(b"Left at once; the last checkpoint is as it was.\n")
             os._exit(128 + number)
-        self.received = number
-        sys.stderr.write(f"{_NAMES[number]}: finishing and saving what is at work; once more leaves at once\n")
-        sys.stderr.flush()
-        self._stop(f"{_NAMES[number]} was received")
+        else:
+            self.received = number
+            self._stop(f"{_NAMES[number]} was received")
+            self._say(f"{_NAMES[number]}: finishing and saving what is at work; once more leaves at once\n".encode())
+
+    def _say(self, line):
+        """In a thread of its own: a terminal that takes nothing more must not keep the second signal waiting."""
+        saying = threading.Thread(target=_write, args=(line,), daemon=True)
+        saying.start()
+        saying.join(_LONGEST_TO_SAY)
+
+
+def _write(line):
+    with contextlib.suppress(OSError):
+        os.write(2, line)

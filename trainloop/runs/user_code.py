@@ -6,8 +6,10 @@ my_method.py:Mine           an object of a file, which runs once however many of
 
 import hashlib
 import importlib
+import importlib.machinery
 import importlib.util
 import inspect
+import os
 import pathlib
 import re
 import sys
@@ -23,6 +25,11 @@ def is_reference(text):
     return _REFERENCE.fullmatch(text) is not None
 
 
+def source(text):
+    """The module or file that a text is from for which `is_reference` holds."""
+    return _REFERENCE.fullmatch(text)["source"]
+
+
 def find(text, suits, wanted):
     """The object that module:name or file.py:name stands for.
 
@@ -35,23 +42,52 @@ def find(text, suits, wanted):
         FileNotFoundError: the file does not exist.
         ValueError: a module that cannot be imported, or nothing of that name in it.
     """
-    source, name = _REFERENCE.fullmatch(text).group("source", "name")
-    module = _import_file(source) if source.endswith(".py") else _import_module(source)
+    origin, name = _REFERENCE.fullmatch(text).group("source", "name")
+    module = _import_file(origin) if origin.endswith(".py") else _import_module(origin)
     if not hasattr(module, name):
         known = [key for key, value in vars(module).items() if suits(value) and _is_own(module, key, value)]
         listing = ", ".join(known) or "none"
-        raise ValueError(f"{source} has no {name!r}{checks.near_miss(name, known)}; its {wanted}: {listing}")
+        raise ValueError(f"{origin} has no {name!r}{checks.near_miss(name, known)}; its {wanted}: {listing}")
     return getattr(module, name)
 
 
 def digests(*texts):
-    """{source: digest of the file} for those of the texts that stand for a user's code, as it was imported.
+    """{source: digest of the file} for those of the texts that stand for a user's code. Nothing is imported for it.
 
     Two runs under the same words are the same only where these are.
     """
-    references = [_REFERENCE.fullmatch(text) for text in texts if isinstance(text, str)]
-    sources = {found["source"] for found in references if found}
-    return {source: _digest(source) for source in sorted(sources)}
+    sources = {source(text) for text in texts if isinstance(text, str) and is_reference(text)}
+    return {found: digest(found) for found in sorted(sources)}
+
+
+def digest(origin):
+    """Of a file or a module's file, which is not imported: 16 digits of SHA-256, or "missing".
+
+    Args:
+        origin: see `source`.
+    """
+    path = pathlib.Path(origin) if origin.endswith(".py") else _file_of(origin)
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path is not None and path.is_file() else "missing"
+
+
+def _file_of(name):
+    """The file of a module, found as an import would find it, but without running the packages that it lies in."""
+    known = getattr(sys.modules.get(name), "__file__", None)
+    if known is not None:
+        return pathlib.Path(known)
+    below, parts, spec = [*_without_current_folder(), ""], name.split("."), None
+    for i in range(len(parts)):
+        full = ".".join(parts[: i + 1])
+        spec = below and importlib.machinery.PathFinder.find_spec(full, below)
+        if not spec:
+            return None
+        below = spec.submodule_search_locations
+    return pathlib.Path(spec.origin).resolve() if spec.has_location else None
+
+
+def _without_current_folder():
+    here = os.getcwd()
+    return [entry for entry in sys.path if entry not in ("", ".", here)]
 
 
 def call(text, function, *arguments):
@@ -69,12 +105,6 @@ def call(text, function, *arguments):
         raise mistake(text, error) from error
 
 
-def _digest(source):
-    is_file = source.endswith(".py")
-    path = pathlib.Path(source if is_file else getattr(importlib.import_module(source), "__file__", None) or "")
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else "missing"
-
-
 def _is_own(module, key, value):
     """Whether a module defines this itself, for others to use."""
     imported = getattr(value, "__module__", None) != module.__name__
@@ -87,13 +117,15 @@ def _import_file(source):
         raise FileNotFoundError(
             f"{source}: there is no such file" + ("" if path.is_absolute() else f" in {path.cwd()}")
         )
-    known = sys.modules.get(path.stem)
+    name = _module_name(path.resolve())
+    known = sys.modules.get(name)
     if known is not None and getattr(known, "__file__", None) == str(path.resolve()):
         return known
-    spec = importlib.util.spec_from_file_location(path.stem, path.resolve())
+    spec = importlib.util.spec_from_file_location(name, path.resolve())
     module = importlib.util.module_from_spec(spec)
     # Known by its name before it runs, as any import is: pickles and dataclasses look it up there.
     sys.modules[spec.name] = module
+    _OF_FILES.add(spec.name)
     try:
         _run_import(source, lambda: spec.loader.exec_module(module))
     except BaseException:  # as if it had never been tried
@@ -104,9 +136,28 @@ def _import_file(source):
     return module
 
 
+# Names under which files of users stand in `sys.modules`.
+_OF_FILES: set[str] = set()
+
+
+def _module_name(path):
+    """What a file is called as a module: never as one that others import, now or later (h5py.py, tensorflow.py)."""
+    name = path.stem
+    if name in sys.stdlib_module_names or (name not in _OF_FILES and _file_of(name) not in (None, path)):
+        return f"{name}_of_user"
+    return name
+
+
 def _import_module(name):
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # a module of the current folder, as `python -m` finds it
+    """A module, those of the current folder too; these come last, so that they take the place of no other."""
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.append("")
+    top, found = name.partition(".")[0], _file_of(name)
+    for own in (pathlib.Path(f"{top}.py"), pathlib.Path(top, "__init__.py")):
+        if own.is_file() and found is not None and own.resolve().parent not in found.parents:
+            raise ValueError(
+                f"{name} is {own} in this folder and {found} elsewhere; give the file, {top}.py:name, or rename it"
+            )
     return _run_import(name, lambda: importlib.import_module(name))
 
 

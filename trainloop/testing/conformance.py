@@ -128,7 +128,8 @@ def _check_config(make):
         raise ConformanceError("make must return a new optimizer at each call, received the same one twice")
     config = optimizer.get_config()
     arguments = inspect.signature(type(optimizer)).parameters.values()
-    missing = [p.name for p in arguments if p.kind is not p.VAR_KEYWORD and p.name not in config]
+    told = {*config, *optimizer.left_out_of_config}
+    missing = [p.name for p in arguments if p.kind is not p.VAR_KEYWORD and p.name not in told]
     if missing:
         raise ConformanceError(f"config: get_config lacks the constructor's {', '.join(missing)}")
     try:
