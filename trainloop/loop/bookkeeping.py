@@ -216,7 +216,7 @@ class Recorder:
         self._blocks.append(logs)
         # A block may be one step long, and its arrays take ten times what is in them: few long ones are kept.
         while len(self._blocks) > 1 and len(self._blocks[-2]["step"]) <= len(self._blocks[-1]["step"]):
-            self._blocks[-2:] = [_joined(self._blocks[-2:])]
+            self._blocks[-2:] = [joined(self._blocks[-2:])]
         if self._sums["epoch"] != logs["epoch"][0]:
             self._sums = {"epoch": int(logs["epoch"][0]), "loss": 0.0, "samples": 0.0}
         samples = logs["samples"].astype(float)
@@ -232,7 +232,7 @@ class Recorder:
 
     def history(self):
         """All steps, one array per name."""
-        return _joined(self._blocks)
+        return joined(self._blocks)
 
     def epochs(self):
         """All epochs, one array per name."""
@@ -265,8 +265,12 @@ class Recorder:
         self._last_finite_loss = state["last_finite_loss"]
 
 
-def _joined(blocks):
-    """Blocks end to end: one array per name, with NaN in the rows of blocks without it."""
+def joined(blocks):
+    """Blocks of a log end to end: one array per name, with NaN in the rows of blocks without it.
+
+    Args:
+        blocks: dicts of arrays, each with a column "step".
+    """
     names = dict.fromkeys(name for block in blocks for name in block)
     return {name: np.concatenate([_column(block, name) for block in blocks]) for name in names}
 
