@@ -6,7 +6,7 @@ import pytest
 from environment import set_precision
 from networks import blobs, crossentropy, dense_net
 
-from trainloop import LBFGS, Adam, ArrayData, NaturalGradient, Points, TrainLoop
+from trainloop import LBFGS, Adam, ArrayData, NaturalGradient, Phase, Points, TrainLoop
 from trainloop.loop import arguments
 
 
@@ -73,3 +73,13 @@ def test_what_float32_costs_is_logged_once(dtype, method, size, told, monkeypatc
         TrainLoop(model, method(), residuals=residuals).run(points, steps=1)
     lines = [record.getMessage() for record in caplog.records if "in float32" in record.getMessage()]
     assert [line.split()[0] for line in lines] == [method.__name__] * told
+
+
+def test_a_later_phase_tells_it_too(monkeypatch, caplog, float32):
+    monkeypatch.setattr(arguments, "_told", set())
+    model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)])
+    loop = TrainLoop(model, [Phase(Adam(), steps=2), Phase(LBFGS())], residuals=lambda m, p: m(p["a"]) - 1)
+    loop.run({"a": np.ones([4, 2], "float32")}, steps=1)
+    assert not caplog.records
+    loop.run({"a": np.ones([4, 2], "float32")}, steps=3)
+    assert [record.getMessage().split()[0] for record in caplog.records] == ["LBFGS"]

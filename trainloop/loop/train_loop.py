@@ -433,6 +433,7 @@ class TrainLoop:
             self._phase = phase
             if self._current.feed is not None:
                 phase.steps.learn_terms(self._current.feed)
+                arguments.tell_precision(self.optimizer, self._current.feed)
 
     def _check_epochs(self, validation_data, feed):
         """Raise now for what would show only after the first epoch, or never."""
