@@ -194,6 +194,14 @@ def test_where_f_is_taken_anew(model, options):
     assert passes(result) == [1, 1, 1]
 
 
+def test_a_loss_that_reads_the_count_of_steps_is_another_one_in_every_step():
+    optimizer = Descent()
+    growing = lambda m, b: residual(m, b) * (1 + tf.cast(optimizer.iterations.value, tf.float64))  # noqa: E731
+    result = tl.TrainLoop(net(), optimizer, residuals=growing).run(arrays(), steps=3)
+    assert passes(result) == [1, 1, 1]
+    np.testing.assert_allclose(result.history["loss"][1:], result.history["f_new"][:-1] * [4, 9 / 4], rtol=1e-10)
+
+
 def test_drawn_points_are_other_points_in_every_step():
     result = tl.TrainLoop(net(), Descent(), residuals=NAMED).run(points(batch_size={"a": 5}), steps=3)
     assert passes(result) == [1, 1, 1]

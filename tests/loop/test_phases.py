@@ -119,8 +119,23 @@ def test_all_phases_with_steps_need_no_goal_and_end_for_good():
     data = points()
     result = loop.run(data)
     assert (result.status, result.step) == (tl.Status.FINISHED, 5)
-    again = loop.run(data, steps=4)
-    assert (again.status, len(again.history)) == (tl.Status.FINISHED, 0)
+    for goal in ({"steps": 4}, {}):
+        again = loop.run(data, **goal)
+        assert (again.status, len(again.history)) == (tl.Status.FINISHED, 0)
+
+
+def test_phases_with_steps_are_resumed_without_a_goal(tmp_path):
+    def loop():
+        phases = [tl.Phase(tl.Adam(0.01), steps=4), tl.Phase(tl.SimpleGD(0.1), steps=3)]
+        return make_loop(phases, hooks=[tl.SaveCheckpoint(tmp_path)])
+
+    loop().run(points(), steps=3)
+    for taken in (4, 0):
+        resumed = loop()
+        resumed.restore(tmp_path)
+        result = resumed.run(points())
+        assert (result.status, result.step) == (tl.Status.FINISHED, 7)
+        assert len(result.history.get("step", ())) == taken
 
 
 def test_goals_count_over_all_phases_and_epochs_go_on_in_the_middle():

@@ -35,12 +35,14 @@ class Bookkeeping:
         epochs, steps: the goal, see `TrainLoop.run`.
         step: steps the optimizer has taken before.
         evaluations: that were counted before, by kind; None where every step takes one f and one gradient.
+        bounded: whether the run ends without a goal too.
     """
 
-    def __init__(self, feed, epochs, steps, step, evaluations=None):
-        if epochs is None and steps is None:
+    def __init__(self, feed, epochs, steps, step, evaluations=None, bounded=False):
+        bounded = bounded and epochs is None
+        if epochs is None and steps is None and not bounded:
             raise ValueError("run needs epochs=... or steps=...; received neither")
-        if steps is None and feed.infinite:
+        if steps is None and feed.infinite and not bounded:
             raise ValueError(
                 "the data are infinite, so an epoch has no end; give steps=..., or bound a dataset with take()"
             )
@@ -214,7 +216,7 @@ class Recorder:
         self._blocks.append(logs)
         # A block may be one step long, and its arrays take ten times what is in them: few long ones are kept.
         while len(self._blocks) > 1 and len(self._blocks[-2]["step"]) <= len(self._blocks[-1]["step"]):
-            self._blocks[-2:] = [_joined(self._blocks[-2:])]
+            self._blocks[-2:] = [joined(self._blocks[-2:])]
         if self._sums["epoch"] != logs["epoch"][0]:
             self._sums = {"epoch": int(logs["epoch"][0]), "loss": 0.0, "samples": 0.0}
         samples = logs["samples"].astype(float)
@@ -230,7 +232,7 @@ class Recorder:
 
     def history(self):
         """All steps, one array per name."""
-        return _joined(self._blocks)
+        return joined(self._blocks)
 
     def epochs(self):
         """All epochs, one array per name."""
@@ -263,8 +265,12 @@ class Recorder:
         self._last_finite_loss = state["last_finite_loss"]
 
 
-def _joined(blocks):
-    """Blocks end to end: one array per name, with NaN in the rows of blocks without it."""
+def joined(blocks):
+    """Blocks of a log end to end: one array per name, with NaN in the rows of blocks without it.
+
+    Args:
+        blocks: dicts of arrays, each with a column "step".
+    """
     names = dict.fromkeys(name for block in blocks for name in block)
     return {name: np.concatenate([_column(block, name) for block in blocks]) for name in names}
 

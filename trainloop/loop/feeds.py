@@ -70,11 +70,9 @@ class Feed(abc.ABC):
         fixed: whether all steps have the same batch, as long as `version` is the same.
     """
 
-    fixed, version = False, 0
-
     def __init__(self, infinite, steps_per_epoch):
         self.infinite, self.steps_per_epoch = infinite, steps_per_epoch
-        self.epoch, self.index = 0, 0
+        self.epoch, self.index, self.fixed, self.version = 0, 0, False, 0
 
     @abc.abstractmethod
     def available(self):

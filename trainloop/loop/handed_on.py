@@ -124,29 +124,32 @@ class HandedOn:
         if self.made:
             self._x.assign(self._vector.read())
 
-    def counts(self, others):
+    def counts(self, others, values):
         """Whether f and g are those of this step, bool [].
 
         Args:
             others: variables besides x that the loss reads, in an order that is the same in every process.
+            values: theirs, in this step.
         """
         if [id(v) for v in others] != [id(v) for v in self._others]:
             self._others = list(others)
             self._values = without_strategy(lambda: [tf.Variable(value, trainable=False) for value in read(others)])
             if self._restored is not None:
                 without_strategy(self._take_restored)
-        same = [tf.reduce_all(tf.equal(*pair)) for pair in zip(read(others), self._values, strict=True)]
+        same = [tf.reduce_all(tf.equal(*pair)) for pair in zip(values, self._values, strict=True)]
         return tf.reduce_all([tf.convert_to_tensor(self._counts), *same])
 
     def read(self):
         """(f [], g [n])."""
         return tf.convert_to_tensor(self._f), tf.convert_to_tensor(self._g)
 
-    def keep(self, evaluated, status):
+    def keep(self, evaluated, values, status):
         """After a step.
 
         Args:
             evaluated: (f [], g [n]) where it ended, or None where the optimizer does not know them.
+            values: of the other variables when it evaluated: the optimizer may have written one of them since, such as
+                its count of steps.
             status: of the step, int32 []. What a failed one leaves is taken anew.
         """
         if evaluated is None:
@@ -154,5 +157,5 @@ class HandedOn:
             return
         self._f.assign(evaluated[0])
         self._g.assign(evaluated[1])
-        write(self._values, read(self._others))
+        write(self._values, values)
         self._counts.assign(status >= 0)

@@ -18,7 +18,9 @@ import tensorflow as tf
 
 from trainloop import checks
 from trainloop.loop import kept_runs
+from trainloop.loop.minimizer_phases import in_phases
 from trainloop.loop.pace import Pace
+from trainloop.loop.phases import Phase
 from trainloop.loop.termination import StoppingRule
 from trainloop.objectives.base import Objective
 from trainloop.objectives.closure import ClosureObjective
@@ -123,7 +125,7 @@ class Iterate(typing.NamedTuple):
 def minimize(
     fun: Callable[..., tf.Tensor | Evaluated | dict[str, tf.Tensor]] | Objective,
     x0: tf.Tensor | np.ndarray | Sequence[float] | Sequence[Variable],
-    optimizer: WholeVectorOptimizer,
+    optimizer: WholeVectorOptimizer | list[Phase] | tuple[Phase, ...],
     *,
     max_steps: int = 1000,
     gtol: float | None = None,
@@ -144,7 +146,9 @@ def minimize(
         x0: [n], floating; its dtype is the precision of everything. Or a list of variables, `tf.Variable`s and Keras
             variables, where it begins at what they hold; they hold `result.x` afterwards.
         optimizer: a `GlobalVectorOptimizer` or `GlobalObjectiveOptimizer`. It is not changed: a new one with its
-            settings is taken, unless it is unused and `get_config` leaves out an argument of its constructor.
+            settings is taken, unless it is unused and `get_config` leaves out an argument of its constructor. Or a list
+            of `Phase`s, one after another: each begins with an evaluation where the one before has ended. A gtol that
+            is given, f_target and max_evaluations end the run, ftol and xtol a phase. History has a column "phase".
         max_steps: at most so many steps.
         gtol: the run ends where no |g_i| is larger. None for eps^(1/3), 6e-6 in float64 and 5e-3 in float32; where f
             and g at x0 are much smaller or larger than 1, for eps^(2/3) of the larger one, so that the unit of f does
@@ -179,6 +183,10 @@ def minimize(
     if tf.inside_function():
         raise ValueError("minimize compiles a loop of its own; call it outside of tf.function, or step the optimizer")
     _check_order(fun, x0)
+    if isinstance(optimizer, (list, tuple)):
+        tests = {"gtol": gtol, "ftol": ftol, "xtol": xtol, "f_target": f_target, "max_evaluations": max_evaluations}
+        max_steps = checks.integer("max_steps", max_steps, at_least=1)
+        return in_phases(minimize, fun, x0, optimizer, max_steps=max_steps, callback=callback, state=state, **tests)
     if _are_variables(x0):
         closure = _of_variables(fun, x0)
         found = minimize(
@@ -201,21 +209,21 @@ def minimize(
     max_steps = checks.integer("max_steps", max_steps, at_least=1)
     if x0.shape[0] >= linalg.LONG:
         gc.collect()  # the vectors of an earlier call, which TensorFlow leaves in reference cycles
-    optimizer = _checked_optimizer(optimizer)
-    if not optimizer.uses_gradient:
+    method = _checked_optimizer(optimizer)
+    if not method.uses_gradient:
         if gtol is not None:
             raise ValueError(
-                f"{type(optimizer).__name__} uses no gradient, so gtol must be left out, received {gtol!r}; use "
+                f"{type(method).__name__} uses no gradient, so gtol must be left out, received {gtol!r}; use "
                 "f_target, ftol or max_evaluations"
             )
         gtol = StoppingRule.NO_TEST
-    if gtol is None and optimizer.ends_by_itself:
+    if gtol is None and method.ends_by_itself:
         gtol = 0.0
     rule = StoppingRule.checked(x0.dtype, gtol, ftol, xtol, f_target, max_evaluations)
-    key = _key(objective, optimizer, rule, x0)
+    key = _key(objective, method, rule, x0)
     run = kept_runs.take(key)
     if run is None:
-        own = optimizer.fresh() if optimizer.built or key.value else optimizer
+        own = method.fresh() if method.built or key.value else method
         run = _Minimization(objective, x0.shape[0], x0.dtype, own, rule)
     run.start(x0, gtol if gtol is None else rule.gtol, state)
     del x0  # lest it be one vector more than the run needs

@@ -127,6 +127,50 @@ class Shared:
         return trained_variables(self.model, self.extra_variables)
 
 
+class PhaseEnd:
+    """Finds out where a phase ends by its `steps` or `until`.
+
+    Args:
+        phase: a `Phase`.
+
+    Attributes:
+        over: whether it has reached its end.
+    """
+
+    def __init__(self, phase):
+        self._steps, self._until = phase.steps, phase.until
+        self.over, self._best, self._window = False, math.inf, math.inf
+
+    def limits(self, taken):
+        """How many steps the next block may take, by each condition, when so many are taken of the phase."""
+        yield None if self._steps is None else self._steps - taken
+        yield None if self._until is None else self._until.patience - taken % self._until.patience
+
+    def observe(self, logs, taken):
+        """See a block of its steps.
+
+        Args:
+            logs: columns by name.
+            taken: steps of the phase, after the block.
+        """
+        until = self._until
+        if until is not None and len(logs["step"]):
+            values = logs[until.monitor].astype(float)
+            self._window = min(self._window, float(np.min(values[~np.isnan(values)], initial=math.inf)))
+            if taken % until.patience == 0:
+                self.over |= not self._window < self._best - until.min_delta
+                self._best, self._window = min(self._best, self._window), math.inf
+        self.over |= self._steps is not None and taken >= self._steps
+
+    def state(self):
+        """For a checkpoint: JSON-able."""
+        return {"over": self.over, "best": self._best, "window": self._window}
+
+    def go_to(self, state):
+        """Be as this was when `state` returned this."""
+        self.over, self._best, self._window = state["over"], state["best"], state["window"]
+
+
 class CurrentPhase:
     """The phase in which a loop is: its optimizer, built, and everything that is compiled for it.
 
@@ -142,7 +186,6 @@ class CurrentPhase:
     Attributes:
         optimizer, steps, train, test, inspector, pace, nan_in_state, agreement: see their classes.
         index, first_step, last: as given.
-        over: whether it has reached its end.
     """
 
     def __init__(self, phase, shared, index=0, first_step=0, evaluations=None, of_several=False, last=True):
@@ -174,7 +217,12 @@ class CurrentPhase:
         self.pace = Pace(shared.steps_per_call, self.train.most_steps)
         self.nan_in_state = NanInState(optimizer)
         self.agreement = Agreement(shared.workers, optimizer, self.steps.vector)
-        self.over, self._best, self._window = False, math.inf, math.inf
+        self._end = PhaseEnd(phase)
+
+    @property
+    def over(self):
+        """Whether it has reached its end."""
+        return self._end.over
 
     @property
     def position(self):
@@ -196,9 +244,7 @@ class CurrentPhase:
 
     def step_limits(self):
         """How many steps the next block may take, by each condition that ends the phase."""
-        taken, until = self._taken, self._phase.until
-        yield None if self._phase.steps is None else self._phase.steps - taken
-        yield None if until is None else until.patience - taken % until.patience
+        return self._end.limits(self._taken)
 
     def observe(self, logs, status):
         """See a block of its steps, and whether it reached its end.
@@ -207,29 +253,21 @@ class CurrentPhase:
             logs: columns by name.
             status: with which its last step ended.
         """
-        taken, until = self._taken, self._phase.until
-        if until is not None and len(logs["step"]):
-            values = logs[until.monitor].astype(float)
-            self._window = min(self._window, float(np.min(values[~np.isnan(values)], initial=math.inf)))
-            if taken % until.patience == 0:
-                self.over |= not self._window < self._best - until.min_delta
-                self._best, self._window = min(self._best, self._window), math.inf
-        self.over |= self._phase.steps is not None and taken >= self._phase.steps
+        self._end.observe(logs, self._taken)
         # The last one ends the run then, which may be asked to go on.
-        self.over |= not self.last and status > Status.RUNNING
+        self._end.over |= not self.last and status > Status.RUNNING
 
     def state(self):
         """For a checkpoint: JSON-able; None where there is one optimizer."""
         if not self._of_several:
             return None
-        own = {"over": self.over, "best": self._best, "window": self._window}
-        return {"index": self.index, "first_step": self.first_step, **own}
+        return {"index": self.index, "first_step": self.first_step, **self._end.state()}
 
     def go_to(self, state):
         """Be as this phase was when `state` returned this."""
         if state is not None:
-            self.first_step, self.over = state["first_step"], state["over"]
-            self._best, self._window = state["best"], state["window"]
+            self.first_step = state["first_step"]
+            self._end.go_to(state)
 
 
 class Phases:
@@ -292,10 +330,9 @@ class Phases:
         return self.enter(state["index"], state["first_step"])
 
     def steps_left(self, current):
-        """How many steps all phases together still have; None where one has no limit."""
+        """How many steps all phases together still have at most; None where one has no limit."""
         limits = [phase.steps for phase in self._phases[current.index :]]
-        left = None if None in limits else sum(limits) - (current.step - current.first_step)
-        return left or None
+        return None if None in limits else sum(limits) - (current.step - current.first_step)
 
     def check_monitors(self, current):
         """Raise where a plateau is looked for in a column that the log will not have.
@@ -328,10 +365,22 @@ def checked_phases(model: Any, given: Any) -> Any:
     if not isinstance(given, (list, tuple)):
         arguments.check_kinds(model, given)
         return given
+    for phase in checked_list(given):
+        arguments.check_kinds(model, phase.optimizer)
+    return list(given)
+
+
+def checked_list(given: Any) -> list[Phase]:
+    """A list of `Phase`s.
+
+    Args:
+        given: what should be one.
+
+    Raises:
+        ValueError: it is empty, or has something else in it, or the same optimizer twice.
+    """
     if not given or not all(isinstance(phase, Phase) for phase in given):
         raise ValueError(f"optimizer must be an optimizer or a list of Phase(optimizer, steps=...), received {given!r}")
-    for phase in given:
-        arguments.check_kinds(model, phase.optimizer)
     if len({id(phase.optimizer) for phase in given}) < len(given):
         raise ValueError("every phase needs an optimizer of its own; two of them have the same one")
     return list(given)

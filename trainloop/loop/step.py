@@ -33,7 +33,7 @@ from trainloop.loop.watch import Watches
 from trainloop.objectives import losses
 from trainloop.objectives.counting import KINDS, Counted, Evaluations
 from trainloop.objectives.model import NEEDS_VALUES, ModelObjective
-from trainloop.objectives.placement import kept
+from trainloop.objectives.placement import kept, read
 from trainloop.objectives.repeatability import check_same_again
 from trainloop.objectives.replicated import ReplicatedObjective
 from trainloop.objectives.side_effects import LastStep, SideEffects
@@ -117,13 +117,14 @@ class Steps:
             self._last_step.begin(objective.written)
         counted = Counted(objective, self.evaluations) if self.evaluations else objective
         others = self._handed_on_by(take, objective)
-        first = counted.first_pass() if others is None else self._first(counted, objective, others)
+        values = read(others or ())
+        first = counted.first_pass() if others is None else self._first(counted, objective, others, values)
         if self._last_step:  # the optimizer compares values
             is_first = tf.equal(self._optimizer.iterations.value, 0)
             check_same_again(objective, first[0], self.vector.read(), is_first)
         status, logs, evaluated = self._optimizer.step(counted, first, self._watches or None)
         if others is not None:
-            self.handed_on.keep(evaluated, status)
+            self.handed_on.keep(evaluated, values, status)
         effects.undo_where(status < 0)
         logs = {"samples": take.samples(), **logs, **(self._terms.read() if self._terms else {})}
         if self.evaluations:
@@ -141,7 +142,7 @@ class Steps:
             return None
         return found.others
 
-    def _first(self, counted, objective, others):
+    def _first(self, counted, objective, others, values):
         """f and g at x: those that were handed on, or by a first pass. The terms of the log are taken in any case."""
 
         def known():
@@ -150,7 +151,7 @@ class Steps:
                 objective.observe_again()
             return self.handed_on.read()
 
-        f, g = tf.cond(self.handed_on.counts(others), known, counted.first_pass)
+        f, g = tf.cond(self.handed_on.counts(others, values), known, counted.first_pass)
         return tf.ensure_shape(f, []), tf.ensure_shape(g, [self.vector.layout.size])
 
     def before_block(self, feed):

@@ -145,20 +145,9 @@ class TrainLoop:
             self._metrics = without_strategy(self._metrics.fresh_copy)
         self._test_metrics = without_strategy(self._metrics.fresh_copy)
         self._workers = Workers(self.replicas and self.replicas.strategy)
-        self._shared = Shared(
-            model,
-            self.extra_variables,
-            batch_loss,
-            self._metrics,
-            self._test_metrics,
-            self.hooks,
-            microbatch_size,
-            self.replicas,
-            self._jit_compile,
-            eager,
-            steps_per_call,
-            self._workers,
-        )
+        parts = (model, self.extra_variables, batch_loss, self._metrics, self._test_metrics, self.hooks)
+        how = (microbatch_size, self.replicas, self._jit_compile, eager, steps_per_call, self._workers)
+        self._shared = Shared(*parts, *how)
         self._phases = Phases(phases, self._shared)
         self._phase, self._traces_before = self._phases.enter(), 0
         arguments.check_precision(batch_loss, self.optimizer.layout.dtype)
@@ -210,7 +199,8 @@ class TrainLoop:
                 copied: what is changed in them later is not seen; or points by name, a `Points` or a dict of what it
                 takes, which have no epochs.
             epochs: passes over the data to do; a pass that an earlier call began counts when it is finished.
-            steps: steps to do. With both, whichever is reached first ends the run.
+            steps: steps to do. With both, whichever is reached first ends the run. Where all phases have a number of
+                steps, a run needs neither.
             validation_data: as `data`; evaluated after every epoch, so there must be epochs. Where it is a shuffled
                 dataset, its order begins anew in a run that is continued, so the last bits of "val_" may differ.
 
@@ -230,14 +220,15 @@ class TrainLoop:
             raise RuntimeError("this loop runs already; a hook that wants another run needs a loop of its own")
         self.optimizer.build(self._shared.trained())  # which refuses others than those of the first time
         current = self._with_feed(data)
-        if epochs is None and steps is None:
-            steps = self._phases.steps_left(self._phase)
-        run = Bookkeeping(current.feed, epochs, steps, self._phase.step, self._phase.counted())
+        left = self._phases.steps_left(self._phase)
+        run = Bookkeeping(current.feed, epochs, steps, self._phase.step, self._phase.counted(), left is not None)
         self._check_epochs(validation_data, current.feed)
         arguments.tell_precision(self.optimizer, current.feed)
         continued = self._position is not None
         if continued:
             self._position.continue_in(run)
+        if epochs is None and steps is None:
+            run.steps = run.steps_taken + left
         if self._inspected.feed is current.feed:
             self._inspected = NO_DATA
         self._current = current
