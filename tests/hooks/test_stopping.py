@@ -174,11 +174,11 @@ def test_the_best_weights_keep_their_order():
     """Also where there are more than a thousand arrays."""
     before, after = RestoreBest("loss"), RestoreBest("loss")
     values = [np.array(i) for i in range(1012)]
-    before.on_start(types.SimpleNamespace(model=types.SimpleNamespace(get_weights=lambda: values)))
+    before.on_start(types.SimpleNamespace(extra_variables=(), model=types.SimpleNamespace(get_weights=lambda: values)))
     before.on_epoch(None, {"loss": 1.0})
     after.load_state(before.state())
     restored = []
-    after.on_start(types.SimpleNamespace(model=types.SimpleNamespace(set_weights=restored.extend)))
+    after.on_start(types.SimpleNamespace(extra_variables=(), model=types.SimpleNamespace(set_weights=restored.extend)))
     after.on_end(None)
     np.testing.assert_array_equal(restored, values)
 

@@ -65,7 +65,11 @@ class VectorModel(keras.Model):
         self._status: Any = None
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """What the model inside puts out."""
+        """What the model inside puts out.
+
+        Args:
+            inputs, training: see `keras.Model.call`.
+        """
         return self.inner(inputs, training=training)
 
     def compile(
@@ -145,7 +149,11 @@ class VectorModel(keras.Model):
         self.compute_metrics(x, y, predictions, sample_weight=weight)
 
     def make_train_function(self, force: bool = False) -> Any:
-        """Keras's compiled function of one execution, which also looks how its last step ended."""
+        """Keras's compiled function of one execution, which also looks how its last step ended.
+
+        Args:
+            force: make it again.
+        """
         if self.train_function is not None and not force:
             return self.train_function
         self._status = tf.Variable(Status.RUNNING, dtype=tf.int32, trainable=False, name="status")

@@ -324,7 +324,7 @@ class ModelObjective(Objective):
         return derivatives.difference_of_gradients(lambda z: self.value_and_grad(z)[1], x, v, self.digits)
 
     def ggnvp(self, x: tf.Tensor, v: tf.Tensor) -> tf.Tensor:
-        """(2 J'J + R) v for residuals r and their J; else (J' L J + R) v with J of the predictions, L of the loss.
+        """(2 J'J + R) v at x for residuals r and their J; else (J' L J + R) v with J of the predictions, L of the loss.
 
         R is the Hessian of the model's own losses. Crossentropies of probabilities are split at the logits, where the
         model's last activation is softmax or sigmoid and the loss computes with the logits that Keras keeps: J is then
