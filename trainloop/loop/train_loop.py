@@ -39,12 +39,13 @@ from trainloop.distributed.workers import Workers
 from trainloop.hooks.base import Hook, end_all
 from trainloop.loop import arguments
 from trainloop.loop.bookkeeping import Bookkeeping, smallest, summary_names
+from trainloop.loop.current_phase import Phases, Shared, checked_phases
 from trainloop.loop.feeds import NO_DATA, Data, WithFeed, as_feed
 from trainloop.loop.inspection import Inspection
 from trainloop.loop.measured import Measured
 from trainloop.loop.nonfinite import NONFINITE, OnNonfinite
 from trainloop.loop.pace import Pace
-from trainloop.loop.phases import Phase, Phases, Shared, checked_phases
+from trainloop.loop.phases import Phase
 from trainloop.optimizer import validation
 from trainloop.optimizer.base import WholeVectorOptimizer
 from trainloop.results import RunResult
