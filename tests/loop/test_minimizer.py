@@ -547,7 +547,7 @@ def wrong(x):
     [
         (wrong, LBFGS, Status.STALLED),
         (wrong, lambda: NewtonCG(curvature="hessian"), Status.STALLED),
-        (WrongSquares(lambda x: x), LevenbergMarquardt, Status.STALLED),
+        (WrongSquares(lambda x: x), lambda: LevenbergMarquardt(solver="cholesky"), Status.STALLED),
         (wrong, lambda: SimpleGD(0.5), Status.NONFINITE_LOSS),
     ],
     ids=["line search", "trust region", "damping", "gradient"],
