@@ -76,6 +76,7 @@ class NaturalGradient(GlobalObjectiveOptimizer):
     """
 
     ends_by_itself = True
+    left_out_of_config = ("learning_rate",)
     needs_digits = True
 
     def __init__(

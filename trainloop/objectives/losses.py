@@ -49,6 +49,11 @@ class CustomLoss(BatchLoss):
                 "as loss=..."
             )
         self._loss_fn = loss_fn
+        if loss_weights is not None and not isinstance(loss_weights, Mapping):
+            raise ValueError(
+                "loss_weights of a loss_fn must be a dict with a number for each term that it returns by name, received "
+                f"{loss_weights!r}; multiply the terms inside of loss_fn, or return a dict"
+            )
         self._takes_training = "training" in inspect.signature(loss_fn).parameters
         super().__init__()
         self._weights, self.names = loss_weights, None

@@ -109,9 +109,9 @@ class SampleRows(Rows):
         return _in_graph(all_rows)
 
     def fits(self):
-        """Whether J takes no more than `rows_bytes`; False where its length is not known."""
+        """Whether J takes no more than `rows_bytes`; True where its length is not known."""
         m = self.length()
-        return m is not None and m * self._x.shape[0] * self._x.dtype.size <= self._rows_bytes
+        return m is None or m * self._x.shape[0] * self._x.dtype.size <= self._rows_bytes
 
     def _vectorised(self):
         """Whether samples can be taken one by one; a warning says it once where they cannot."""
