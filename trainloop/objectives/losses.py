@@ -51,7 +51,7 @@ class CustomLoss(BatchLoss):
         self._loss_fn = loss_fn
         if loss_weights is not None and not isinstance(loss_weights, Mapping):
             raise ValueError(
-                "loss_weights of a loss_fn must be a dict with a number for each term that it returns by name, received "
+                "loss_weights of a loss_fn must be a dict with a number for each of its terms by name, received "
                 f"{loss_weights!r}; multiply the terms inside of loss_fn, or return a dict"
             )
         self._takes_training = "training" in inspect.signature(loss_fn).parameters
