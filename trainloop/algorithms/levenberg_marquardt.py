@@ -12,7 +12,8 @@
 p = 1 is Marquardt's scaling (1963; the maximum is More's, 1978): the units of the parameters change no step, which
 decides whether curves can be fitted. p = 0 is Levenberg's (1944), one unit for all. The weights of a network are
 alike, and p = 1/2 served them best. The unit of f changes no step in any case. The run ends as converged where the
-model promises to lower f by less than it can be resolved, h'(M h - b) <= eps f.
+model promises to lower f by less than it can be resolved, h'(M h - b) <= eps f, or where f is at most eps^2 of what it
+was at first.
 
 On mini-batches A and rho belong to one batch, and as mu falls a step fits that batch and no other. A lower bound on
 the damping limits how far it goes where A says little: h is at most g / min_damping there. Martens (2010), sections
@@ -93,6 +94,7 @@ class LevenbergMarquardt(GlobalObjectiveOptimizer):
             "growth": tf.constant(2.0, x.dtype),
             "rho": tf.zeros([], x.dtype),
             "diagonal": tf.zeros_like(x),  # s
+            "first_loss": tf.zeros([], x.dtype),
             "status": tf.constant(Status.RUNNING, tf.int32),
         }
 
@@ -103,6 +105,8 @@ class LevenbergMarquardt(GlobalObjectiveOptimizer):
         here = x, f, g
         trial = self._first_taken(here, system, scaling, (mu, state["growth"]), objective)
         slopes = tf.reduce_any(tf.not_equal(g, 0))
+        first = tf.where(tf.equal(state["first_loss"], 0), f, state["first_loss"])
+        vanished = trial.taken & (trial.f <= linalg.eps(x.dtype) ** 2 * first)
         return (
             trial.x,
             {
@@ -110,10 +114,11 @@ class LevenbergMarquardt(GlobalObjectiveOptimizer):
                 "growth": tf.where(slopes, trial.nu, state["growth"]),
                 "rho": trial.rho,
                 "diagonal": diagonal,
+                "first_loss": first,
                 "status": first_failure(
                     (trial.unbounded, Status.UNBOUNDED),
                     (trial.stalled, Status.STALLED),
-                    (trial.resolved, Status.CONVERGED),
+                    (trial.resolved | vanished, Status.CONVERGED),
                 ),
             },
             (trial.f, trial.g),

@@ -108,6 +108,7 @@ class NaturalGradient(GlobalObjectiveOptimizer):
         state = {
             "damping": tf.constant(self.damping, x.dtype),
             "step_length": tf.zeros([], x.dtype),
+            "first_loss": tf.zeros([], x.dtype),
             "status": tf.constant(Status.RUNNING, tf.int32),
         }
         return {**state, "direction": tf.zeros_like(x)} if self.momentum else state
@@ -121,14 +122,17 @@ class NaturalGradient(GlobalObjectiveOptimizer):
             return self._fixed_step(x, g, state, system, size, before)
         trial = self._search(x, (f, g), state["damping"], system, size, before, objective)
         slopes = tf.reduce_any(tf.not_equal(g, 0))
-        moved = trial.t > 0
+        moved, eps = trial.t > 0, linalg.eps(x.dtype)
+        first = tf.where(tf.equal(state["first_loss"], 0), f, state["first_loss"])
+        done = (f - trial.f <= eps * tf.abs(f)) | (trial.f <= eps**2 * first)
         new = {
             "damping": tf.where(slopes, trial.mu, state["damping"]),
             "step_length": trial.t,
+            "first_loss": first,
             "status": first_failure(
                 (trial.unbounded, Status.UNBOUNDED),
                 (slopes & ~moved, Status.STALLED),
-                (moved & (f - trial.f <= linalg.eps(x.dtype) * tf.abs(f)), Status.CONVERGED),
+                (moved & done, Status.CONVERGED),
             ),
         }
         if self.momentum:
