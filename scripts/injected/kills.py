@@ -27,26 +27,27 @@ from injected.runs import (
     start,
     steps_in,
     train,
+    train_phases,
     wait,
 )
 
 
-def at_random(folder, kills, moments, method="simplegd", data=None):
+def at_random(folder, kills, moments, run=train, arguments=()):
     """At any moment of a run: every third one by the clock, the others by how far it has come."""
     whole, cut = _two_folders(folder)
     began = time.monotonic()
-    in_a_process(train, whole, method, data)
+    in_a_process(run, whole, *arguments)
     seconds = time.monotonic() - began
     steps = []
     while len(steps) < kills:
         moment = after(moments.uniform(0, seconds))
         if len(steps) % 3 != 2:
             moment = _longer_than(cut, (len(steps) + moments.random()) / kills * _length(whole))
-        if in_a_process(train, cut, method, data, kill_when=moment) == signal.SIGKILL:
+        if in_a_process(run, cut, *arguments, kill_when=moment) == signal.SIGKILL:
             steps.append(str(steps_in(cut)))
         else:  # it was faster than the moment: begin anew
             _empty(cut)
-    in_a_process(train, cut, method, data)
+    in_a_process(run, cut, *arguments)
     return outcome(cut) == outcome(whole), f"after steps {', '.join(steps)}"
 
 
@@ -198,8 +199,9 @@ def _empty(folder):
 
 # name -> (function, its part of all kills); the first ones are the short form.
 KINDS = {
-    **{method: (functools.partial(at_random, method=method), 3) for method in OPTIMIZERS},
-    "tf.data": (functools.partial(at_random, data=dataset), 5),
+    **{method: (functools.partial(at_random, arguments=(method,)), 3) for method in OPTIMIZERS},
+    "tf.data": (functools.partial(at_random, arguments=("simplegd", dataset)), 5),
+    "phases and resampling": (functools.partial(at_random, run=train_phases), 4),
     "while saving": (while_saving, 8),
     "the program": (of_the_program, 6),
     "two workers": (of_workers, 4),

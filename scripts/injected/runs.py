@@ -95,6 +95,38 @@ def train(folder, method="simplegd", data=None, kill=None):
     keep(loop, folder)
 
 
+def train_phases(folder):
+    """As `train`, a run with residuals in three phases, on points that are chosen anew on the way."""
+    import keras
+    import tensorflow as tf
+
+    import trainloop as tl
+
+    keras.utils.set_random_seed(0)
+    nu = tf.Variable(0.5, name="nu")
+    model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(8, "tanh"), keras.layers.Dense(1)])
+    residuals = {
+        "pde": lambda model, p: nu * model(p)[:, 0] - tf.sin(3 * p[:, 0]) * p[:, 1],
+        "wall": lambda model, p: model(p),
+    }
+    phases = [
+        tl.Phase(tl.Adam(0.01), steps=60),
+        tl.Phase(tl.BFGS(storage="dense"), until=tl.Plateau("loss", patience=30)),
+        tl.Phase(tl.LBFGS()),
+    ]
+    hooks = [
+        tl.MetricsFile(folder / "metrics.jsonl"),
+        tl.SaveCheckpoint(folder / "checkpoints", every_steps=10),
+        tl.Resample("pde", every_steps=25, candidates=400),
+    ]
+    loop = tl.TrainLoop(model, phases, residuals=residuals, extra_variables=[nu], hooks=hooks)
+    if loop.restore(folder / "checkpoints") is None:
+        (folder / "metrics.jsonl").unlink(missing_ok=True)
+    points = tl.Points({"pde": tl.Box([0, 0], [1, 1], 100), "wall": tl.Box([0, 0], [1, 0], 20)}, {"wall": 10})
+    loop.run(points, steps=400)
+    keep(loop, folder)
+
+
 def keep(loop, folder):
     """What a run ends with, in final.npz."""
     import numpy as np
