@@ -119,6 +119,7 @@ def test_the_jacobian_is_that_of_single_backward_passes(name):
 
 
 @pytest.mark.thorough
+@pytest.mark.filterwarnings("ignore:.*which is slow")
 @pytest.mark.parametrize("name", SLOW_NETWORKS)
 def test_what_tensorflow_vectorises_by_loops_is_right_too(name):
     check_jacobian(objective(name))

@@ -141,9 +141,13 @@ class QuasiNewton(GlobalObjectiveOptimizer):
         q, b, u = tf.where(useful, q, one), tf.where(useful, b, one), tf.where(useful, u, zeros)
         h = q / p
         tau, phi = self.member(b, h, s.shape[0])
-        c = tf.where(useful, (1 + phi * h / tau) / p, 0)
-        e = tf.where(useful, (tau * (1 - phi) + phi * h) / (tau * q * (tau + phi * h)), 0)
-        H = H.scale(tf.where(useful, gamma / tau, one)).add_symmetric(s - phi / (tau + phi * h) * u, c)
+        c, e = (1 + phi * h / tau) / p, (tau * (1 - phi) + phi * h) / (tau * q * (tau + phi * h))
+        # Where f is tiny, a pair may be too short for the range of the dtype.
+        useful &= tf.math.is_finite(c) & tf.math.is_finite(e) & tf.math.is_finite(gamma / tau)
+        c, e = tf.where(useful, c, 0), tf.where(useful, e, 0)
+        u = tf.where(useful, u, zeros)
+        w = tf.where(useful, s - phi / (tau + phi * h) * u, zeros)
+        H = H.scale(tf.where(useful, gamma / tau, one)).add_symmetric(w, c)
         broken = curved & ~sound
         return H.add_symmetric(u, -e).reset(broken), useful, broken
 

@@ -133,6 +133,8 @@ class Steps:
 
     def _handed_on_by(self, take, objective):
         """The other variables that f depends on, where a step may hand f and g on to the next; else None."""
+        if self._replicas:  # the batch is theirs, in parts
+            return None
         found = objective.found
         if not (self._may_hand_on and take.fixed and found.traced) or found.random or found.opaque or objective.written:
             return None

@@ -25,6 +25,9 @@ _COPIES = 4
 # A sample whose residual has more entries than this is differentiated by a nested vectorised pass.
 _UNROLLED = 8
 
+# What `tf.vectorized_map` raises where it cannot convert an operation, as in the loops of recurrent layers.
+_NOT_VECTORISED = (TypeError, ValueError, LookupError, NotImplementedError)
+
 # Samples to try whether residuals mix them.
 _TRIED = 3
 
@@ -71,7 +74,11 @@ class SampleRows(Rows):
     def residuals_and_jacobian(self):
         if not self._vectorised():
             return self._of_function.residuals_and_jacobian()
-        return _in_graph(lambda: tuple(map(_joined, zip(*map(self._whole, self._terms), strict=True))))
+        try:
+            return _in_graph(lambda: tuple(map(_joined, zip(*map(self._whole, self._terms), strict=True))))
+        except _NOT_VECTORISED as error:
+            self._give_up(error)
+            return self._of_function.residuals_and_jacobian()
 
     def accumulated(self, add, total):
         if not self._vectorised():
@@ -83,7 +90,11 @@ class SampleRows(Rows):
                 result = self._over_chunks(term, add, result)
             return result
 
-        return _in_graph(over_terms)
+        try:
+            return _in_graph(over_terms)
+        except _NOT_VECTORISED as error:
+            self._give_up(error)
+            return self._of_function.accumulated(add, total)
 
     def kernel(self, weights):
         """J W J' [m, m]. Where J would take more than `rows_bytes`, by pairs of chunks: each is computed once for each
@@ -120,6 +131,17 @@ class SampleRows(Rows):
             if not obstacles:
                 return True
             self._obstacle = obstacles[0]
+        self._say_slow()
+        return False
+
+    def _give_up(self, error):
+        """What TensorFlow cannot vectorise stays that way."""
+        obstacle = f"TensorFlow cannot vectorise it over samples ({checks.one_line(error)})"
+        for term in self._terms:
+            self._loss.obstacles[term.name] = self._obstacle = f"{term.title}: {obstacle}"
+        self._say_slow()
+
+    def _say_slow(self):
         if not self._loss.said_slow:
             self._loss.said_slow = True
             warnings.warn(
@@ -127,7 +149,6 @@ class SampleRows(Rows):
                 "for each column or row, which is slow",
                 stacklevel=2,
             )
-        return False
 
     def _over_chunks(self, term, add, total):
         chunks = self._chunks(term)
