@@ -152,6 +152,10 @@ def test_microbatches_add_the_terms_up():
     ("make", "words"),
     [
         (lambda: tl.Points([WALL]), "points must be a dict"),
+        (
+            lambda: tl.TrainLoop(net(), tl.Adam(), residuals=residuals()).run({"pde": WALL, "wal": WALL}, steps=1),
+            "points for 'wal', which no residual is called .did you mean 'wall'",
+        ),
         (lambda: tl.Points({"a": (WALL, WALL[:2])}), r"points\['a'\] must be arrays \[N, ...\] of one length"),
         (lambda: tl.Points({"a": 1.0}), "received shapes"),
         (lambda: tl.Points({"a": WALL * np.nan}), "finite"),

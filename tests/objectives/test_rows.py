@@ -240,6 +240,25 @@ def test_a_mean_squared_error_is_a_sum_of_squares():
     assert found.has_residuals
 
 
+def test_a_mask_of_keras_leaves_no_sum_of_squares_over_all_samples():
+    layers = [keras.layers.Embedding(6, 3, mask_zero=True, **f64), keras.layers.TimeDistributed(keras.layers.Dense(1))]
+    model = net(*layers, shape=(4,), dtype="int32")
+    x, y = np.array([[1, 2, 0, 0], [3, 4, 5, 1]]), RNG.normal(size=(2, 4, 1))
+    found = tl.ModelObjective(model, keras.losses.MeanSquaredError(dtype="float64"), (x, y))
+    at = found.vector.read()
+    errors = (model(x).numpy() - y)[x > 0]
+    assert float(found.value(at)) == pytest.approx(np.mean(errors**2), rel=1e-6)
+    assert not found.has_residuals
+    with pytest.raises(ValueError, match="predictions without a mask"):
+        found.jacobian(at)
+    v = RNG.normal(size=at.shape[0])
+    h = 1e-4
+    z = [model(x).numpy()[x > 0] for sign in (1, -1) if found.vector.assign(at + sign * h * v) is None]
+    Jv = (z[0] - z[1]) / (2 * h)
+    found.vector.assign(at)
+    assert float(tf.tensordot(found.ggnvp(at, tf.constant(v)), v, 1)) == pytest.approx(2 * np.mean(Jv**2), rel=1e-4)
+
+
 # --- Where samples cannot be taken one by one ---
 
 OBSTACLES = {

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from trainloop import checks
 from trainloop.hooks.base import Hook
-from trainloop.loop.feeds import ArrayFeed
+from trainloop.loop.feeds import ArrayFeed, PointsFeed
 from trainloop.loop.metrics import MetricSet
 from trainloop.objectives import losses
 from trainloop.optimizer import validation
@@ -197,9 +197,11 @@ def check_data(feed, loss, replicas=None):
         replicas: a `Replicas`, or None for a single one.
 
     Raises:
-        ValueError: class numbers in memory that the model has no outputs for, or sparse or ragged tensors that would
+        ValueError: class numbers in memory that the model has no outputs for, points that no residual takes, or sparse or ragged tensors that would
             have to be sharded over replicas.
     """
+    if isinstance(feed, PointsFeed) and isinstance(loss, losses.ResidualLoss):
+        loss.check_points(feed.data.values)
     if isinstance(feed, ArrayFeed):
         if loss.composite and len(feed.data.arrays) > 1:
             loss.check_labels(feed.data.arrays[1])

@@ -131,6 +131,7 @@ class ModelObjective(Objective):
         self._pure: dict[bool, PureTrace] = {}
         self._unconnected: list[str] = []  # variables without a gradient
         self._opaque_named = False
+        self._masked = False  # whether predictions carry a mask of Keras, by which the loss leaves some out
         others = list(getattr(model, "non_trainable_variables", ()))
         self.placement: Assignment | Substitution
         if frozen is None:
@@ -211,6 +212,8 @@ class ModelObjective(Objective):
                 compared, own, predictions = self.loss.terms(self.model, part.batch, training=True)
                 self.check_parts(part, predictions)
                 f = part.weighted(compared, own)
+            outputs = tf.nest.flatten(predictions) if self.loss.composite else ()
+            self._masked |= any(getattr(output, "_keras_mask", None) is not None for output in outputs)
             if observe:
                 observe(part.batch, predictions)
             layout, gradients = self.vector.layout, tape.gradient(f, self.vector.native)
@@ -342,8 +345,8 @@ class ModelObjective(Objective):
 
     @property
     def has_residuals(self) -> bool:  # type: ignore[override]
-        """Whether f = r'r: `residuals=...`, or a mean squared error, without losses of the model's own."""
-        return self.loss.has_rows and not self.model.losses
+        """Whether f = r'r: `residuals=...`, or a mean squared error, without a mask and losses of the model's own."""
+        return self.loss.has_rows and not self.model.losses and not self._masked
 
     @contextlib.contextmanager
     def rows(self, x: tf.Tensor) -> Iterator[Rows]:
@@ -355,8 +358,11 @@ class ModelObjective(Objective):
         Raises:
             ValueError: f is not r'r.
         """
-        if not self.loss.has_rows:
-            raise ValueError("f is no sum of squares; give residuals=..., or a mean squared error as the loss")
+        if not self.loss.has_rows or self._masked:
+            raise ValueError(
+                "f is no sum of squares over all samples; give residuals=..., or a mean squared error of predictions "
+                "without a mask"
+            )
         with self.at(x) as sources:
             terms = self.loss.row_terms(self.model, self.batch)
             yield SampleRows(self.loss, terms, x, sources, self._obstacle_to_rows(), self.rows_bytes)

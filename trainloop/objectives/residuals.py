@@ -116,6 +116,22 @@ class ResidualLoss(BatchLoss):
             for name, function in self._functions.items()
         ]
 
+    def check_points(self, names):
+        """Raise where there are points that no term takes.
+
+        Args:
+            names: of the points.
+
+        Raises:
+            ValueError: says which.
+        """
+        unused = [name for name in names if self.names and name not in self.names]
+        if unused:
+            raise ValueError(
+                f"there are points for {', '.join(map(repr, unused))}, which no residual is called"
+                f"{checks.near_miss(unused[0], self.names)}; residuals are {', '.join(map(repr, self.names))}"
+            )
+
     def share(self, part, batch, count=None):
         """The fraction of the samples, where all terms have equally many."""
         lengths = {tf.nest.flatten(points)[0].shape[0] for points in self._all_points(batch)}
