@@ -11,8 +11,8 @@ PACKAGE = ROOT / "trainloop"
 
 # The only places that write variables. `minimize` holds f and g beside the vector, `testing` resets what it tests.
 WRITERS = {
-    *("checkpoints/contents", "distributed/replicas", "distributed/shards", "loop/metrics", "loop/minimizer"),
-    *("hooks/stopping", "loop/handed_on", "loop/keras_fit", "loop/terms"),
+    *("checkpoints/contents", "distributed/replicas", "distributed/shards", "loop/metrics", "loop/minimization"),
+    *("hooks/stopping", "loop/handed_on", "loop/keras_fit", "loop/minimizer", "loop/terms"),
     *("matrices/dense", "matrices/dilation_product", "matrices/factored", "matrices/rank_one_sum", "matrices/rows"),
     *("objectives/counting", "objectives/placement", "objectives/replicated", "objectives/side_effects"),
     *("optimizer/base", "optimizer/saving", "optimizer/state", "testing/conformance", "vectors/layout"),

@@ -20,7 +20,8 @@ from trainloop.hooks import (
 from trainloop.loop.inspection import Inspection
 from trainloop.loop.keras_fit import VectorModel
 from trainloop.loop.metrics import ReconstructionError
-from trainloop.loop.minimizer import Iterate, MinimizeResult, minimize
+from trainloop.loop.minimize_result import Iterate, MinimizeResult
+from trainloop.loop.minimizer import minimize
 from trainloop.loop.phases import Phase, Plateau
 from trainloop.loop.train_loop import TrainLoop
 from trainloop.matrices.shared_matrix import SharedMatrix

@@ -48,7 +48,7 @@ class Seen(keras.callbacks.Callback):
         self.losses.append(logs["loss"])
 
 
-def early_stopping(tmp_path):
+def test_early_stopping():
     model = compiled(tl.SimpleGD(3.0))
     stopping = keras.callbacks.EarlyStopping("loss", patience=1, restore_best_weights=True)
     history = fit(model, epochs=30, callbacks=[stopping])
@@ -60,7 +60,7 @@ def early_stopping(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
-def model_checkpoint(tmp_path):
+def test_model_checkpoint(tmp_path):
     model = compiled()
     fit(model, callbacks=[keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras")])
     loaded = keras.models.load_model(tmp_path / "3.keras")
@@ -68,7 +68,8 @@ def model_checkpoint(tmp_path):
     np.testing.assert_array_equal(loaded(X), model.inner(X))
 
 
-def model_checkpoint_of_weights(tmp_path):
+@pytest.mark.thorough
+def test_model_checkpoint_of_weights(tmp_path):
     model = compiled()
     fit(model, callbacks=[keras.callbacks.ModelCheckpoint(tmp_path / "best.weights.h5", save_weights_only=True)])
     other = net()
@@ -76,26 +77,30 @@ def model_checkpoint_of_weights(tmp_path):
     np.testing.assert_array_equal(other(X), model.inner(X))
 
 
-def reduce_lr_on_plateau(tmp_path):
+@pytest.mark.thorough
+def test_reduce_lr_on_plateau():
     model = compiled(tl.Momentum(0.5))
     fit(model, callbacks=[keras.callbacks.ReduceLROnPlateau("loss", factor=0.5, patience=0, min_delta=1e9)])
     assert float(model.optimizer.learning_rate) < 0.5
 
 
-def learning_rate_scheduler(tmp_path):
+@pytest.mark.thorough
+def test_learning_rate_scheduler():
     model = compiled(tl.SimpleGD(0.5))
     history = fit(model, callbacks=[keras.callbacks.LearningRateScheduler(lambda epoch: 0.1 / (1 + epoch))])
     assert float(model.optimizer.learning_rate) == pytest.approx(0.1 / 3)
     np.testing.assert_allclose(history["learning_rate"], [0.1, 0.05, 0.1 / 3], rtol=1e-6)
 
 
-def csv_logger(tmp_path):
+@pytest.mark.thorough
+def test_csv_logger(tmp_path):
     history = fit(compiled(), callbacks=[keras.callbacks.CSVLogger(tmp_path / "log.csv")])
     rows = np.genfromtxt(tmp_path / "log.csv", delimiter=",", names=True)
     np.testing.assert_allclose(rows["loss"], history["loss"])
 
 
-def terminate_on_nan(tmp_path):
+@pytest.mark.filterwarnings("ignore:1 steps were not taken")
+def test_terminate_on_nan():
     model = compiled(tl.SimpleGD(0.1))
     before = model.get_weights()
     with pytest.warns(UserWarning, match="fit ends with NONFINITE_LOSS"):
@@ -105,7 +110,8 @@ def terminate_on_nan(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
-def backup_and_restore(tmp_path):
+@pytest.mark.thorough
+def test_backup_and_restore(tmp_path):
     model = compiled(tl.SimpleGD(0.1))
 
     class Interrupt(keras.callbacks.Callback):
@@ -125,7 +131,8 @@ def backup_and_restore(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
-def lambda_callback(tmp_path):
+@pytest.mark.thorough
+def test_lambda_callback():
     seen = []
     on_batch = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(logs["loss"]))
     history = fit(compiled(), batch_size=12, epochs=1, callbacks=[on_batch])
@@ -133,13 +140,15 @@ def lambda_callback(tmp_path):
     assert seen[-1] == history["loss"][0]
 
 
-def history(tmp_path):
+@pytest.mark.thorough
+def test_history():
     found = fit(compiled(metrics=["mae"]), validation_data=(X, Y))
     assert list(found) == ["loss", "mae", "val_loss", "val_mae"]
     assert found["loss"][2] < found["loss"][0]
 
 
-def tensorboard(tmp_path):
+@pytest.mark.thorough
+def test_tensorboard(tmp_path):
     pytest.importorskip("tensorboard", reason="TensorBoard is not installed")
     fit(compiled(), callbacks=[keras.callbacks.TensorBoard(tmp_path, write_graph=False)])
     assert list(tmp_path.rglob("events.out.tfevents.*"))
@@ -161,7 +170,7 @@ def dataset(*arrays, batch=12):
     return tf.data.Dataset.from_tensor_slices(arrays).batch(batch)
 
 
-def datasets(tmp_path):
+def test_datasets():
     model = compiled()
     found = fit_batches(model, dataset(X, Y))
     loop = tl.TrainLoop(net(), tl.LBFGS(), mse())
@@ -171,14 +180,16 @@ def datasets(tmp_path):
     assert len(found["loss"]) == 3
 
 
-def sample_weights(tmp_path):
+@pytest.mark.thorough
+def test_sample_weights():
     weights = RNG.uniform(size=24)
     model = compiled()
     found = fit(model, X, Y, sample_weight=weights)
     same_steps(model, dataset(X, Y, weights, batch=24), found)
 
 
-def class_weight(tmp_path):
+@pytest.mark.thorough
+def test_class_weight():
     labels = (Y[:, 0] > np.median(Y)).astype("int32")
     keras.utils.set_random_seed(0)
     model = tl.VectorModel(
@@ -194,7 +205,8 @@ def class_weight(tmp_path):
     assert found["loss"][0] == pytest.approx(np.mean(np.where(labels == 1, 3.0, 1.0) * terms), rel=1e-6)
 
 
-def validation_split(tmp_path):
+@pytest.mark.thorough
+def test_validation_split():
     model = compiled()
     found = fit(model, validation_split=0.25, batch_size=18)
     same_steps(model, dataset(X[:18], Y[:18], batch=18), found)
@@ -202,18 +214,21 @@ def validation_split(tmp_path):
     assert found["val_loss"][-1] == pytest.approx(np.mean((predicted - Y[18:]) ** 2), rel=1e-6)
 
 
-def steps_per_execution(tmp_path):
+@pytest.mark.thorough
+def test_steps_per_execution():
     one, two = compiled(), compiled(steps_per_execution=2)
     histories = [fit(model, batch_size=12, shuffle=False) for model in (one, two)]
     np.testing.assert_allclose(*(h["loss"] for h in histories), rtol=1e-12)
 
 
-def steps_per_epoch(tmp_path):
+@pytest.mark.thorough
+def test_steps_per_epoch():
     found = fit_batches(compiled(), dataset(X, Y).repeat(), steps_per_epoch=1, epochs=2)
     assert len(found["loss"]) == 2
 
 
-def generators(tmp_path):
+@pytest.mark.thorough
+def test_generators():
     def batches():
         while True:
             yield X, Y
@@ -223,16 +238,18 @@ def generators(tmp_path):
     same_steps(model, dataset(X, Y, batch=24), found)
 
 
-def initial_epoch(tmp_path):
+@pytest.mark.thorough
+def test_initial_epoch():
     assert len(fit(compiled(), initial_epoch=2)["loss"]) == 1
 
 
-def run_eagerly(tmp_path):
+@pytest.mark.thorough
+def test_run_eagerly():
     eager, graph = compiled(run_eagerly=True), compiled()
     np.testing.assert_allclose(fit(eager)["loss"], fit(graph)["loss"], rtol=1e-9)
 
 
-def several_outputs(tmp_path):
+def test_several_outputs():
     def branches():
         keras.utils.set_random_seed(0)
         x = keras.Input((3,), dtype="float64")
@@ -252,7 +269,8 @@ def several_outputs(tmp_path):
     assert found["a_mae"][0] == pytest.approx(np.mean(np.abs(plain(X)["a"] - Y)), rel=1e-6)
 
 
-def averages_and_dropout(tmp_path):
+@pytest.mark.thorough
+def test_averages_and_dropout():
     def layers():
         return (
             keras.layers.BatchNormalization(dtype="float64"),
@@ -267,34 +285,14 @@ def averages_and_dropout(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
-def evaluate_and_predict(tmp_path):
+@pytest.mark.thorough
+def test_evaluate_and_predict():
     model = compiled(metrics=["mae"])
     fit(model)
     predicted = model.predict(X, verbose=0)
     np.testing.assert_array_equal(predicted, model.inner(X))
     expected = [np.mean((predicted - Y) ** 2), np.mean(np.abs(predicted - Y))]
     np.testing.assert_allclose(model.evaluate(X, Y, verbose=0), expected, rtol=1e-6)
-
-
-CASES = [
-    *(early_stopping, model_checkpoint, model_checkpoint_of_weights, reduce_lr_on_plateau, learning_rate_scheduler),
-    *(csv_logger, terminate_on_nan, backup_and_restore, lambda_callback, history, tensorboard, datasets),
-    *(sample_weights, class_weight, validation_split, steps_per_execution, steps_per_epoch, generators),
-    *(initial_epoch, run_eagerly, several_outputs, averages_and_dropout, evaluate_and_predict),
-]
-QUICK = (early_stopping, model_checkpoint, datasets, several_outputs, terminate_on_nan)
-
-
-@pytest.mark.filterwarnings("ignore:1 steps were not taken")
-@pytest.mark.parametrize("case", QUICK, ids=lambda case: case.__name__)
-def test_fit(case, tmp_path):
-    case(tmp_path)
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize("case", [c for c in CASES if c not in QUICK], ids=lambda case: case.__name__)
-def test_every_part_of_fit(case, tmp_path):
-    case(tmp_path)
 
 
 def test_a_converged_optimizer_ends_fit_without_a_warning():

@@ -68,6 +68,20 @@ def test_evaluations_put_everything_back():
     assert process.seen.numpy() == 0
 
 
+def test_an_operation_that_fails_at_a_trial_leaves_the_variables_where_they_were():
+    a, calls = tf.Variable([3.0], dtype=tf.float64), tf.Variable(0)
+
+    @tf.function
+    def inner():
+        calls.assign_add(1)
+        tf.debugging.assert_greater(a[0], tf.constant(-5.0, tf.float64))
+        return tf.reduce_sum((a + 20) ** 2)
+
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        tl.minimize(lambda: inner(), [a], tl.SimpleGD(0.4))
+    assert (a.numpy().tolist(), int(calls)) == ([3.0], 0)
+
+
 @pytest.mark.parametrize("named", [False, True])
 def test_residuals_of_a_closure(named):
     t = np.linspace(0, 1, 20)

@@ -197,8 +197,8 @@ def check_data(feed, loss, replicas=None):
         replicas: a `Replicas`, or None for a single one.
 
     Raises:
-        ValueError: class numbers in memory that the model has no outputs for, points that no residual takes, or sparse or ragged tensors that would
-            have to be sharded over replicas.
+        ValueError: class numbers in memory that the model has no outputs for, points that no residual takes, or sparse
+            or ragged tensors that would have to be sharded over replicas.
     """
     if isinstance(feed, PointsFeed) and isinstance(loss, losses.ResidualLoss):
         loss.check_points(feed.data.values)

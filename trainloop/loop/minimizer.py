@@ -1,15 +1,11 @@
 """Minimise a function of one vector with the optimizers of the loop: no network, no data.
 
-Steps run in compiled blocks of about half a second. f and g at the point where a step ended are handed on to the
-next, so a line search method evaluates nothing twice. What is compiled is kept for the next call that is like this one,
-see `kept_runs`.
+What is compiled is kept for the next call that is like this one, see `kept_runs`; how it runs is in `minimization`.
 """
 
-import dataclasses
+import contextlib
 import gc
-import time
 import typing
-import weakref
 from collections.abc import Callable, Sequence
 
 import keras
@@ -18,108 +14,20 @@ import tensorflow as tf
 
 from trainloop import checks
 from trainloop.loop import kept_runs
+from trainloop.loop.minimization import Minimization
+from trainloop.loop.minimize_result import Iterate, MinimizeResult
 from trainloop.loop.minimizer_phases import in_phases
-from trainloop.loop.pace import Pace
 from trainloop.loop.phases import Phase
 from trainloop.loop.termination import StoppingRule
 from trainloop.objectives.base import Objective
 from trainloop.objectives.closure import ClosureObjective
-from trainloop.objectives.counting import KINDS, Counted, Evaluations
-from trainloop.objectives.function import FunctionObjective, ValuesOnly
+from trainloop.objectives.function import FunctionObjective
+from trainloop.objectives.model import ModelObjective
+from trainloop.objectives.placement import kept
 from trainloop.optimizer.base import WholeVectorOptimizer
-from trainloop.status import Status
-from trainloop.types import Evaluated, Path, Variable
+from trainloop.types import Evaluated, Variable
 from trainloop.vectors import linalg
-from trainloop.vectors.layout import VariableVector, native
-
-if typing.TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-
-@dataclasses.dataclass(frozen=True, repr=False)
-class MinimizeResult:
-    """Where a minimisation ended and why.
-
-    Attributes:
-        x: [n], the last point; the best one for methods that keep it (`BestSoFar`).
-        f, grad_norm: the function and the Euclidean norm of its gradient there; NaN for methods without gradients.
-        status: a `Status`; negative ones are failures.
-        message: its sentence.
-        steps: how many were taken.
-        evaluations: dict of "f", "gradient", "Hv", "Gv": how many of each, one for the gradient at a best point that
-            was kept (`BestSoFar`) included.
-        history: one array entry per step under "step", "f", "grad_norm", every scalar of the method's state, and
-            "evaluations/f" and so on. f and gradient belong to the point *before* the step, evaluations include it.
-        last_state: from which `state` is read.
-
-    Example:
-        >>> result = minimize(lambda x: tf.reduce_sum(x**2), [3.0, 4.0], SimpleGD(0.5), gtol=1e-6)
-        >>> result.steps, result.f, result.history["f"]
-        (1, 0.0, array([25.]))
-    """
-
-    x: np.ndarray
-    f: float
-    grad_norm: float
-    status: Status
-    message: str
-    steps: int
-    evaluations: dict[str, int]
-    history: dict[str, np.ndarray]
-    last_state: typing.Any = None
-
-    @property
-    def success(self) -> bool:
-        """Whether the run ended because a tolerance, `f_target` or a certificate was reached."""
-        return self.status.success
-
-    @property
-    def state(self) -> dict[str, np.ndarray]:
-        """What the optimizer remembers at the end, as arrays by name: `minimize(..., state=result.state)` goes on with
-        it. As long as the result lives they take the memory that `optimizer.memory_plan(n)` says."""
-        return self.last_state.read()
-
-    def plot(self, path: Path | None = None, title: str = "") -> "Figure":
-        """f, the gradient norm and the optimizer's own scalars over the steps, as a figure.
-
-        Args:
-            path: of an image file to write; its suffix says of which kind. None writes nothing.
-            title: above the figure.
-
-        Returns:
-            A Matplotlib figure, which a notebook shows.
-        """
-        from trainloop.plots.curves import draw_curves
-
-        figure = draw_curves(self, title)
-        if path is not None:
-            figure.savefig(path, dpi=120)
-        return figure
-
-    def __repr__(self) -> str:
-        counts = ", ".join(f"{count} {kind}" for kind, count in self.evaluations.items() if count)
-        x = np.array2string(self.x, precision=6, threshold=6, separator=", ")
-        return (
-            f"MinimizeResult({self.status.name}: {self.message}; f = {self.f:.9g}, |g| = {self.grad_norm:.3g}; "
-            f"x = {x}; {self.steps} steps; evaluations: {counts}; history: {', '.join(self.history)})"
-        )
-
-
-class Iterate(typing.NamedTuple):
-    """What a callback sees after a step: its number, and x [n], f and the norm of g where it ended.
-
-    Example:
-        >>> def far_enough(iterate):
-        ...     return iterate.step > 3 and iterate.grad_norm < 1
-        ...
-        >>> minimize(lambda x: x[0] ** 2, [8.0], SimpleGD(0.25), callback=far_enough).status.name
-        'STOPPED'
-    """
-
-    step: int
-    x: np.ndarray
-    f: float
-    grad_norm: float
+from trainloop.vectors.layout import native
 
 
 def minimize(
@@ -183,53 +91,64 @@ def minimize(
     if tf.inside_function():
         raise ValueError("minimize compiles a loop of its own; call it outside of tf.function, or step the optimizer")
     _check_order(fun, x0)
-    if isinstance(optimizer, (list, tuple)):
-        tests = {"gtol": gtol, "ftol": ftol, "xtol": xtol, "f_target": f_target, "max_evaluations": max_evaluations}
-        max_steps = checks.integer("max_steps", max_steps, at_least=1)
-        return in_phases(minimize, fun, x0, optimizer, max_steps=max_steps, callback=callback, state=state, **tests)
-    if _are_variables(x0):
-        closure = _of_variables(fun, x0)
-        found = minimize(
-            closure,
-            closure.vector.read(),
-            optimizer,
-            max_steps=max_steps,
-            gtol=gtol,
-            ftol=ftol,
-            xtol=xtol,
-            f_target=f_target,
-            max_evaluations=max_evaluations,
-            callback=callback,
-            state=state,
-        )
-        closure.vector.assign(tf.constant(found.x))
-        return found
-    objective = fun if isinstance(fun, Objective) else FunctionObjective(fun)
-    x0 = _checked_start(x0)
     max_steps = checks.integer("max_steps", max_steps, at_least=1)
+    tests = {"gtol": gtol, "ftol": ftol, "xtol": xtol, "f_target": f_target, "max_evaluations": max_evaluations}
+    options = {"max_steps": max_steps, "callback": callback, "state": state, **tests}
+    if isinstance(optimizer, (list, tuple)):
+        return in_phases(minimize, fun, x0, optimizer, **options)
+    if _are_variables(x0):
+        return _over_variables(fun, x0, optimizer, options)
+    objective = fun if isinstance(fun, Objective) else FunctionObjective(fun)
+    x0, method = _checked_start(x0), _checked_optimizer(optimizer)
     if x0.shape[0] >= linalg.LONG:
         gc.collect()  # the vectors of an earlier call, which TensorFlow leaves in reference cycles
-    method = _checked_optimizer(optimizer)
-    if not method.uses_gradient:
-        if gtol is not None:
-            raise ValueError(
-                f"{type(method).__name__} uses no gradient, so gtol must be left out, received {gtol!r}; use "
-                "f_target, ftol or max_evaluations"
-            )
-        gtol = StoppingRule.NO_TEST
-    if gtol is None and method.ends_by_itself:
-        gtol = 0.0
-    rule = StoppingRule.checked(x0.dtype, gtol, ftol, xtol, f_target, max_evaluations)
+    tests["gtol"] = _checked_gtol(gtol, method)
+    rule = StoppingRule.checked(x0.dtype, **tests)
     key = _key(objective, method, rule, x0)
     run = kept_runs.take(key)
     if run is None:
         own = method.fresh() if method.built or key.value else method
-        run = _Minimization(objective, x0.shape[0], x0.dtype, own, rule)
-    run.start(x0, gtol if gtol is None else rule.gtol, state)
-    del x0  # lest it be one vector more than the run needs
-    result = run.run(max_steps, callback)
+        run = Minimization(objective, x0.shape[0], x0.dtype, own, rule)
+    with _put_back(objective):
+        run.start(x0, None if tests["gtol"] is None else rule.gtol, state)
+        del x0  # lest it be one vector more than the run needs
+        result = run.run(max_steps, callback)
     kept_runs.keep(key, run, run.nbytes)
     return result
+
+
+def _checked_gtol(gtol, optimizer):
+    """The gtol of a method: None for the default, `NO_TEST` where it looks at no gradient.
+
+    Raises:
+        ValueError: one is given for such a method.
+    """
+    if optimizer.uses_gradient:
+        return 0.0 if gtol is None and optimizer.ends_by_itself else gtol
+    if gtol is not None:
+        raise ValueError(
+            f"{type(optimizer).__name__} uses no gradient, so gtol must be left out, received {gtol!r}; use "
+            "f_target, ftol or max_evaluations"
+        )
+    return StoppingRule.NO_TEST
+
+
+def _over_variables(fun, variables, optimizer, options):
+    """`minimize` from what the variables hold; they hold the result afterwards."""
+    closure = _of_variables(fun, variables)
+    found = minimize(closure, closure.vector.read(), optimizer, **options)
+    closure.vector.assign(tf.constant(found.x))
+    return found
+
+
+def _put_back(objective):
+    """A context in which an objective may have trial points in its variables; they are put back whatever happens.
+
+    Compiled code puts them back itself, but not where an operation fails at a trial point.
+    """
+    if not isinstance(objective, ModelObjective):
+        return contextlib.nullcontext()
+    return kept([*objective.vector.native, *objective.written])
 
 
 def _key(objective, optimizer, rule, x0):
@@ -272,186 +191,6 @@ def _check_order(fun, x0):
         )
 
 
-class _Minimization:
-    """One call of `minimize` at a time, compiled once.
-
-    Args:
-        objective: what to minimise.
-        n, dtype: of x.
-        optimizer: an unbuilt one, which is this object's own.
-        rule: a `StoppingRule`; its gtol is set by every call.
-    """
-
-    def __init__(self, objective, n, dtype, optimizer, rule):
-        self._optimizer, self._evaluations = optimizer, Evaluations()
-        counted = Counted(objective, self._evaluations)
-        self._objective = counted if optimizer.uses_gradient else ValuesOnly(counted)
-        self._gtol = tf.Variable(0.0, dtype=dtype, trainable=False, name="gtol")
-        self._rule = dataclasses.replace(rule, gtol=self._gtol)
-        self._evaluate = _compiled(self._objective.value_and_grad, tf.TensorSpec([n], dtype))
-        self._vector = None  # once f and g at the first x0 are known to be good
-        self._last = lambda: None
-        self._pace = Pace()
-
-    def start(self, x0, gtol, state):
-        """Go to x0, and begin anew there or with a state.
-
-        Args:
-            x0: [n].
-            gtol: number, or None for the default.
-            state: of an earlier result, or None.
-        """
-        self._release()
-        self._evaluations.variable.assign(tf.zeros_like(self._evaluations.variable))
-        f, g = _first_values(self._evaluate, x0)
-        self._gtol.assign(StoppingRule.default_gtol(f, g) if gtol is None else gtol)
-        if self._vector is None:
-            self._build(x0, f, g)
-        else:
-            for variable, value in zip((*self._vector.variables, self._f, self._g), (x0, f, g), strict=True):
-                variable.assign(value)
-            self._optimizer.restart()
-        if state is not None:
-            _recall(self._optimizer, state)
-
-    def _build(self, x0, f, g):
-        variable = tf.Variable(x0, name="x")
-        self._optimizer.build([variable])
-        self._vector = VariableVector([variable])
-        # f and g where x is. In variables and not handed from block to block: what a function is called with lives as
-        # long as the call.
-        self._f, self._g = tf.Variable(f, name="f"), tf.Variable(g, name="g")
-        self._columns = _columns(self._optimizer.log_dtypes())
-        self._block = _compiled(self._steps, tf.TensorSpec([], tf.int32))
-        self._objective = None  # the graphs are all that is needed of it, however long they are kept
-
-    def _release(self):
-        """Let the last result have its state for itself: the variables that hold it are written into."""
-        last = self._last()
-        if last is not None:
-            last.read()
-
-    @property
-    def nbytes(self):
-        """Of x, g and the state."""
-        return self._optimizer.state_nbytes + 2 * self._g.dtype.size * self._g.shape[0]
-
-    def run(self, max_steps, callback):
-        began = int(self._optimizer.iterations)
-        status = Status(int(self._rule.at_point(*self._here())))
-        pace, rows = self._pace if callback is None else Pace(1), []
-        while status == Status.RUNNING:
-            k = min(pace.limit(), max_steps - sum(map(len, rows)))
-            status, block = self._timed_block(pace, k)
-            rows.append(block)
-            steps = sum(map(len, rows))
-            if callback and callback(self._iterate(steps)) and status == Status.RUNNING:
-                status = Status.STOPPED
-            if status == Status.RUNNING and steps >= max_steps:
-                status = Status.FINISHED
-        return self._result(status, np.concatenate([np.zeros([0, len(self._columns)]), *rows]), began)
-
-    def _timed_block(self, pace, k):
-        began = time.perf_counter()
-        status, rows = self._block(tf.constant(k))
-        rows = rows.numpy()
-        pace.observe(len(rows), time.perf_counter() - began)
-        return Status(int(status)), rows
-
-    def _iterate(self, step):
-        f, g = self._here()
-        return Iterate(step, self._vector.read().numpy(), float(f), float(linalg.norm(g)))
-
-    def _result(self, status, rows, began):
-        x, (f, g) = self._vector.read(), self._here()
-        best = self._optimizer.best_point()
-        if best is not None and not f <= best[1]:  # f may be NaN
-            x = best[0]
-            f, g = self._evaluate(x)
-        columns = {name: rows[:, i].astype(dtype) for i, (name, dtype) in enumerate(self._columns.items())}
-        grad_norm = float(linalg.norm(g))
-        if not self._optimizer.uses_gradient:
-            grad_norm = columns["grad_norm"][:] = np.nan
-        last = _LastState(self._optimizer)
-        self._last = weakref.ref(last)
-        return MinimizeResult(
-            x=x.numpy(),
-            f=float(f),
-            grad_norm=grad_norm,
-            status=status,
-            message=status.sentence,
-            steps=int(self._optimizer.iterations) - began,
-            evaluations=self._evaluations.as_dict(),
-            history={"step": 1 + np.arange(len(rows)), **columns},
-            last_state=last,
-        )
-
-    # ---- compiled ----
-
-    def _here(self):
-        """(f [], g [n]) where x is."""
-        return tf.convert_to_tensor(self._f), tf.convert_to_tensor(self._g)
-
-    def _steps(self, k):
-        rows = tf.TensorArray(tf.float64, k, element_shape=[len(self._columns)])
-
-        def wanted(i, status, _rows):
-            return (i < k) & tf.equal(status, Status.RUNNING)
-
-        def step(i, _status, rows):
-            status, row = self._one_step()
-            return i + 1, status, rows.write(i, row)
-
-        taken, status, rows = tf.while_loop(wanted, step, (tf.constant(0), tf.constant(Status.RUNNING, tf.int32), rows))
-        return status, rows.stack()[:taken]
-
-    def _one_step(self):
-        x, (f, g) = self._vector.read(), self._here()
-        status, logs, evaluated = self._optimizer.step(self._objective, (f, g))
-        x_new = self._vector.read()
-        f_new, g_new = self._objective.value_and_grad(x_new) if evaluated is None else evaluated
-        self._keep(x, f_new, g_new)
-        evaluations = self._evaluations.read()
-        by_rule = self._rule.between(x, f, x_new, f_new, g_new, evaluations["f"])
-        status = tf.where(status == Status.RUNNING, by_rule, status)
-        logs = {**logs, "f": logs["loss"], **{f"evaluations/{kind}": count for kind, count in evaluations.items()}}
-        return status, tf.stack([tf.cast(logs[name], tf.float64) for name in self._columns])
-
-    def _keep(self, x, f_new, g_new):
-        """f and g of the point where a step ended. Where f = -inf there, x goes back to the last finite point.
-
-        Args:
-            x: [n] before the step.
-            f_new, g_new: [], [n] after it.
-        """
-
-        def go_on():
-            self._f.assign(f_new)
-            self._g.assign(g_new)
-            return True
-
-        def go_back():
-            self._vector.assign(x)
-            return False
-
-        tf.cond(tf.equal(f_new, -np.inf), go_back, go_on)
-
-
-def _columns(logged):
-    """Names and dtypes of a row of the history."""
-    own = {"step": np.int64} | {f"evaluations/{kind}": np.int64 for kind in KINDS}
-    taken = [name for name in logged if name in own or name == "f"]
-    if taken:
-        raise ValueError(f"the history has a column {taken[0]!r} of its own; rename the scalar of the method's state")
-    renamed = {"f" if name == "loss" else name: dtype for name, dtype in logged.items()}
-    return renamed | {name: dtype for name, dtype in own.items() if name != "step"}
-
-
-def _compiled(function, *specs):
-    """The function, traced once for such arguments. TensorFlow warns of a tf.function per call of `minimize`."""
-    return tf.function(function, autograph=False).get_concrete_function(*specs)
-
-
 def _checked_optimizer(optimizer):
     """The optimizer, if it is one.
 
@@ -464,49 +203,6 @@ def _checked_optimizer(optimizer):
             f"optimizer must be a GlobalVectorOptimizer or GlobalObjectiveOptimizer such as LBFGS(), received {kind}"
         )
     return optimizer
-
-
-class _LastState:
-    """What an optimizer remembers at the end of a run; a copy is made only when the variables are needed again."""
-
-    def __init__(self, optimizer):
-        self._optimizer, self._arrays = optimizer, None
-
-    def read(self):
-        """Arrays by name."""
-        if self._arrays is None:
-            self._arrays, self._optimizer = _remembered(self._optimizer), None
-        return self._arrays
-
-    def __getstate__(self):
-        return {"_arrays": self.read(), "_optimizer": None}
-
-
-def _remembered(optimizer):
-    """What the optimizer remembers, as NumPy arrays by name; learning rates are settings."""
-    saved = {}
-    optimizer.save_own_variables(saved)
-    return {name: np.array(array) for name, array in saved.items() if not _is_rate(name)}
-
-
-def _recall(optimizer, state):
-    """Let an optimizer remember what `_remembered` returned."""
-    if not isinstance(state, dict):
-        raise ValueError(
-            f"state must be that of an earlier result, as in state=result.state, received {type(state).__name__}"
-        )
-    now = {}
-    optimizer.save_own_variables(now)
-    try:
-        optimizer.load_own_variables(state | {name: array for name, array in now.items() if _is_rate(name)})
-    except ValueError as error:
-        raise ValueError(
-            f"state does not fit ({error}); pass the state of a run of this optimizer with as many variables"
-        ) from error
-
-
-def _is_rate(name):
-    return name.rpartition(".")[2] == "learning_rate" and not name.startswith("state.")
 
 
 def _checked_start(x0):
@@ -523,24 +219,3 @@ def _checked_start(x0):
     if bad:
         raise ValueError(f"x0 must be finite, received {bad} of {x0.shape[0]} entries NaN or infinite")
     return x0
-
-
-def _first_values(evaluate, x0):
-    """f and g at x0. What is wrong with them fails here, before a loop would only say which step failed.
-
-    Compiled: what is evaluated eagerly leaves its memory in another pool than the one the loop takes from.
-    """
-    try:
-        f, g = evaluate(x0)
-    except tf.errors.InvalidArgumentError as error:
-        raise ValueError(
-            f"fun must return f of shape [] and g of shape {x0.shape}, received other shapes: {error.message}"
-        ) from error
-    for name, value, shape in (("f", f, []), ("g", g, x0.shape)):
-        if not value.shape.is_compatible_with(shape):
-            raise ValueError(f"{name} must have shape {list(shape)}, received {list(value.shape)}")
-        if value.dtype != x0.dtype:
-            raise ValueError(f"{name} must have the dtype of x, {x0.dtype.name}, received {value.dtype.name}")
-        if not bool(tf.reduce_all(tf.math.is_finite(value))):
-            raise ValueError(f"{name} is not finite at x0; start where the function and its gradient are finite")
-    return f, g
