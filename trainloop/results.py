@@ -15,8 +15,29 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+class Plotted:
+    """A result with a `history`, which can be drawn."""
+
+    def plot(self, path: Path | None = None, title: str = "") -> "Figure":
+        """Loss, metrics, gradient norm and the optimizer's own scalars over the steps, as a figure.
+
+        Args:
+            path: of an image file to write; its suffix says of which kind. None writes nothing.
+            title: above the figure.
+
+        Returns:
+            A Matplotlib figure, which a notebook shows.
+        """
+        from trainloop.plots.curves import draw_curves
+
+        figure = draw_curves(self, title)
+        if path is not None:
+            figure.savefig(path, dpi=120)
+        return figure
+
+
 @dataclasses.dataclass(frozen=True, repr=False)
-class RunResult:
+class RunResult(Plotted):
     """How a run ended and what it saw.
 
     Attributes:
@@ -54,23 +75,6 @@ class RunResult:
             f"RunResult({self.status.name}: {self.message}; step {self.step}, {self.seconds:.1f} s; "
             f"evaluations: {counts}; history: {_shortened(self.history)}; epochs: {_shortened(self.epochs)})"
         )
-
-    def plot(self, path: Path | None = None, title: str = "") -> "Figure":
-        """Loss, metrics, gradient norm and the method's own scalars over the steps, as a figure.
-
-        Args:
-            path: of an image file to write; its suffix says of which kind. None writes nothing.
-            title: above the figure.
-
-        Returns:
-            A Matplotlib figure, which a notebook shows.
-        """
-        from trainloop.plots.curves import draw_curves
-
-        figure = draw_curves(self, title)
-        if path is not None:
-            figure.savefig(path, dpi=120)
-        return figure
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON has it: arrays are lists, NaN and infinities are None, the status is its name."""

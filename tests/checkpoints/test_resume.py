@@ -18,7 +18,7 @@ from networks import blobs, crossentropy, dense_net, stateful_net, weights
 
 from trainloop import ArrayData, Hook, MetricsFile, Momentum, SaveCheckpoint, SimpleGD, Status, TrainingError, TrainLoop
 from trainloop.checkpoints import files as checkpoint_files
-from trainloop.loop.feeds import DatasetFeed
+from trainloop.loop.dataset_feed import DatasetFeed
 from trainloop.runs.directory import RunDirectory
 
 pytestmark = pytest.mark.usefixtures("no_graph_rewriting")

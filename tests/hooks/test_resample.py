@@ -164,6 +164,15 @@ def test_pairs_stay_together_and_many_candidates_go_in_chunks(monkeypatch):
         (lambda: make_loop(tl.Resample("pde", 5, 9)).run(points(), steps=1), "at least 20 candidates.*received 9"),
         (
             lambda: make_loop(tl.Resample("pde", 5, 90), residuals={"wall": RESIDUALS["wall"]}).run(points(), steps=1),
+            "points for 'pde', which no residual is called",
+        ),
+        (
+            lambda: tl.TrainLoop(
+                net(),
+                tl.SimpleGD(0.1),
+                lambda m, p: tf.reduce_mean(m(p["pde"]) ** 2),
+                hooks=[tl.Resample("pde", 5, 90)],
+            ).run(points(), steps=1),
             "which no term of the residuals is called",
         ),
         (

@@ -8,7 +8,10 @@ import tensorflow as tf
 from networks import blobs
 
 from trainloop import ArrayData
-from trainloop.loop.feeds import ArrayFeed, DatasetFeed, Feed, as_feed
+from trainloop.loop.array_feed import ArrayFeed
+from trainloop.loop.dataset_feed import DatasetFeed
+from trainloop.loop.feed import Feed
+from trainloop.loop.feeds import as_feed
 
 
 def feeds():

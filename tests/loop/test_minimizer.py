@@ -226,7 +226,7 @@ def test_a_function_comes_in_many_forms(fun):
 
 def test_sums_of_squares_have_gauss_newton_products():
     objective = LeastSquares(lambda x: tf.stack([10 * (x[1] - x[0] ** 2), 1 - x[0]]))
-    result = minimize(objective, [-1.2, 1.0], LevenbergMarquardt())
+    result = minimize(objective, [-1.2, 1.0], LevenbergMarquardt(), gtol=1e-8)
     assert result.status == Status.GRADIENT_TOLERANCE
     np.testing.assert_allclose(result.x, [1, 1], atol=1e-5)
     assert result.evaluations["J"] == result.steps

@@ -23,8 +23,8 @@ from trainloop import (
     TrainingError,
     TrainLoop,
 )
+from trainloop.loop.array_feed import ArrayFeed
 from trainloop.loop.bookkeeping import Bookkeeping
-from trainloop.loop.feeds import ArrayFeed
 from trainloop.loop.nonfinite import MOST_ROLLBACKS, MOST_SKIPS
 
 pytestmark = pytest.mark.usefixtures("no_graph_rewriting")

@@ -194,10 +194,11 @@ def test_what_does_not_fit_is_one_line(data, model, loss, words):
 
 def test_points_have_the_precision_of_the_model(tmp_path):
     (tmp_path / "ours.py").write_text(
-        "import numpy as np\nimport trainloop as tl\n"
+        "import numpy as np\nimport tensorflow as tf\nimport trainloop as tl\n"
         "def points():\n    return {'a': np.ones([3, 2], 'float32'), 'b': (np.zeros([4, 1]), np.arange(4))}\n"
         "def box():\n    return tl.Points({'a': tl.Box([0, 0], [1, 1], 30)}, batch_size={'a': 5}, seed=4)\n"
-        "residuals = {'a': lambda model, p: model(p)}\n"
+        "of_a = {'a': lambda model, p: model(p)}\n"
+        "residuals = {'a': lambda model, p: model(p), 'b': lambda m, p: p[0] + tf.cast(p[1], p[0].dtype)[:, None]}\n"
     )
     parts = assemble("ours.py:points", "mine.py:build", residuals="ours.py:residuals", loss_weights={"a": 2.0}, seed=7)
     assert [t.dtype.name for t in tf.nest.flatten(parts.train.values)] == ["float64", "float64", "int64"]
@@ -205,8 +206,8 @@ def test_points_have_the_precision_of_the_model(tmp_path):
     assert (parts.model.input_shape, parts.model.output_shape) == ((None, 2), (None, 1))
     loop = TrainLoop(parts.model, SimpleGD(), residuals=parts.residuals, loss_weights=parts.loss_weights)
     measured = loop.evaluate(parts.train)
-    assert measured["loss"] == pytest.approx(2 * measured["term/a"], rel=1e-12)
-    drawn = assemble("ours.py:box", "mine.py:build", residuals="ours.py:residuals", seed=7).train
+    assert measured["loss"] == pytest.approx(2 * measured["term/a"] + measured["term/b"], rel=1e-12)
+    drawn = assemble("ours.py:box", "mine.py:build", residuals="ours.py:of_a", seed=7).train
     assert (drawn.seed, drawn.batch_sizes, drawn.size, repr(drawn)) == (4, {"a": 5}, 30, "Points(a: 5 of 30)")
 
 

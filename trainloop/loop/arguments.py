@@ -8,8 +8,9 @@ import tensorflow as tf
 
 from trainloop import checks
 from trainloop.hooks.base import Hook
-from trainloop.loop.feeds import ArrayFeed, PointsFeed
+from trainloop.loop.array_feed import ArrayFeed
 from trainloop.loop.metrics import MetricSet
+from trainloop.loop.points_feed import PointsFeed
 from trainloop.objectives import losses
 from trainloop.optimizer import validation
 from trainloop.optimizer.base import WholeVectorOptimizer

@@ -5,15 +5,12 @@ import typing
 
 import numpy as np
 
+from trainloop.results import Plotted
 from trainloop.status import Status
-from trainloop.types import Path
-
-if typing.TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class MinimizeResult:
+class MinimizeResult(Plotted):
     """Where a minimisation ended and why.
 
     Attributes:
@@ -54,23 +51,6 @@ class MinimizeResult:
         """What the optimizer remembers at the end, as arrays by name: `minimize(..., state=result.state)` goes on with
         it. As long as the result lives they take the memory that `optimizer.memory_plan(n)` says."""
         return self.last_state.read()
-
-    def plot(self, path: Path | None = None, title: str = "") -> "Figure":
-        """f, the gradient norm and the optimizer's own scalars over the steps, as a figure.
-
-        Args:
-            path: of an image file to write; its suffix says of which kind. None writes nothing.
-            title: above the figure.
-
-        Returns:
-            A Matplotlib figure, which a notebook shows.
-        """
-        from trainloop.plots.curves import draw_curves
-
-        figure = draw_curves(self, title)
-        if path is not None:
-            figure.savefig(path, dpi=120)
-        return figure
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{count} {kind}" for kind, count in self.evaluations.items() if count)

@@ -2,7 +2,7 @@
 
 A block, in this order (`TrainLoop._one_block`):
 
-    1  how many steps: to the next hook, to the end of the epoch, or for half a second    feeds.py, pace.py
+    1  how many steps: to the next hook, to the end of the epoch, or for half a second    feed.py, pace.py
     2  so many steps: batch, f and g, one all-reduce, finite check, clip, update, commit  engine.py, step.py
     3  they are accounted for; what failed is decided upon                                bookkeeping.py, nonfinite.py
     4  hooks, and after an epoch a test on the validation data                            hooks/
