@@ -319,13 +319,8 @@ KINDS = {
     "an assertion": Kind(dense, (X, T), loss_fn=with_an_assertion),
 }
 
-# What substitution does not reach, which several replicas need: a part of the message that each gets.
-PAST_KERAS = {
-    "a recomputed block": "past it",
-    "partly a tf.function": "past it",
-    "wholly a tf.function": "past it",
-    "compiled by XLA": "past it",
-    "a recomputed block in a tf.function": "past it",
+# What one device can do and several replicas cannot: a part of the message that each gets.
+ON_ONE_DEVICE = {
     "a counter in a plain variable": "must not write variables of its own",
     "unseeded noise": "must not write variables of its own",
 }

@@ -20,7 +20,7 @@ from assign_and_run import (
     close,
 )
 from environment import ROOT
-from loss_kinds import KINDS, PAST_KERAS
+from loss_kinds import KINDS, ON_ONE_DEVICE
 
 from trainloop import LBFGS, ArrayData, ModelObjective, TrainLoop
 from trainloop.objectives import derivatives
@@ -287,4 +287,4 @@ def test_the_table_of_the_page_is_true(name):
     objective = ModelObjective(kind.make(), batch=kind.batch, **kind.arguments())
     assert list(differs(objective)) == [hessian, gauss_newton]
     assert (parts == "exact") == kind.parts
-    assert (on_replicas == "raises") == (name in PAST_KERAS)
+    assert (on_replicas == "raises") == (name in ON_ONE_DEVICE)

@@ -10,6 +10,7 @@ more than the others. A replica that is left without one computes on the last sa
 that everything stays defined.
 """
 
+import functools
 import threading
 
 import tensorflow as tf
@@ -48,16 +49,17 @@ class Replicas:
             lambda context: make(context.replica_id_in_sync_group)
         )
 
-    def sum(self, one, arguments, dtype, check=lambda graph: None):
+    def sum(self, one, arguments, dtype, check=lambda graph: None, variables=()):
         """Run a function on every replica and sum what it returns, with one all-reduce.
 
         Args:
-            one: pure function of the values of `arguments` on that replica -> (structure of floating tensors of known
+            one: function of the values of `arguments` on that replica -> (structure of floating tensors of known
                 shapes, structure of other tensors that are the same on all replicas). It is traced once, outside of the
                 strategy: Keras's losses would divide themselves by the number of replicas where they see one.
             arguments: tuple of what came from `spread` and of tensors that are the same on all replicas.
             dtype: of the vector that is sent.
             check: function of the graph of `one`, which may raise.
+            variables: those with copies that `one` uses. The trace knows the first copy; every replica uses its own.
 
         Returns:
             (the sums in the structure, shapes and dtypes of the first, the second).
@@ -72,6 +74,7 @@ class Replicas:
         specs = tf.nest.map_structure(lambda value: tf.TensorSpec(value.shape, value.dtype), self._first(arguments))
         traced = without_strategy(tf.function(packed, autograph=False).get_concrete_function, *specs)
         check(traced.graph)
+        _use_local_copies(traced, variables)
         vectors, same = self.strategy.run(traced, args=arguments)
         vector = self.strategy.reduce(tf.distribute.ReduceOp.SUM, vectors, axis=None)
         self._traffic.assign_add([1, vector.shape[0]])
@@ -143,6 +146,13 @@ def without_strategy(function, *arguments):
     if error is not None:
         raise error
     return result
+
+
+def _use_local_copies(traced, variables):
+    """Let a traced function use, where it is called, the copies there."""
+    local = {id(copy.handle): functools.partial(getattr, v, "handle") for v in variables for copy in v.values}
+    captures = [local.get(id(outside), outside) for outside, _ in traced.graph.captures]
+    traced.set_external_captures(captures)  # those that can be called are called when the function is
 
 
 def _layout(tensors, dtype):

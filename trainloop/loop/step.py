@@ -88,8 +88,7 @@ class Steps:
         self.columns = {"samples": np.dtype("int64"), **optimizer.log_dtypes()}
         if self.evaluations:
             self.columns |= {f"evaluations/{kind}": np.dtype("int64") for kind in KINDS}
-        # A replica's evaluations write nothing.
-        self._last_step = without_strategy(LastStep, self.vector) if evaluates and replicas is None else None
+        self._last_step = without_strategy(LastStep, self.vector) if evaluates else None
         # Metrics are counted in the first pass.
         self._may_hand_on = evaluates and replicas is None and not metrics
         self.handed_on = HandedOn(self.vector)
@@ -119,7 +118,7 @@ class Steps:
         others = self._handed_on_by(take, objective)
         values = read(others or ())
         first = counted.first_pass() if others is None else self._first(counted, objective, others, values)
-        if self._last_step:  # the optimizer compares values
+        if self._last_step and not self._replicas:  # the optimizer compares values
             is_first = tf.equal(self._optimizer.iterations.value, 0)
             check_same_again(objective, first[0], self.vector.read(), is_first)
         status, logs, evaluated = self._optimizer.step(counted, first, self._watches or None)

@@ -34,7 +34,7 @@ from trainloop.data import batches
 from trainloop.objectives import derivatives, losses
 from trainloop.objectives.base import Objective
 from trainloop.objectives.finder import Found, find
-from trainloop.objectives.placement import Assignment, RawVariable, Substitution
+from trainloop.objectives.placement import Assignment, Copies, RawVariable
 from trainloop.objectives.rows import ROWS_BYTES, Rows
 from trainloop.objectives.run import Part, Run, times
 from trainloop.objectives.sample_rows import SampleRows
@@ -75,8 +75,8 @@ class ModelObjective(Objective):
         found: what a trace of the same loss did, a `Found`; None traces it.
         shares: for a batch that is a part of a larger one: with which weights (see f_i and b_i / b above) it counts
             there. None for a batch of its own.
-        frozen: on one of several replicas the values of the non-trainable variables; x is then substituted, see
-            `placement`. None elsewhere.
+        frozen: on one of several replicas the values of the non-trainable variables, which Keras is given instead of
+            them, see `placement`. None elsewhere.
 
     Attributes:
         found: what the loss reads, writes and draws, a `Found`.
@@ -133,11 +133,11 @@ class ModelObjective(Objective):
         self._opaque_named = False
         self._masked = False  # whether predictions carry a mask of Keras, by which the loss leaves some out
         others = list(getattr(model, "non_trainable_variables", ()))
-        self.placement: Assignment | Substitution
+        self.placement: Assignment | Copies
         if frozen is None:
             self.placement = Assignment(self.vector, self._find_written(others))
         else:
-            self.placement = Substitution(self.vector, others)
+            self.placement = Copies(self.vector, others)
         # Read before the first pass moves them.
         self._frozen = self.placement.values() if frozen is None else frozen
 

@@ -1,12 +1,14 @@
 """How x gets into a model for an evaluation at another point, and how everything is put back.
 
-    Assignment      x is written into the variables, the loss runs, and everything is written back
-    Substitution    Keras is given x in place of its variables, for models with a copy on every replica
+    Assignment    x is written into the variables, the loss runs, and everything is written back
+    Copies        the same with the copy of x that a replica has; Keras is given values in place of averages and seeds
 
 A loss is code: it calls `tf.function`s, recomputes blocks in the backward pass, holds raw variables. All of that reads
 variables, so writing x into them reaches it; a value that Keras is given instead does not. Writing moves no numbers: a
 variable takes the buffer it is given, and the one it had before is kept by whoever has read it. Each write takes some
 microseconds all the same, so f and g are computed without them where the graph of the loss allows it, see `trace`.
+
+What a loss writes is another matter on several replicas: TensorFlow would write all copies from each of them.
 """
 
 import contextlib
@@ -90,21 +92,24 @@ class Assignment:
         return read(self.written)
 
 
-class Substitution:
-    """See the top of this file. Pure: nothing is written.
+class Copies:
+    """See the top of this file. Used in a trace that `Replicas.sum` runs with the copies that each replica has.
 
     Args:
-        vector: the `VariableVector` of x, all of Keras.
-        others: the model's non-trainable variables.
+        vector: the `VariableVector` of x, with a copy on every replica.
+        others: the model's non-trainable variables, all of Keras.
     """
 
     def __init__(self, vector, others):
-        self._vector, self._others = vector, others
-        self._pieces, self._written = None, None
-        for variable in [*vector.variables, *others]:
+        self._layout, self._others = vector.layout, others
+        self._copies = [first_copy(variable) for variable in vector.native]
+        pairs = zip(vector.variables, self._copies, strict=True)
+        self._trained = [(variable, copy) for variable, copy in pairs if isinstance(variable, keras.Variable)]
+        self._written = None
+        for variable in others:
             if not isinstance(variable, keras.Variable):
                 raise ValueError(
-                    "evaluating a model at another x on several replicas needs Keras variables, received "
+                    "on several replicas what is not trained must be Keras variables, received "
                     f"{type(variable).__name__} {variable.name!r}; make it with add_weight or keras.Variable, or train "
                     "on one device"
                 )
@@ -112,19 +117,37 @@ class Substitution:
     @contextlib.contextmanager
     def at(self, x, frozen):
         """As `Assignment.at`; `frozen` is given to every run."""
-        before, self._pieces = self._pieces, self._vector.layout.unpack(x)
-        try:
-            yield Sources(self._pieces, self._vector.layout.pack)
-        finally:
-            self._pieces = before
+        del frozen
+        with kept(self._copies):
+            pieces = self._layout.unpack(x)
+            write(self._copies, [tf.cast(p, v.dtype) for p, v in zip(pieces, self._copies, strict=True)])
+            yield Sources(self._copies, self._layout.pack)
 
     @contextlib.contextmanager
     def running(self, frozen, fresh=False):
+        """As `Assignment.running`, with nothing written."""
         del fresh
-        values = zip([*self._vector.variables, *self._others], [*self._pieces, *frozen], strict=True)
-        with keras.StatelessScope(list(values), collect_losses=True) as scope:
+        with keras.StatelessScope(list(zip(self._others, frozen, strict=True)), collect_losses=True) as scope:
+            for update in self._trained:  # in a scope, Keras finds its variables nowhere else
+                scope.add_update(update)
             yield
         self._written = [scope.get_current_value(v) for v in self._others]
 
     def values(self):
+        """As `Assignment.values`."""
         return [tf.identity(v) for v in self._others] if self._written is None else self._written
+
+
+def first_copy(variable):
+    """The copy on the first replica of this process.
+
+    Raises:
+        ValueError: there is one for all replicas.
+    """
+    copies = getattr(variable, "values", None)
+    if copies is None:
+        raise ValueError(
+            f"on several replicas each needs a copy of {variable.name!r}, which exists once; make it, as the model, in "
+            "the scope of the strategy"
+        )
+    return copies[0]

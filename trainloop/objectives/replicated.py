@@ -7,9 +7,10 @@ Every replica is to the batch what a microbatch is (see `model`), so the sums ar
 What is needed to branch on (f, slopes, norms) is known only after the sum, and then it is the same everywhere. So line
 searches and trust regions take the same turns on all replicas.
 
-The first pass runs without side effects too. The averages of BatchNormalization become the mean over the replicas, each
-with the share of its samples, and counters of metrics the sum; both ride along with the gradient. Dropout seeds advance
-on all replicas alike.
+x is written into the copy of the variables that a replica has, see `placement`; everything else that the loss would
+write is substituted, so the first pass runs without side effects too. The averages of BatchNormalization become the
+mean over the replicas, each with the share of its samples, and counters of metrics the sum; both ride along with the
+gradient. Dropout seeds advance on all replicas alike.
 """
 
 import functools
@@ -20,7 +21,7 @@ from trainloop.distributed.replicas import Share
 from trainloop.objectives import losses
 from trainloop.objectives.base import Objective
 from trainloop.objectives.finder import find
-from trainloop.objectives.model import INDEPENDENT, ModelObjective, check_repeatable
+from trainloop.objectives.model import ModelObjective, check_repeatable
 
 
 class ReplicatedObjective(Objective):
@@ -115,13 +116,10 @@ class ReplicatedObjective(Objective):
             tensors, same = derive(self._new(batch, shares=shares, frozen=frozen), shares[1], *points)
             return tf.nest.map_structure(lambda t: tf.where(has_any, t, tf.zeros_like(t)), tensors), same
 
-        arguments = self._parts, self._frozen, *points
+        arguments, dtype = (self._parts, self._frozen, *points), self._vector.layout.dtype
+        variables = [*self._vector.native, *(v.value for v in self._others)]
         try:
-            return self._replicas.sum(one, arguments, self._vector.layout.dtype, check or self._check_pure)
-        except ValueError as error:
-            if INDEPENDENT in str(error):
-                raise ValueError(f"{INDEPENDENT}, or {_past_keras('weights')}") from error
-            raise
+            return self._replicas.sum(one, arguments, dtype, check or self._check_own_variables, variables)
         except AssertionError as error:
             if "have been deleted" not in str(error):
                 raise
@@ -132,28 +130,19 @@ class ReplicatedObjective(Objective):
 
     def _check_repeatable(self, graph):
         check_repeatable(find(graph))
-        self._check_pure(graph)
+        self._check_own_variables(graph)
 
-    def _check_pure(self, graph):
-        """Raise where the loss reads or writes variables that x was not substituted in, or draws what cannot repeat."""
+    def _check_own_variables(self, graph):
+        """Raise where the loss writes other variables than those of x, or keeps values of another evaluation."""
         if any(map(tf.is_symbolic_tensor, [outside for outside, _ in graph.captures])):
             # A tf.function that was traced in another evaluation keeps the values of that one.
-            raise ValueError(_past_keras("weights"))
-        found, names = find(graph), {}
-        for variable, name in zip(self._vector.native, self._vector.layout.names, strict=True):
-            copies = getattr(variable, "values", [variable])
-            names.update({id(copy.handle): name for copy in copies})
-        if touched := sorted({names[key] for key in {*found.reads, *found.writes} if key in names}):
-            raise ValueError(_past_keras(", ".join(touched)))
-        if found.writes:
             raise ValueError(
-                f"on several replicas the loss must not write variables of its own ({len(found.writes)} are written); "
+                "on several replicas a tf.function in the loss must not call layers with averages or seeds, such as "
+                "BatchNormalization and Dropout; call the layers directly, or train on one device"
+            )
+        own = {id(copy.handle) for variable in self._vector.native for copy in variable.values}
+        if written := find(graph).writes.keys() - own:
+            raise ValueError(
+                f"on several replicas the loss must not write variables of its own ({len(written)} are written); "
                 "make them with layer.add_weight(trainable=False), or train on one device"
             )
-
-
-def _past_keras(names):
-    return (
-        f"on several replicas the loss must get its weights from Keras, but it uses {names} past it, in a tf.function, "
-        "a recomputed block, a custom gradient or a raw variable; call the layers directly, or train on one device"
-    )

@@ -60,7 +60,7 @@ class LastStep:
         Args:
             written: the variables besides x that the loss writes.
         """
-        if [id(v.handle) for v in written] != [id(v.handle) for v in self._written]:
+        if _handles(written) != _handles(self._written):
             self._written = list(written)
             self._values = without_strategy(lambda: [tf.Variable(value, trainable=False) for value in read(written)])
         self._x.assign(self._vector.read())
@@ -77,3 +77,8 @@ class LastStep:
             self._vector.assign(self._x.read_value())
             write(self._written, read(self._values))
             raise
+
+
+def _handles(variables):
+    """ids, of the first copy where there are several: objects may differ that stand for one variable."""
+    return [id(getattr(v, "values", [v])[0].handle) for v in variables]
