@@ -1,5 +1,6 @@
 """Strict numerics for every test: float64 unless a test asks for less, and everything seeded."""
 
+import collections
 import gc
 import os
 
@@ -11,6 +12,18 @@ import keras
 import numpy as np
 import pytest
 from environment import MNIST, rewrite_graphs, set_precision
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Of a test that is marked `thorough_after(n)`, cases after the first n belong to the thorough tests."""
+    seen = collections.Counter()
+    for item in items:
+        if mark := item.get_closest_marker("thorough_after"):
+            function = item.nodeid.partition("[")[0]
+            seen[function] += 1
+            if seen[function] > mark.args[0]:
+                item.add_marker(pytest.mark.thorough)
 
 
 def pytest_collection_finish():

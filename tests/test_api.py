@@ -143,6 +143,7 @@ def names():
 
 @pytest.mark.usefixtures("no_graph_rewriting")
 @pytest.mark.parametrize("name", PUBLIC)
+@pytest.mark.thorough_after(1)
 def test_the_example_runs(name, float32, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     told = []

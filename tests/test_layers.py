@@ -27,6 +27,7 @@ def writes(path):
     return [n.lineno for n in ast.walk(tree) if isinstance(n, ast.Attribute) and n.attr.startswith("assign")]
 
 
+@pytest.mark.thorough
 def test_nobody_else_assigns_to_variables():
     assert {name: writes(path) for name, path in SOURCES.items() if writes(path) and name not in WRITERS} == {}
 
@@ -52,6 +53,7 @@ def run(code, *words):
     return done.stdout.strip()
 
 
+@pytest.mark.thorough
 def test_importing_needs_nothing_that_only_some_commands_need():
     code = (
         "import sys, keras; before = set(sys.modules)\n"
@@ -80,6 +82,7 @@ def test_help_does_not_import_tensorflow(program):
 
 
 @pytest.mark.parametrize("words", ["", "train", "compare", "launch", "compare networks"])
+@pytest.mark.thorough_after(1)
 def test_help_of_the_console_command_does_not_import_tensorflow(words):
     """`-X importtime` names every module that a process imports."""
     command = [sys.executable, "-X", "importtime", "-m", "trainloop", *words.split(), "--help"]
@@ -89,6 +92,7 @@ def test_help_of_the_console_command_does_not_import_tensorflow(words):
     assert "tensorflow" not in done.stderr
 
 
+@pytest.mark.thorough
 def test_public_names_are_there_in_a_program_that_loads_them_late():
     code = (
         "import sys; sys.argv[0] = '/usr/bin/trainloop'\n"
@@ -100,6 +104,7 @@ def test_public_names_are_there_in_a_program_that_loads_them_late():
     assert run(code) == "False TestGD True True\nFalse"
 
 
+@pytest.mark.thorough
 def test_a_saved_optimizer_is_found_by_whoever_imports_the_package_before_keras(tmp_path):
     model = ROOT / "tests" / "version_0_1" / "models" / "adam.keras"
     code = "import sys, trainloop, keras; print(type(keras.models.load_model(sys.argv[1]).optimizer).__name__)"

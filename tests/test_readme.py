@@ -50,6 +50,7 @@ OUTCOMES = {
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.thorough_after(1)
 def test_a_page_runs(page, tmp_path, monkeypatch, float32):
     monkeypatch.chdir(tmp_path)
     names = run_blocks(page)

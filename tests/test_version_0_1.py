@@ -26,6 +26,7 @@ FIRST = ("adam", "testgd-dense", "testgd-factored", "lbfgs")
     "name",
     [pytest.param(name, marks=() if name in FIRST else pytest.mark.thorough) for name in version_0_1.OPTIMIZERS],
 )
+@pytest.mark.thorough_after(1)
 def test_a_checkpoint_goes_on_as_it_did(name):
     loop = version_0_1.loop_of(name)
     assert loop.restore(version_0_1.FOLDER / "checkpoints" / name) == version_0_1.STEPS
@@ -43,6 +44,7 @@ def test_a_checkpoint_with_metrics_goes_on_as_it_did():
 
 
 @pytest.mark.parametrize("name", EXPECTED["fitted"])
+@pytest.mark.thorough_after(1)
 def test_a_saved_model_goes_on_as_it_did(name):
     model = keras.models.load_model(version_0_1.FOLDER / "models" / f"{name}.keras")
     assert type(model.optimizer) is type(version_0_1.OPTIMIZERS[name]())
@@ -69,6 +71,7 @@ def train(*words):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.thorough
 def test_a_run_is_resumed(tmp_path):
     shutil.copytree(version_0_1.FOLDER / "run", tmp_path / "run")
     train("--run-dir", tmp_path / "run", "--resume", "--epochs", version_0_1.MORE_EPOCHS)

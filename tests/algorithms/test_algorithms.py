@@ -89,6 +89,7 @@ def pair_and_keras(request, digits):
 
 
 @pytest.mark.parametrize("door", [train_keras, train_here], ids=["fit", "loop"])
+@pytest.mark.thorough_after(1)
 def test_hundred_steps_of_lenet_are_those_of_keras(pair_and_keras, door, digits, float32):
     """In float32, because Keras rounds hyper-parameters to it in every precision."""
     ours, expected = pair_and_keras
@@ -151,6 +152,7 @@ def run_numpy(subgradient, n, steps, rad):
 
 @pytest.mark.parametrize("storage", ["dense", "factored"])
 @pytest.mark.parametrize("n", [2, 7, 40])
+@pytest.mark.thorough_after(1)
 def test_iterates_are_the_textbooks(n, storage):
     subgradient, _ = convex(n)
     steps = 30
@@ -162,6 +164,7 @@ def test_iterates_are_the_textbooks(n, storage):
 
 
 @pytest.mark.parametrize("n", [2, 3, 10])
+@pytest.mark.thorough_after(1)
 def test_the_minimiser_stays_inside_and_the_volume_shrinks_by_the_textbook_factor(n):
     subgradient, minimiser = convex(n, seed=n)
     xs, radii, matrices = run_here(subgradient, n, 60, rad=1.0, storage="dense")
@@ -174,6 +177,7 @@ def test_the_minimiser_stays_inside_and_the_volume_shrinks_by_the_textbook_facto
     assert factor < np.exp(-1 / (2 * (n + 1)))
 
 
+@pytest.mark.thorough
 def test_it_finds_the_minimum_of_a_nonsmooth_function():
     subgradient, minimiser = convex(2)
     xs, _, _ = run_here(subgradient, 2, 200, rad=1.0, storage="dense")
@@ -181,6 +185,7 @@ def test_it_finds_the_minimum_of_a_nonsmooth_function():
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+@pytest.mark.thorough_after(1)
 def test_the_length_of_the_gradient_does_not_matter(scale):
     subgradient, _ = convex(5)
     expected, _, _ = run_here(subgradient, 5, 20, rad=1.0)
@@ -232,6 +237,7 @@ def status_after(optimizer, x, subgradient, steps):
 
 
 @pytest.mark.parametrize("n", [1, 2, 5])
+@pytest.mark.thorough_after(1)
 def test_ten_thousand_float32_steps_end_by_themselves_or_stay_finite(n):
     subgradient, _ = convex(n)
     codes = status_after(TestGD(rad=1.0), np.zeros(n, "float32"), lambda x: subgradient(x.astype(float)), 10_000)
@@ -274,6 +280,7 @@ def test_dense_and_factored_train_a_network_alike(float32):
         lambda: LevenbergMarquardt(solver="cg"),
     ],
 )
+@pytest.mark.thorough_after(1)
 def test_batches_without_gradient_leave_no_trace(make):
     """As if they had not been there: samples of weight zero among others."""
     batches = {weight: LeastSquares(lambda x, weight=weight: weight * (tf.exp(x) - [1.0, 2, 3])) for weight in (0, 1)}
@@ -303,6 +310,7 @@ def test_a_step_length_is_not_taken_from_a_batch_that_is_nothing_beside_this_one
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e6])
+@pytest.mark.thorough_after(1)
 def test_conjugate_gradients_do_not_depend_on_the_unit_of_f(scale):
     """But for the first step, whose length they guess."""
     valley = problems["chained_rosenbrock"]

@@ -115,6 +115,7 @@ def reference(f, m, sigma, population, seed, separable, generations):
         ("separable", 30, None, 1e-3),
     ],
 )
+@pytest.mark.thorough_after(1)
 def test_ten_generations_are_those_of_the_equations(form, n, population, sigma):
     x0 = np.linspace(-1, 0.5, n)
     optimizer, v = CMAES(sigma, population=population, covariance=form, seed=3), tf.Variable(x0)
@@ -139,6 +140,7 @@ def test_both_values_of_h_occur_in_the_test_above():
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.thorough_after(1)
 def test_an_increasing_transformation_of_f_changes_no_bit(form):
     trails = []
     for f in (valley, lambda x: tf.math.log(valley(x)), lambda x: -1 / valley(x)):
@@ -151,6 +153,7 @@ def test_an_increasing_transformation_of_f_changes_no_bit(form):
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.thorough_after(1)
 def test_a_translation_translates_the_trail(form):
     offset, ends = np.arange(1.0, 7.0), []
     for shift in (np.zeros(6), offset):
@@ -161,6 +164,7 @@ def test_a_translation_translates_the_trail(form):
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.thorough_after(1)
 def test_only_the_product_of_step_size_and_covariance_counts(form):
     """A covariance outside of the range that numbers are kept in goes on as its double inside of it."""
     optimizer, v = CMAES(0.5, covariance=form), tf.Variable(np.linspace(-1, 0.5, 6))
@@ -206,6 +210,7 @@ MINIMA = {
 
 
 @pytest.mark.parametrize(("f", "x0", "sigma", "usual"), MINIMA.values(), ids=MINIMA.keys())
+@pytest.mark.thorough_after(1)
 def test_minima_are_found_in_as_many_evaluations_as_pycma_takes(f, x0, sigma, usual):
     result = minimize(f, x0, CMAES(sigma), f_target=1e-8, max_steps=2000)
     assert result.status == Status.TARGET_REACHED
@@ -214,6 +219,7 @@ def test_minima_are_found_in_as_many_evaluations_as_pycma_takes(f, x0, sigma, us
     assert result.evaluations["f"] <= 1.5 * usual
 
 
+@pytest.mark.thorough
 def test_the_separable_form_is_done_before_the_full_one_has_learned_anything():
     """C changes by a factor of e in about 1 / (c_1 + c_mu) generations: that is what these rates mean."""
     n = 300
@@ -231,6 +237,7 @@ def test_auto_is_full_up_to_500():
     assert shapes == {500: (500, 500), 501: (501,)}
 
 
+@pytest.mark.thorough
 def test_a_network_learns(float32):
     x, y = blobs()
     result = TrainLoop(dense_net(), CMAES(0.1), crossentropy()).run(ArrayData(x, y, None), epochs=100)
@@ -250,6 +257,7 @@ def test_f_is_traced_once():
     assert len(traces) == 1
 
 
+@pytest.mark.thorough
 def test_the_seed_decides():
     ends = []
     for seed in (1, 1, 2):
@@ -265,6 +273,7 @@ def test_the_seed_decides():
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("population", [None, 300])
+@pytest.mark.thorough_after(1)
 def test_half_of_space_without_values_is_a_wall(form, population):
     """The minimiser -1 lies behind it, so the best point is on it; m stays on the side where f is."""
 
@@ -277,6 +286,7 @@ def test_half_of_space_without_values_is_a_wall(form, population):
 
 
 @pytest.mark.parametrize(("nothing", "population"), [(math.nan, None), (math.inf, 300)])
+@pytest.mark.thorough_after(1)
 def test_a_generation_without_a_value_halves_sigma_and_keeps_the_rest(nothing, population):
     def f(x):
         return tf.where(tf.reduce_sum(x**2) < 1e-6, tf.reduce_sum(x**2), tf.constant(nothing, x.dtype))
@@ -312,6 +322,7 @@ def test_without_any_value_the_run_stalls_where_it_began():
 # --- The end, and long beyond it --------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_it_converges_to_the_resolution_of_the_dtype():
     """Steep and flat directions together: the shortest axis is the first that the dtype cannot resolve."""
 
@@ -324,6 +335,7 @@ def test_it_converges_to_the_resolution_of_the_dtype():
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.thorough_after(1)
 def test_one_coordinate_beyond_the_dtype_is_enough(form):
     """The other one could go on to 1e-160, and f would not be any smaller where it matters."""
     far = tf.constant([2.0**20, 0.0], "float64")
@@ -340,6 +352,7 @@ def test_a_condition_beyond_the_dtype_stalls_with_the_axis_ratio_at_its_limit(fl
 
 
 @pytest.mark.parametrize(("form", "n"), [("full", 3), ("separable", 3)])
+@pytest.mark.thorough_after(1)
 def test_ten_thousand_float32_generations_stay_finite(form, n, float32):
     """Far beyond the end of a run: at a minimum, where f is flat, and where it falls without bound."""
     kind = tf.Variable(0)
@@ -412,5 +425,6 @@ def test_config_makes_the_same_method_again():
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.thorough_after(1)
 def test_it_keeps_all_promises(form):
     check_optimizer(lambda: CMAES(covariance=form))

@@ -71,6 +71,7 @@ def interval(value_and_grad, rad, steps):
 
 @pytest.mark.parametrize("storage", ["dense", "factored"])
 @pytest.mark.parametrize("n", [1, 2, 7])
+@pytest.mark.thorough_after(1)
 def test_iterates_are_the_textbooks(n, storage):
     fun, value_and_grad, _ = bowl(n)
     here = Stepper(Ellipsoid(rad=1.0, storage=storage), fun, np.zeros(n))
@@ -89,6 +90,7 @@ def test_iterates_are_the_textbooks(n, storage):
 
 
 @pytest.mark.parametrize(("n", "storage"), [(1, "dense"), (2, "factored"), (7, "dense"), (7, "factored")])
+@pytest.mark.thorough_after(1)
 def test_the_minimiser_stays_inside_and_the_volume_shrinks_at_least_as_with_central_cuts(n, storage):
     fun, _, z = bowl(n, seed=n)
     here = Stepper(Ellipsoid(rad=1.0, storage=storage), fun, np.zeros(n))
@@ -114,6 +116,7 @@ def test_cuts_through_the_centre_are_those_of_the_other_ellipsoid_method():
 
 
 @pytest.mark.parametrize(("rad", "first"), [(None, 0.05), (2.0, 2.0 / 8)])
+@pytest.mark.thorough_after(1)
 def test_the_first_step_has_the_promised_length(rad, first):
     here = Stepper(Ellipsoid(rad=rad), bowl(7)[0], np.zeros(7))
     here.step()
@@ -145,6 +148,7 @@ def solved(problem, max_steps=500, **options):
     ("name", "storage"),
     [*((name, "dense") for name in CONVEX), *((name, "factored") for name, p in CONVEX.items() if p.n <= 10)],
 )
+@pytest.mark.thorough_after(1)
 def test_the_lower_bound_stays_below_the_minimum_and_the_gap_above_the_error(name, storage):
     problem = CONVEX[name]
     result = solved(problem, 500 if storage == "dense" or problem.n <= 4 else 150, storage=storage)
@@ -165,6 +169,7 @@ def test_the_lower_bound_stays_below_the_minimum_and_the_gap_above_the_error(nam
 
 
 @pytest.mark.parametrize(("name", "gap"), [("cb3", 1.0), ("cb3", 1e-5), ("rosen_suzuki", 1e-2)])
+@pytest.mark.thorough_after(1)
 def test_a_run_ends_as_soon_as_the_gap_is_as_small_as_asked_for(name, gap):
     problem = CONVEX[name]
     result = solved(problem, gap=gap)
@@ -183,6 +188,7 @@ def test_a_function_that_is_not_convex_is_found_out():
 
 
 @pytest.mark.parametrize("name", ["cb2", "wolfe", "maxquad"])
+@pytest.mark.thorough_after(1)
 def test_a_ball_without_the_minimiser_is_found_out(name):
     problem = CONVEX[name]
     result = minimize(problem.fun, problem.x0, Ellipsoid(rad=0.2 * distance(problem)), gtol=0)
@@ -229,6 +235,7 @@ def test_one_variable_converges_to_a_point_that_no_step_changes():
 
 
 @pytest.mark.parametrize(("n", "gap"), [(1, 0.0), (2, None), (5, 0.0)])
+@pytest.mark.thorough_after(1)
 def test_ten_thousand_float32_steps_end_by_a_status_and_stay_finite(n, gap):
     A = tf.constant(np.random.default_rng(n).normal(size=(3 * n, n)), tf.float32)
 
@@ -260,6 +267,7 @@ def test_dense_and_factored_train_a_network_alike():
     np.testing.assert_allclose(runs[0], runs[1], rtol=0, atol=1e-9)
 
 
+@pytest.mark.thorough
 def test_it_keeps_every_promise_of_a_method_in_a_history_too():
     check_optimizer(functools.partial(Ellipsoid, rad=2.0, storage="factored"))
 

@@ -124,6 +124,7 @@ def test_gradients_at_right_angles_make_steps_of_full_length(window):
 
 
 @forms
+@pytest.mark.thorough_after(1)
 def test_rotated_coordinates_rotate_the_iterates(window):
     gradients = gaussian(20, 8) * np.geomspace(1, 1e-2, 8)
     rotation = np.linalg.qr(gaussian(8, 8, seed=3))[0]
@@ -187,6 +188,7 @@ def test_gradients_that_differ_by_rounding_make_no_step_longer_than_the_learning
 
 @forms
 @pytest.mark.parametrize("difference", [1.0, 1e-6], ids=["random", "parallel"])
+@pytest.mark.thorough_after(1)
 def test_ten_thousand_float32_steps_stay_finite_and_short(window, difference):
     v = tf.Variable(np.zeros(5, "float32"))
     optimizer = FullMatrixAdaGrad(RATE, window=window, beta2=0.99, epsilon=1e-30)
@@ -261,6 +263,7 @@ def noisy_descent(optimizer, A, steps=400):
     return x @ A.numpy() @ x / 2
 
 
+@pytest.mark.thorough
 def test_on_a_rotated_ill_conditioned_quadratic_it_leaves_diagonal_adagrad_far_behind():
     rotation = np.linalg.qr(gaussian(6, 6))[0]
     A = rotation @ np.diag(np.geomspace(1, 1e-4, 6)) @ rotation.T
@@ -280,6 +283,7 @@ def test_fit_trains_a_model():
 
 
 @pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.thorough_after(1)
 def test_it_keeps_every_promise_of_a_method(window):
     check_optimizer(lambda: FullMatrixAdaGrad(0.1, window=window, beta2=0.9))
 

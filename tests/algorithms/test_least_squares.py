@@ -24,6 +24,7 @@ def digits(name, start):
 
 
 @pytest.mark.parametrize("name", ["Misra1a", "Nelson"])
+@pytest.mark.thorough_after(1)
 def test_six_digits_of_certified_parameters(name):
     right, found = digits(name, 1)
     assert right > 6
@@ -37,6 +38,7 @@ def test_six_digits_from_both_starts(name):
     assert {key for key, right in reached.items() if right < 6} <= UNSOLVED
 
 
+@pytest.mark.thorough
 def test_units_of_parameters_and_of_f_change_no_step():
     t = np.linspace(0, 1, 20)
     y = 2 * np.exp(-3 * t)
@@ -59,6 +61,7 @@ def linear(m=12, n=4):
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.5])
+@pytest.mark.thorough_after(1)
 def test_fixed_steps_of_the_natural_gradient(momentum):
     A, y, objective, x0 = linear()
     optimizer = tl.NaturalGradient(0.3, momentum=momentum, damping=0.1, max_length=0.5)
@@ -89,6 +92,7 @@ def test_spring_in_sample_space_as_its_authors_write_it():
 
 
 @pytest.mark.parametrize("options", [{}, {"momentum": 0.5}, {"line_search": "strong_wolfe"}, {"solver": "sample"}])
+@pytest.mark.thorough_after(1)
 def test_natural_gradients_descend_at_every_step(options):
     t = np.linspace(0, 1, 20)
     objective = tl.LeastSquares(lambda p: p[0] * tf.exp(-p[1] * t) + p[2] * t - 2 * np.exp(-3 * t) - t)
@@ -151,6 +155,7 @@ def square():
 @pytest.mark.parametrize(
     "optimizer", [tl.LevenbergMarquardt, tl.NaturalGradient], ids=["levenberg_marquardt", "natural_gradient"]
 )
+@pytest.mark.thorough_after(1)
 def test_poisson_on_the_unit_square(optimizer):
     model = poisson_net()
     residuals = {"pde": laplace, "edge": lambda model, p: model(p)}

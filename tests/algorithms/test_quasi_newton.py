@@ -83,18 +83,21 @@ def check_steps(make, member, problem, steps, scaled):
 
 
 @pytest.mark.parametrize("name", MEMBERS)
+@pytest.mark.thorough_after(1)
 def test_steps_are_those_of_the_equations(name):
     make, member = MEMBERS[name]
     check_steps(make(initial_scaling=False, storage="dense"), member, problems["tanh_network"], 12, scaled=False)
 
 
 @pytest.mark.parametrize("name", MEMBERS)
+@pytest.mark.thorough_after(1)
 def test_steps_with_a_first_size_are_those_of_the_equations(name):
     make, member = MEMBERS[name]
     check_steps(make(initial_scaling=True, storage="factored"), member, problems["broyden_tridiagonal"], 8, scaled=True)
 
 
 @pytest.mark.parametrize("storage", ["dense:0", "dense:4", "factored:40:subspace", "factored:12:dense", "sharded:2"])
+@pytest.mark.thorough_after(1)
 def test_every_storage_has_the_same_matrix(storage):
     make, member = MEMBERS["ss_broyden"]
     with shard_over(2):
@@ -142,6 +145,7 @@ class FixedMember(QuasiNewton):
 
 
 @pytest.mark.parametrize("theta", [0.0, 0.3, 1.0])
+@pytest.mark.thorough_after(1)
 def test_theta_leads_from_bfgs_to_dfp(theta):
     """Nocedal and Wright (2006), equations 6.13, 6.19 and 6.32: B of BFGS, and theta times a rank-one matrix."""
     problem = problems["broyden_tridiagonal"]
@@ -183,6 +187,7 @@ def bowl(curvatures):
         (0.02, 0.0, "auto", 50.0),  # the identity is too small even along y
     ],
 )
+@pytest.mark.thorough_after(1)
 def test_the_rule_for_the_first_size(curvature, constant, scaling, size):
     """The gradient has one direction only, so that the other one keeps what H had at first. Quartic, lest the first
     step find the minimum."""
@@ -227,6 +232,7 @@ def with_state(optimizer, fun, x0, **values):
 
 @pytest.mark.parametrize("name", MEMBERS)
 @pytest.mark.parametrize("broken", [-1.0, np.nan])
+@pytest.mark.thorough_after(1)
 def test_a_matrix_that_is_not_definite_starts_again(name, broken):
     optimizer = MEMBERS[name][0](storage="factored", initial_scaling=False)
     here = with_state(optimizer, bowl([1.0, 3.0]), [1.0, 1.0], **{"H.diagonal": broken, "updates": 7})
@@ -269,6 +275,7 @@ def test_a_matrix_that_is_found_to_be_indefinite_by_y_starts_again():
     ("make", "name"),
     [(SSBFGS, "wood"), (lambda: SSBFGS("oren_luenberger"), "helical_valley"), (SSBroyden, "biggs_exp6")],
 )
+@pytest.mark.thorough_after(1)
 def test_problems_are_solved(make, name):
     problem = problems[name]
     result = minimize(problem.fun, problem.x0, make(), gtol=1e-8, max_steps=500)
@@ -282,6 +289,7 @@ def test_one_unknown_is_enough():
 
 
 @pytest.mark.parametrize("storage", ["dense", "factored", "factored:10:restart"])
+@pytest.mark.thorough_after(1)
 def test_a_network_learns_and_a_saved_run_goes_on_with_the_same_bits(tmp_path, storage):
     x, y = blobs()
     data = ArrayData(x, y, batch_size=None)

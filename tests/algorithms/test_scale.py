@@ -118,6 +118,7 @@ def cases():
 
 
 @pytest.mark.parametrize(("optimizer", "problem", "dtype", "power"), list(cases()))
+@pytest.mark.thorough_after(1)
 def test_the_minimiser_does_not_depend_on_the_unit_of_f(optimizer, problem, dtype, power):
     fun, x0, minimiser = scaled(problem, 10.0**power, dtype)
     result = tl.minimize(fun, x0, OPTIMIZERS[optimizer]())
@@ -147,6 +148,7 @@ def test_the_default_gtol_is_fixed_in_the_middle_and_relative_outside(dtype, way
 
 
 @pytest.mark.parametrize("gtol", [1e-6, 1e-33])
+@pytest.mark.thorough_after(1)
 def test_a_gtol_that_is_given_is_in_the_unit_of_f(gtol):
     fun, x0, _ = scaled("quadratic", 1e-30, "float64")
     result = tl.minimize(fun, x0, tl.LBFGS(), gtol=gtol)
@@ -198,6 +200,7 @@ def falling():
 
 
 @pytest.mark.parametrize(("optimizer", "name"), list(falling()))
+@pytest.mark.thorough_after(1)
 def test_a_trial_at_minus_infinity_ends_the_run_as_unbounded(optimizer, name):
     fun, x0 = FALLS[name]
     result = tl.minimize(fun, x0, OPTIMIZERS[optimizer]())
@@ -209,6 +212,7 @@ def test_a_trial_at_minus_infinity_ends_the_run_as_unbounded(optimizer, name):
 
 
 @pytest.mark.parametrize("optimizer", ["levenberg_marquardt", "newton_cg-gauss_newton"])
+@pytest.mark.thorough_after(1)
 def test_minus_infinity_ends_a_gauss_newton_step_too(optimizer):
     class Cliff(tl.LeastSquares):
         def value_and_grad(self, x):

@@ -113,6 +113,7 @@ def resolution(minimum, accuracy=1e-6):
         ("chained Mifflin 2", 50, 900),
     ],
 )
+@pytest.mark.thorough_after(1)
 def test_large_nonsmooth_problems_are_solved(name, n, steps):
     fun, start, minimum = LARGE[name]
     result = minimize(fun, start(n), ShorR(), max_steps=steps, gtol=0)
@@ -177,6 +178,7 @@ CASES = {
 @pytest.mark.parametrize(
     ("name", "storage"), [*((name, "dense") for name in CASES), ("shor", "factored"), ("chained Mifflin 2", "factored")]
 )
+@pytest.mark.thorough_after(1)
 def test_sixty_steps_are_those_of_ralgb5(name, storage):
     fun, x0, options = CASES[name]
     result = minimize(fun, x0, ShorR(storage=storage, **options), max_steps=60, gtol=0)
@@ -196,6 +198,7 @@ def test_sixty_steps_are_those_of_ralgb5(name, storage):
 
 
 @pytest.mark.parametrize("name", NONSMOOTH)
+@pytest.mark.thorough_after(1)
 def test_a_minimum_is_found_with_the_evaluations_of_ralgb5_and_the_run_ends_by_itself(name):
     problem = NONSMOOTH[name]
     result = minimize(problem.fun, problem.x0, ShorR(), max_steps=1100, gtol=0)
@@ -214,6 +217,7 @@ def test_a_minimum_is_found_with_the_evaluations_of_ralgb5_and_the_run_ends_by_i
 # --- Cycles -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_cycles_find_what_a_step_length_that_shrinks_too_fast_has_lost():
     fun, start, minimum = LARGE["chained LQ"]
     n, q1 = 100, 0.1
@@ -231,6 +235,7 @@ def test_cycles_find_what_a_step_length_that_shrinks_too_fast_has_lost():
         np.testing.assert_allclose(ratios, factor, rtol=1e-12)
 
 
+@pytest.mark.thorough
 def test_a_cycle_begins_with_a_hundredth_of_the_way_of_the_last_one_and_ends_when_f_no_longer_falls():
     points = [problems["shor"].x0]
     result = minimize(
@@ -263,6 +268,7 @@ def test_a_cycle_begins_with_a_hundredth_of_the_way_of_the_last_one_and_ends_whe
     assert not np.any(fell[ends[-1] :])
 
 
+@pytest.mark.thorough
 def test_at_a_zero_gradient_nothing_moves_and_the_run_ends():
     here = Stepper(ShorR(), lambda x: tf.reduce_sum(tf.square(x)), np.zeros(2))
     logs = here.run(60)
@@ -273,6 +279,7 @@ def test_at_a_zero_gradient_nothing_moves_and_the_run_ends():
     np.testing.assert_array_equal(here.B, np.eye(2))
 
 
+@pytest.mark.thorough
 def test_on_a_plane_searches_are_as_long_as_allowed_and_space_is_not_dilated():
     """Its gradients differ by rounding, here and there."""
     c = np.array([3.0, -4.0])
@@ -295,6 +302,7 @@ def test_on_a_plane_searches_are_as_long_as_allowed_and_space_is_not_dilated():
 
 
 @pytest.mark.parametrize("beyond", [np.nan, np.inf, -1e9], ids=["f is NaN", "f is infinite", "only g is NaN"])
+@pytest.mark.thorough_after(1)
 def test_what_is_not_finite_is_avoided(beyond):
     c = np.array([1.0, 2.0, -1.0])
     fun = inside_a_ball(c, beyond)
@@ -315,6 +323,7 @@ def forget(optimizer):
     optimizer.load_own_variables({**saved, "state.B.panel_00": np.zeros_like(saved["state.B.panel_00"])})
 
 
+@pytest.mark.thorough
 def test_a_matrix_without_a_direction_of_descent_is_the_identity_again():
     problem = problems["shor"]
     here = Stepper(ShorR(storage="dense"), problem.fun, problem.x0)
@@ -352,6 +361,7 @@ def test_on_mini_batches_too_the_run_goes_on_from_the_identity():
     assert int(result.status) == Status.RUNNING
 
 
+@pytest.mark.thorough
 def test_in_float32_a_function_of_huge_condition_brings_restarts_and_still_its_minimum():
     problem = problems["mxhilb"]
     result = minimize(problem.fun, problem.x0.astype("float32"), ShorR(), max_steps=300, gtol=0)
@@ -360,6 +370,7 @@ def test_in_float32_a_function_of_huge_condition_brings_restarts_and_still_its_m
 
 
 @pytest.mark.parametrize("n", [2, 5])
+@pytest.mark.thorough_after(1)
 def test_ten_thousand_float32_steps_stay_finite(n):
     A = tf.constant(np.random.default_rng(n).normal(size=(3 * n, n)), tf.float32)
 
@@ -423,6 +434,7 @@ def naive_on_batches(functions, x, order, alpha=2.3, h=1.0, q1=0.9, q2=1.1, nh=3
 
 
 @pytest.mark.parametrize(("storage", "nh"), [("dense", 3), ("factored", 3), ("dense", 1)])
+@pytest.mark.thorough_after(1)
 def test_on_mini_batches_both_gradients_of_a_difference_belong_to_one_batch(storage, nh):
     """Among them are batches that come twice in a row, where B'g is known."""
     order = [0, 1, 1, 2, 0, 2, 2, 1, 0, 0, 1, 2, 1, 1, 0, 2, 0, 1, 2, 2, 1, 0, 0, 2]
@@ -465,6 +477,7 @@ def test_on_mini_batches_a_step_too_short_to_change_x_ends_the_run():
     np.testing.assert_array_equal(here.x, np.ones(4))
 
 
+@pytest.mark.thorough
 def test_mini_batches_train_a_network(float32):
     x, y = blobs()
     model = dense_net()
@@ -478,6 +491,7 @@ def test_mini_batches_train_a_network(float32):
 # --- On networks, and the contract ------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_dense_and_factored_train_a_network_alike():
     x, y = blobs(40)
     runs = []
@@ -492,6 +506,7 @@ def test_dense_and_factored_train_a_network_alike():
 
 
 @pytest.mark.parametrize("storage", ["dense", "factored:40:restart"])
+@pytest.mark.thorough_after(1)
 def test_xla_takes_the_same_steps(storage):
     problem = problems["shor"]
     plain, compiled = (Stepper(ShorR(storage=storage), problem.fun, problem.x0) for _ in range(2))
@@ -502,6 +517,7 @@ def test_xla_takes_the_same_steps(storage):
 
 
 @pytest.mark.parametrize("cls", [ShorR, StochasticShorR])
+@pytest.mark.thorough_after(1)
 def test_it_keeps_every_promise_of_a_method_in_a_history_too(cls):
     check_optimizer(functools.partial(cls, storage="factored"))
 
@@ -588,6 +604,7 @@ def naive_stochastic(gradients, t, alpha):
 
 @pytest.mark.parametrize("storage", ["dense", "factored"])
 @pytest.mark.parametrize(("n", "alpha"), [(1, 2.0), (6, 1.3)])
+@pytest.mark.thorough_after(1)
 def test_fifty_stochastic_steps_are_those_of_the_equations(n, alpha, storage):
     gradients, _ = noise(50, n)
     xs, optimizer = stochastic(gradients, alpha=alpha, storage=storage)
@@ -610,6 +627,7 @@ def test_zero_gradients_change_nothing():
 
 
 @pytest.mark.parametrize(("scale", "dtype"), [(1e-30, "float32"), (1e30, "float32"), (1e-250, "float64")])
+@pytest.mark.thorough_after(1)
 def test_the_length_of_gradients_does_not_matter(scale, dtype):
     gradients, _ = noise(30, 4)
     expected, _ = stochastic(gradients, dtype, alpha=1.2)
@@ -618,6 +636,7 @@ def test_the_length_of_gradients_does_not_matter(scale, dtype):
     assert int(optimizer.state["restarts"]) == 0
 
 
+@pytest.mark.thorough
 def test_with_noise_alone_space_becomes_round():
     """B'C B, the covariance of the images, has about equal eigenvalues when B B' is about C^-1."""
     gradients, C = noise(1500, 5, condition=1e4)
@@ -639,6 +658,7 @@ def test_a_ruined_matrix_is_the_identity_again_and_x_stays():
     assert np.all(here.x != before)
 
 
+@pytest.mark.thorough
 def test_fit_trains_a_model():
     model = dense_net()
     model.compile(StochasticShorR(0.1), loss=crossentropy())

@@ -83,6 +83,7 @@ def reference(value_and_grad, x, steps, radius=1.0, largest=1000.0):
     ("name", "storage"),
     [("wood", "dense"), ("chained_rosenbrock", "dense"), ("tanh_network", "dense"), ("tanh_network", "factored")],
 )
+@pytest.mark.thorough_after(1)
 def test_fifteen_steps_are_those_of_the_equations(name, storage):
     problem = problems[name]
 
@@ -108,6 +109,7 @@ def test_fifteen_steps_are_those_of_the_equations(name, storage):
     assert refused > 0
 
 
+@pytest.mark.thorough
 def test_every_step_that_is_taken_fulfils_the_secant_equation():
     _, A, b = quadratic([1.0, 3.0, -2.0, 0.5])
 
@@ -128,6 +130,7 @@ def test_every_step_that_is_taken_fulfils_the_secant_equation():
 
 
 @pytest.mark.parametrize("eigenvalues", [[1.0, 2.0, 3.0, 5.0, 8.0], [3.0, 2.0, 1.0, -1.0, -4.0]])
+@pytest.mark.thorough_after(1)
 def test_on_a_quadratic_b_is_the_hessian_after_n_steps(eigenvalues):
     """Nocedal and Wright (2006), theorem 6.1."""
     fun, A, _ = quadratic(eigenvalues)
@@ -161,6 +164,7 @@ def test_before_a_step_is_taken_b_stays_as_it_is():
 
 
 @pytest.mark.parametrize(("cosine", "updated"), [(0.0, False), (1e-9, False), (1e-7, True), (1.0, True)])
+@pytest.mark.thorough_after(1)
 def test_a_denominator_of_rounding_leaves_b_alone(cosine, updated):
     """s = (1, 0), y = (1 + cosine, 1): so r = (cosine, 1), and r's = cosine |r| |s|, nearly."""
     A = np.array([[1 + cosine, 1.0], [1.0, 1.0]])
@@ -188,6 +192,7 @@ def test_a_first_pair_without_curvature_along_it_does_not_blow_b_up():
 # --- What it does -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_negative_curvature_is_found_and_followed():
     here = Stepper(SR1(), saddle, [1.0, 1e-3])
     lowest = []
@@ -200,6 +205,7 @@ def test_negative_curvature_is_found_and_followed():
     np.testing.assert_allclose(np.abs(result.x), [0, np.sqrt(2)], rtol=0, atol=1e-7)
 
 
+@pytest.mark.thorough
 def test_a_history_that_is_full_begins_anew():
     problem = problems["extended_rosenbrock"]
     limited, full = (
@@ -213,6 +219,7 @@ def test_a_history_that_is_full_begins_anew():
 
 
 @pytest.mark.parametrize("beyond", [np.nan, np.inf, -1e9], ids=["f is NaN", "f is infinite", "only g is NaN"])
+@pytest.mark.thorough_after(1)
 def test_a_trial_that_is_not_finite_shortens_the_region(beyond):
     c = np.array([1.0, 2.0, -1.0])
     fun = inside_a_ball(c, beyond)
@@ -238,6 +245,7 @@ def test_a_run_stalls_only_after_a_new_beginning():
     assert result.f == pytest.approx(problems["bard"].minimum, rel=1e-14)
 
 
+@pytest.mark.thorough
 def test_an_ascent_direction_for_a_gradient_stalls_at_once():
     """No new beginning can help where B is still the identity."""
     result = minimize(lambda x: (tf.reduce_sum(tf.square(x)), -2 * x), np.ones(3), SR1())
@@ -249,6 +257,7 @@ def test_an_ascent_direction_for_a_gradient_stalls_at_once():
 
 
 @pytest.mark.parametrize("max_products", [1, 3])
+@pytest.mark.thorough_after(1)
 def test_products_are_counted_and_bounded(max_products):
     fun, _, _ = quadratic(np.geomspace(1, 1e3, 20))
     result = minimize(fun, np.zeros(20), SR1(max_products=max_products), max_steps=25)
@@ -268,6 +277,7 @@ def test_a_step_evaluates_once():
 # --- On networks, and the contract ------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_dense_and_factored_train_a_network_alike():
     x, y = blobs(40)
     runs = []
@@ -279,6 +289,7 @@ def test_dense_and_factored_train_a_network_alike():
     np.testing.assert_allclose(*runs, rtol=0, atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_it_keeps_every_promise_of_a_method_in_limited_memory_too():
     check_optimizer(functools.partial(SR1, storage="factored:20:restart"))
 

@@ -31,6 +31,7 @@ def lines(path):
     return [{name: value for name, value in record.items() if name not in differing} for record in records]
 
 
+@pytest.mark.thorough
 def test_killed_at_any_moment(tmp_path):
     """All methods in one test: starting TensorFlow takes as long as three runs."""
     command = [sys.executable, interrupted.__file__, str(tmp_path)]
@@ -95,6 +96,7 @@ def cut_and_resumed(folder, data, step, run=None, **options):
 
 
 @pytest.mark.parametrize(("data", "step"), [(arrays, 4), (arrays, 10), (shuffled, 5), (shuffled, 10)])
+@pytest.mark.thorough_after(1)
 def test_the_same_bits_logs_and_result(data, step, tmp_path):
     whole, expected, resumed, result = cut_and_resumed(tmp_path, data, step)
     np.testing.assert_array_equal(weights(resumed.model), weights(whole.model))
@@ -135,6 +137,7 @@ def batches_of(feed, count):
         lambda: small_batches().repeat().take(7),
     ],
 )
+@pytest.mark.thorough_after(1)
 def test_the_batches_behind_every_cut_are_those_without_it(data):
     found = batches_of(DatasetFeed(data()), 14)
     everything = [batch for _, batch in found]
@@ -159,6 +162,7 @@ def test_epochs_have_the_orders_of_plain_passes_however_late_a_pass_ends():
     assert [batch for _, batch in batches_of(DatasetFeed(data()), 24)] == plain
 
 
+@pytest.mark.thorough
 def test_a_repeated_dataset_resumes_in_the_midst_of_a_repetition(tmp_path):
     run = {"epochs": None, "steps": 13, "validation_data": None}
     whole, _, resumed, _ = cut_and_resumed(tmp_path, lambda: shuffled().repeat(), 7, run, net=dense_net)
@@ -173,6 +177,7 @@ def test_a_position_that_was_never_asked_for_is_not_made_up():
         feed.arrays()
 
 
+@pytest.mark.thorough
 def test_xla_resumes_too(tmp_path):
     options = {"net": dense_net, "jit_compile": True}
     whole, _, resumed, _ = cut_and_resumed(tmp_path, arrays, 7, {"epochs": 2, "validation_data": None}, **options)
@@ -191,6 +196,7 @@ def test_goals_are_totals(tmp_path):
 
 
 @pytest.mark.parametrize("every_steps", [1, 4])
+@pytest.mark.thorough_after(1)
 def test_saving_changes_no_bit(every_steps, tmp_path):
     undisturbed = TrainLoop(stateful_net(), Momentum(0.1), crossentropy(), metrics=["accuracy"])
     expected = undisturbed.run(shuffled(), epochs=2)
@@ -343,6 +349,7 @@ def test_what_a_hook_remembers_comes_back_as_json_has_it(tmp_path):
     ("what", "words"),
     [({"count": np.int64(3)}, "'count' is a int64"), ({"seen": {1, 2}}, "'seen' is a set"), ({(1, 2): 3}, "keys must")],
 )
+@pytest.mark.thorough_after(1)
 def test_what_json_does_not_know_is_refused_by_name(what, words, tmp_path):
     loop = make_loop(tmp_path, Remember(what), net=dense_net, log=False)
     with pytest.raises(ValueError, match=rf"state\(\) of the hook Remember must return JSON-able .*{words}"):

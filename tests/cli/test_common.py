@@ -36,6 +36,7 @@ def on_a_terminal():
     os.close(ours)
 
 
+@pytest.mark.thorough
 def test_a_terminal_has_a_word_while_tensorflow_loads_and_not_longer(on_a_terminal):
     process, read = on_a_terminal
     shown = read()
@@ -66,6 +67,7 @@ def test_a_file_that_would_be_imported_in_place_of_a_library_is_named(name, tmp_
         common.name_shadows()
 
 
+@pytest.mark.thorough
 def test_python_m_trainloop_does_not_look_into_the_current_folder_first(tmp_path):
     for name in ("tensorflow", "h5py", "click"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('imported')")
@@ -75,6 +77,7 @@ def test_python_m_trainloop_does_not_look_into_the_current_folder_first(tmp_path
     assert (done.returncode, done.stdout[:5]) == (0, "adam:"), done.stderr
 
 
+@pytest.mark.thorough
 def test_output_that_cannot_be_written_ends_nothing():
     program = "from trainloop.cli import common; import click; "
     program += (

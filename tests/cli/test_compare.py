@@ -38,6 +38,7 @@ def compare(tmp_path, monkeypatch, capfd, float32):
     return run
 
 
+@pytest.mark.thorough
 def test_from_one_command_to_a_report_and_on(tmp_path, compare):
     """A method joins later, and fails; what is complete is not done again."""
     (tmp_path / "mine.py").write_text(DIVERGES)
@@ -72,6 +73,7 @@ def test_from_one_command_to_a_report_and_on(tmp_path, compare):
     assert "mine.py:Diverges, seed 0 failed" in (tmp_path / "c" / "report.html").read_text()
 
 
+@pytest.mark.thorough
 def test_methods_over_problems_go_on_where_they_were(tmp_path, compare, monkeypatch):
     monkeypatch.setitem(collection.KINDS, "all", lambda problem: problem.name in ("beale", "shor"))
     code, out, err = compare("problems", "lbfgs", "--out", "p")

@@ -79,6 +79,7 @@ def steps(path):
     return [record for record in records if record["kind"] == "step"]
 
 
+@pytest.mark.thorough
 def test_an_equation_is_solved_resumed_and_repeated(tmp_path, here):
     words = [*TERMS, "--loss-weight", "start=4", "--run-dir", "a"]
     code, printed, complaints = here("train.py", *words, "--steps", "10")
@@ -122,6 +123,7 @@ def test_an_equation_is_solved_resumed_and_repeated(tmp_path, here):
     assert "loss_weights was ['start=4'], here it is ['start=2']" in complaints[-1]
 
 
+@pytest.mark.thorough
 def test_what_a_function_returns_and_a_loss_of_terms(tmp_path, here):
     options = ["--steps", "3", "--dtype", "float64", "--seed", "1"]
     for folder, words in {
@@ -145,6 +147,7 @@ def test_a_dry_run_tells_of_points(here):
     assert '  "residuals": "mine.py:residuals",' in printed
 
 
+@pytest.mark.thorough
 def test_samples_with_targets_have_residuals_too(tmp_path, here, caplog, monkeypatch):
     monkeypatch.setattr(arguments, "_told", set())
     words = ["--dataset", "diabetes", "--model", "mine.py:linear", "--residuals", "mine.py:errors"]
@@ -199,6 +202,7 @@ def test_bad_input_is_one_line(words, said, here, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.thorough
 def test_methods_are_compared_by_steps(tmp_path, here):
     common = [*TERMS[:4], *TERMS[6:], "--loss-weight", "start=4", "--steps", "8", "--seeds", "1", "--out", "c"]
     code, _, complaints = here("compare.py", "levenbergmarquardt", "bfgs", *common)

@@ -55,6 +55,7 @@ def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.thorough
 def test_plain_lines_and_nothing_else(run):
     done = run[1]
     first, *plan, epoch, last = done.stdout.splitlines()
@@ -130,6 +131,7 @@ def test_a_folder_with_a_run_is_not_touched_unless_asked(run, train_here):
     assert (run[0] / "config.json").read_bytes() == before
 
 
+@pytest.mark.thorough
 def test_an_interrupted_run_is_continued_by_the_same_command(tmp_path):
     """SIGTERM in the midst, then --resume: the files of a run of its own, but for the clock."""
     options = ["--model", "softmax_regression", "--epochs", "100000", "--deterministic", "--checkpoint-steps", "40"]
@@ -160,6 +162,7 @@ def test_an_interrupted_run_is_continued_by_the_same_command(tmp_path):
     assert resumed.stdout.splitlines()[-1].rpartition(",")[0] == whole.stdout.splitlines()[-1].rpartition(",")[0]
 
 
+@pytest.mark.thorough
 def test_a_full_disk_costs_files_and_not_the_run(tmp_path):
     """No file may get longer than 4,000 bytes."""
 
@@ -203,6 +206,7 @@ def test_a_users_mistake_is_named_by_its_line_and_the_files_are_readable(tmp_pat
     assert json.loads((tmp_path / "a" / "config.json").read_text())["optimizer"] == "mine.py:Mine"
 
 
+@pytest.mark.thorough
 def test_what_is_no_mistake_of_a_users_code_is_not_blamed_on_a_line(train_here, monkeypatch):
     monkeypatch.setattr(TrainLoop, "evaluate", TrainLoop.run)  # which raises where a run is going on
     code, _, err = train_here("--dataset", "wine", "--epochs", "1", "--quiet")
@@ -210,6 +214,7 @@ def test_what_is_no_mistake_of_a_users_code_is_not_blamed_on_a_line(train_here, 
     assert err[-1].startswith("Error: RuntimeError: this loop runs already")
 
 
+@pytest.mark.thorough
 def test_overwrite_replaces_a_run(tmp_path, train_here):
     folder = tmp_path / "runs" / "a"
     folder.mkdir(parents=True)
@@ -224,6 +229,7 @@ def test_overwrite_replaces_a_run(tmp_path, train_here):
     assert not (folder / "tensorboard").exists()
 
 
+@pytest.mark.thorough
 def test_a_run_is_repeated_from_its_config(tmp_path, train_here):
     npz(tmp_path / "mine.npz")
     options = ["--dataset", "mine.npz", "--model", "softmax_regression", "-o", "rad=500", "--seed", "3", "--steps", "6"]
@@ -285,6 +291,7 @@ def test_a_byte_order_mark_before_a_config_is_read(run, tmp_path, train_here):
         assert train_here("--config", "config.json", "--dry-run")[0] == 0
 
 
+@pytest.mark.thorough
 def test_a_config_of_somebody_else_runs_nothing_unasked(tmp_path, train_here):
     (tmp_path / "theirs.py").write_text(
         "import pathlib\npathlib.Path('ran').write_text('x')\nimport numpy as np\nx = np.ones((4, 2), 'float32')\n"
@@ -344,6 +351,7 @@ def test_what_is_not_said_fits_the_data(tmp_path, train_here):
     assert (config["model"], config["batch_size"], config["training_samples"]) == ("mlp", 16, 16)
 
 
+@pytest.mark.thorough
 def test_a_users_method_with_xla_and_full_batches(tmp_path, train_here):
     (tmp_path / "mine.py").write_text(
         "from trainloop import GlobalVectorOptimizer\n"
@@ -364,6 +372,7 @@ def test_a_users_method_with_xla_and_full_batches(tmp_path, train_here):
     assert losses[2] < losses[0]
 
 
+@pytest.mark.thorough
 def test_data_model_loss_and_method_of_a_users_own(tmp_path, train_here):
     (tmp_path / "mine.py").write_text(
         "import keras\n"
@@ -398,6 +407,7 @@ def test_data_model_loss_and_method_of_a_users_own(tmp_path, train_here):
     assert "mine.py was edited since it began" in complaints[-1]
 
 
+@pytest.mark.thorough
 def test_a_run_is_continued_with_its_own_settings(tmp_path, train_here):
     settings = [
         "--model",
@@ -421,6 +431,7 @@ def test_a_run_is_continued_with_its_own_settings(tmp_path, train_here):
     assert "a is a run with other settings: seed was 0, here it is 1" in complaints[-1]
 
 
+@pytest.mark.thorough
 def test_a_loss_that_is_not_finite_ends_with_code_1_and_readable_files(tmp_path, train_here):
     options = ["--model", "mlp", "--optimizer", "adam", "-o", "learning_rate=1e30", "--epochs", "1"]
     code, _, (line,) = train_here(*options, "--run-dir", "a")

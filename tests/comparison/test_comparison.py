@@ -376,6 +376,7 @@ def test_a_run_that_diverged_does_not_hide_the_others(finished):
     assert axes.get_ylim()[0] < 0.25
 
 
+@pytest.mark.thorough
 def test_losses_that_are_no_numbers_spoil_neither_figures_nor_numbers(finished):
     more = folder.begin(finished.path, COMMON, ["adam", "lbfgs:m=3", "momentum", "simplegd"], range(2))
     write_run(more.runs[2], [None, 0.5])
@@ -438,6 +439,7 @@ def cells(text, table):
     ]
 
 
+@pytest.mark.thorough
 def test_a_report_has_the_numbers_of_the_logs(finished):
     text = report(finished)
     headings, adam, lbfgs = cells(text, "results")
@@ -453,12 +455,14 @@ def test_a_report_has_the_numbers_of_the_logs(finished):
     assert text.count("data:image/png;base64,") == 3 + 2
 
 
+@pytest.mark.thorough
 def test_a_report_needs_no_other_file(finished):
     text = report(finished)
     assert not re.findall(r'(?:src|href)="(?!data:|runs/)', text)
     assert "http" not in text.replace("http://www.w3.org", "")
 
 
+@pytest.mark.thorough
 def test_an_unfinished_comparison_and_a_failure_are_said(finished):
     more = folder.begin(finished.path, COMMON, ["adam", "lbfgs:m=3"], range(3))
     write_run(more.runs[4], [9.0], code=1, reason="step 3 <failed>", finished=False)
@@ -490,6 +494,7 @@ addEventListener("load", () => {{
 
 
 @pytest.mark.skipif(BROWSER is None, reason="needs a browser: Debian's chromium")
+@pytest.mark.thorough
 def test_a_browser_shows_it_on_a_phone_without_a_network(finished, tmp_path):
     framed = tmp_path / "framed.html"
     framed.write_text(IN_A_PHONE.format(page=html.escape(report(finished))))

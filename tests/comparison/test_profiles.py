@@ -124,6 +124,7 @@ def test_why_a_problem_was_not_solved_is_said(tmp_path):
     assert problems_page.endings(record, "adam", ["shor"], [np.inf]) == "1 stalled"
 
 
+@pytest.mark.thorough
 def test_a_page_of_what_is_done_so_far(tmp_path):
     record = collection.Record(tmp_path / "a.json", 1e-3, 100)
     low = problems["shor"].minimum

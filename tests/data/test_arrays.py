@@ -630,6 +630,7 @@ def test_idx_gzip_damaged(tmp_path, damage):
 
 
 @pytest.mark.skipif(not MNIST.exists(), reason="needs MNIST as ../shared/data/mnist.npz beside the repository")
+@pytest.mark.thorough
 def test_real_mnist():
     split = load(MNIST)
     assert split.x_train.shape == (60000, 28, 28, 1)
@@ -815,6 +816,7 @@ def assert_batch(batch, arrays, indices) -> None:
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.thorough_after(1)
 def test_compiled_batches_equal_numpy_indexing(nested, jit_compile):
     arrays, data = nested
     compiled = tf.function(gather_batch, jit_compile=jit_compile)

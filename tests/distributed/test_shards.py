@@ -129,6 +129,7 @@ def test_the_identity_is_the_identity(shards, symmetric, n, dtype):
 @pytest.mark.parametrize("shards", [1, 3])
 @every_symmetry
 @pytest.mark.parametrize("n", [5, 17])
+@pytest.mark.thorough_after(1)
 def test_updates_in_place_equal_numpy(shards, symmetric, n):
     """5 rows are fewer than there are panels, 17 are more."""
     B, variables = with_variables(spread(n, shards, updates="symmetric" if symmetric else "any"))
@@ -140,6 +141,7 @@ def test_updates_in_place_equal_numpy(shards, symmetric, n):
 @pytest.mark.parametrize("shards", [1, 3])
 @pytest.mark.parametrize("updates", ["any", "symmetric", "dilations"])
 @pytest.mark.parametrize("storage", ["sharded:0", "sharded:3"])
+@pytest.mark.thorough_after(1)
 def test_every_change_is_that_of_numpy(shards, updates, storage):
     n = 5
     draw, M = Draw(n), np.eye(n)
@@ -164,6 +166,7 @@ def test_every_change_is_that_of_numpy(shards, updates, storage):
 
 
 @every_symmetry
+@pytest.mark.thorough_after(1)
 def test_a_value_dropped_without_commit_leaves_no_trace(symmetric):
     B, variables = with_variables(spread(6, 2, updates="symmetric" if symmetric else "any"))
     run_updates(B, [1] * 10, symmetric, way=eagerly)
@@ -233,6 +236,7 @@ def test_a_scope_in_which_variables_are_copied_is_refused():
 @pytest.mark.parametrize("shards", [1, 3])
 @every_symmetry
 @pytest.mark.parametrize(("storage", "count"), [("sharded:factored", 66), ("sharded:factored:20:restart", 15)])
+@pytest.mark.thorough_after(1)
 def test_a_spread_history_is_that_of_numpy(shards, symmetric, storage, count):
     B, variables = with_variables(spread(7, shards, storage, updates="symmetric" if symmetric else "any"))
     assert B.storage == "sharded"
@@ -330,6 +334,7 @@ METHODS = {
 
 
 @pytest.mark.parametrize("make", METHODS.values(), ids=METHODS)
+@pytest.mark.thorough_after(1)
 def test_what_is_saved_in_two_shards_is_loaded_to_the_bit_in_any_number_and_goes_on(make):
     two = saved(built(make, 2))
     for shards in (1, 3):
@@ -350,6 +355,7 @@ def test_more_panels_for_more_shards_are_the_same_matrix():
 
 
 @pytest.mark.parametrize("storage", ["sharded", "sharded:factored"])
+@pytest.mark.thorough_after(1)
 def test_a_run_goes_on_from_its_checkpoint_in_another_number_of_shards(tmp_path, storage):
     def loop(hooks=()):
         return TrainLoop(dense_net(), TestGD(rad=5.0, storage=storage), crossentropy(), hooks=hooks)
@@ -371,6 +377,7 @@ def test_a_run_goes_on_from_its_checkpoint_in_another_number_of_shards(tmp_path,
     ("there", "here"),
     [("dense", "sharded"), ("dense:0", "sharded:0"), ("factored", "sharded"), ("factored", "sharded:factored")],
 )
+@pytest.mark.thorough_after(1)
 def test_sharded_and_other_storages_are_loaded_into_each_other(there, here):
     for before, after in ((there, here), (here, there)):
         one = built(lambda word=before: TestGD(rad=20.0, storage=word), 2)

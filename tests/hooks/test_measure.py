@@ -113,6 +113,7 @@ def test_numbers_of_every_kind(value):
 
 
 @pytest.mark.parametrize("value", [None, "2", [1.0, 2.0], np.ones([1]), tf.ones([2, 2]), [[1], [2, 3]], 1j, {"a": 1}])
+@pytest.mark.thorough_after(1)
 def test_a_function_that_returns_no_number_is_named(value):
     loop = loop_with(Measure(2, mine=lambda model: value))
     with pytest.raises(ValueError, match=r"the function 'mine' must return one number, received"):

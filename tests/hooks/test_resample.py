@@ -48,6 +48,7 @@ class Seen(tl.Hook):
     [(1.0, 0.0, 5.0), (2.0, 0.0, 25.0), (0.0, 0.0, 1.0), (1.0, 1.0, (5 / 3 + 1) / (1 / 3 + 1))],
 )
 @pytest.mark.parametrize("vector", [False, True])
+@pytest.mark.thorough_after(1)
 def test_the_density_is_that_of_the_source(k, c, ratio, vector):
     def residual(model, p):
         r = 1 + 4 * tf.cast(p[:, 0] < 0.5, p.dtype) + 0 * model(p)[:, 0]
@@ -68,6 +69,7 @@ def test_the_density_is_that_of_the_source(k, c, ratio, vector):
     assert not np.array_equal(first, second)
 
 
+@pytest.mark.thorough
 def test_points_without_a_residual_are_not_chosen_where_c_is_zero():
     residuals = {**RESIDUALS, "pde": lambda m, p: tf.where(p[:, 1] > 1, m(p)[:, 0], 0 * m(p)[:, 0])}
     seen = Seen()
@@ -76,6 +78,7 @@ def test_points_without_a_residual_are_not_chosen_where_c_is_zero():
     assert (seen.points[0][:, 1] > 1).all()
 
 
+@pytest.mark.thorough
 def test_where_all_residuals_are_zero_any_points_are_chosen():
     residuals = {**RESIDUALS, "pde": lambda m, p: 0 * m(p)}
     seen = Seen()
@@ -84,6 +87,7 @@ def test_where_all_residuals_are_zero_any_points_are_chosen():
     assert np.isfinite(seen.points[0]).all()
 
 
+@pytest.mark.thorough
 def test_the_next_step_takes_f_on_the_new_points_and_keeps_curvature():
     seen = Seen()
     loop = make_loop(tl.Resample("pde", every_steps=3, candidates=100), seen)
@@ -105,6 +109,7 @@ def test_the_next_step_takes_f_on_the_new_points_and_keeps_curvature():
 
 @pytest.mark.usefixtures("no_graph_rewriting")
 @pytest.mark.parametrize("sizes", [None, {"pde": 8}], ids=["whole", "drawn"])
+@pytest.mark.thorough_after(1)
 def test_a_resumed_run_has_the_same_points_and_bits(sizes, tmp_path):
     def run(folder, steps):
         seen = Seen()
@@ -121,6 +126,7 @@ def test_a_resumed_run_has_the_same_points_and_bits(sizes, tmp_path):
     np.testing.assert_array_equal(weights(resumed.model), weights(whole.model))
 
 
+@pytest.mark.thorough
 def test_another_loop_on_the_same_points_begins_with_those_that_were_given():
     data = points()
     given = data.values["pde"].numpy()
@@ -140,6 +146,7 @@ class Pairs:
         return tf.concat([tf.zeros_like(y), y], 1), tf.concat([tf.ones_like(y), y], 1)
 
 
+@pytest.mark.thorough
 def test_pairs_stay_together_and_many_candidates_go_in_chunks(monkeypatch):
     monkeypatch.setattr("trainloop.hooks.resample._CHUNK", 16)
     residuals = {"periodic": lambda m, p: m(p[0]) - m(p[1])}

@@ -64,6 +64,7 @@ def run(*hooks, epochs=8, optimizer=None, **options):
         ([8, 7, 6, 5, 4, 3, 2, 1], {"patience": 1}, 8),
     ],
 )
+@pytest.mark.thorough_after(1)
 def test_early_stopping(values, options, epochs):
     _, result = run(Say(values), EarlyStopping("loss", **options))
     assert len(result.epochs["epoch"]) == epochs
@@ -88,6 +89,7 @@ def test_the_best_weights_are_left():
         (lambda: StopWhen(f_target=-1.0), None, 16, "the requested number"),
     ],
 )
+@pytest.mark.thorough_after(1)
 def test_stop_when(hook, optimizer, steps, message):
     _, result = run(hook(), optimizer=optimizer and optimizer(), steps_per_call=1)
     assert result.message.startswith(message)
@@ -122,6 +124,7 @@ def run_of_losses(values, *hooks, folder=None, **options):
 
 
 @pytest.mark.parametrize("steps_per_call", [1, 2, 4])
+@pytest.mark.thorough_after(1)
 def test_a_target_met_between_two_looks_is_not_forgotten(steps_per_call, tmp_path):
     losses = [9.0, 1.0, 9.0, 9.0, 9.0, 9.0, 9.0, 9.0]
     result = run_of_losses(losses, StopWhen(f_target=2, every_steps=4), steps_per_call=steps_per_call)

@@ -190,6 +190,7 @@ class Cut(Hook):
         raise InterruptedError
 
 
+@pytest.mark.thorough
 def test_a_loop_that_is_cut_and_goes_on(tmp_path, no_graph_rewriting):
     def make(*more):
         hooks = [MetricsFile(tmp_path / "metrics.jsonl"), TensorBoardFile(tmp_path / "curves")]

@@ -42,6 +42,7 @@ def dataset():
         (lambda: LBFGS(m=3), dense_net, data, {"metrics": ["accuracy"]}),
     ],
 )
+@pytest.mark.thorough_after(1)
 def test_eager_and_compiled_steps_are_the_same_to_rounding(method, net, make_data, options):
     ends = []
     for eager in (False, True):

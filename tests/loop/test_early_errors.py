@@ -157,6 +157,7 @@ def test_swapped_arguments(call, words):
         call()
 
 
+@pytest.mark.thorough
 def test_functions_of_every_kind_are_functions():
     class Bowl:
         def __call__(self, x):

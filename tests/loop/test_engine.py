@@ -22,6 +22,7 @@ def batches(count, batch_size=20, dtype="float64"):
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.thorough_after(1)
 def test_a_smaller_last_batch_and_validation_are_no_news(jit_compile, caplog):
     training = loop(jit_compile=jit_compile)
     data = ArrayData(*blobs(), 20)  # 96 samples: the last batch has 16

@@ -17,6 +17,7 @@ PROBABILITIES = ("softmax", lambda: "sparse_categorical_crossentropy")
     [(lambda: Momentum(0.1), *LOGITS), (lambda: LBFGS(m=2), *LOGITS), (lambda: Momentum(0.1), *PROBABILITIES)],
     ids=["first order", "evaluating", "probabilities"],
 )
+@pytest.mark.thorough_after(1)
 def test_class_numbers_of_a_dataset_are_named_where_their_batch_is_taken(optimizer, activation, loss, wrong):
     """Batches are those of one sample: the third is the first with a wrong number, two steps are taken."""
     x, y = np.random.default_rng(0).normal(size=(4, 2)), np.array([0, 2, wrong, 1], "int32")

@@ -59,6 +59,7 @@ def passes(result):
 
 
 @pytest.mark.parametrize("make", [tl.LBFGS, tl.BFGS, tl.NonlinearCG])
+@pytest.mark.thorough_after(1)
 def test_as_many_evaluations_as_minimize_and_the_same_way(make):
     loop = tl.TrainLoop(net(), make(), residuals=residual)
     result = loop.run(arrays(), steps=12)
@@ -72,6 +73,7 @@ def test_as_many_evaluations_as_minimize_and_the_same_way(make):
 
 @pytest.mark.parametrize("options", [{}, {"jit_compile": True}, {"eager": True}], ids=["graph", "xla", "eager"])
 @pytest.mark.parametrize("data", [arrays, points])
+@pytest.mark.thorough_after(1)
 def test_a_batch_that_does_not_change_is_evaluated_once_a_step(data, options):
     residuals = residual if data is arrays else NAMED
     result = tl.TrainLoop(net(), Descent(), residuals=residuals, **options).run(data(), steps=6)
@@ -86,6 +88,7 @@ def test_a_batch_that_does_not_change_is_evaluated_once_a_step(data, options):
         np.testing.assert_allclose(result.history[name], twice.history[name], rtol=1e-12)
 
 
+@pytest.mark.thorough
 def test_microbatches_hand_on_too_and_add_their_terms_up():
     residuals = {"a": NAMED["a"], "b": NAMED["b"]}
     data = {"a": X, "b": X[::-1].copy()}
@@ -117,6 +120,7 @@ def move_x(loop):
 
 @pytest.mark.parametrize("steps_per_call", [None, 1])
 @pytest.mark.parametrize("change", ["x", "weight", "count", "points", "nothing", "evaluation"])
+@pytest.mark.thorough_after(1)
 def test_what_changes_f_is_noticed(change, steps_per_call):
     weight = tf.Variable(2.0, dtype=tf.float64, trainable=False)
     power = tf.Variable(1, trainable=False)  # no float, and it changes f all the same
@@ -150,6 +154,7 @@ def test_what_changes_f_is_noticed(change, steps_per_call):
     assert result.history["loss"][3] == pytest.approx(f, rel=1e-10)
 
 
+@pytest.mark.thorough
 def test_other_data_and_weights_set_between_two_runs_are_noticed():
     loop = tl.TrainLoop(net(), Descent(), residuals=residual)
     whole, less = arrays(), arrays(count=8)
@@ -188,6 +193,7 @@ LARGE = tf.Variable(np.zeros(1000), trainable=False)
     ids=["averages", "seeds", "opaque", "large", "metrics"],
 )
 @pytest.mark.filterwarnings("ignore:the weights are float64", "ignore:the loss calls Python functions")
+@pytest.mark.thorough_after(1)
 def test_where_f_is_taken_anew(model, options):
     y = Y[:, None] if "loss" in options else Y
     result = tl.TrainLoop(model(), Descent(), **options).run(tl.ArrayData(X, y, None), steps=3)
@@ -202,6 +208,7 @@ def test_a_loss_that_reads_the_count_of_steps_is_another_one_in_every_step():
     np.testing.assert_allclose(result.history["loss"][1:], result.history["f_new"][:-1] * [4, 9 / 4], rtol=1e-10)
 
 
+@pytest.mark.thorough
 def test_drawn_points_are_other_points_in_every_step():
     result = tl.TrainLoop(net(), Descent(), residuals=NAMED).run(points(batch_size={"a": 5}), steps=3)
     assert passes(result) == [1, 1, 1]
@@ -209,6 +216,7 @@ def test_drawn_points_are_other_points_in_every_step():
 
 @pytest.mark.usefixtures("no_graph_rewriting")
 @pytest.mark.parametrize("optimizer", [Descent, tl.LBFGS])
+@pytest.mark.thorough_after(1)
 def test_neither_blocks_nor_interruptions_change_bits_or_counts(optimizer, tmp_path):
     def run(steps, folder=None, **options):
         weight = tf.Variable(2.0, dtype=tf.float64, trainable=False)
@@ -233,6 +241,7 @@ def test_neither_blocks_nor_interruptions_change_bits_or_counts(optimizer, tmp_p
             np.testing.assert_array_equal(result.history[name], there)
 
 
+@pytest.mark.thorough
 def test_a_checkpoint_does_not_count_where_the_loss_is_another_one_now(tmp_path):
     def loop(value):
         weight = tf.Variable(value, dtype=tf.float64, trainable=False)

@@ -50,6 +50,7 @@ def test_history_does_not_depend_on_the_blocks(cuts, dtype):
         np.testing.assert_array_equal(history[name], column, strict=True)
 
 
+@pytest.mark.thorough
 def test_many_short_blocks_take_no_more_than_their_numbers():
     """Training on all data at once has as many blocks as steps."""
     made, steps = Recorder(), 20_000

@@ -58,6 +58,7 @@ METHODS = [
 
 
 @pytest.mark.parametrize(("method", "net", "options"), METHODS)
+@pytest.mark.thorough_after(1)
 def test_it_is_the_next_step_and_leaves_no_trace(method, net, options):
     loop, alone, batches = loop_of(method(), net(), **options), loop_of(method(), net(), **options), data()
     for steps in (3, 2):  # in the middle of the first epoch, and at the beginning of the second after one more
@@ -97,6 +98,7 @@ def test_g_is_what_update_gets():
         assert seen.norms()[seen.layout.names[0]][name] == pytest.approx(np.sqrt(np.sum(vector**2)), rel=1e-9)
 
 
+@pytest.mark.thorough
 def test_a_dataset_stays_where_it_is(tmp_path):
     """Orders of later epochs and checkpoints included."""
     ends = []
@@ -121,6 +123,7 @@ def test_a_dataset_stays_where_it_is(tmp_path):
 
 
 @pytest.mark.parametrize("make_data", [data, dataset])
+@pytest.mark.thorough_after(1)
 def test_after_a_restore_it_is_the_step_that_the_run_goes_on_with(make_data, tmp_path):
     loop_of(SimpleGD(0.1), dense_net(), hooks=[SaveCheckpoint(tmp_path, every_steps=6)]).run(make_data(), steps=6)
     loop, batches = loop_of(SimpleGD(0.1), dense_net(), hooks=[SaveCheckpoint(tmp_path)]), make_data()
@@ -154,6 +157,7 @@ class Looking(Hook):
 
 
 @pytest.mark.parametrize("make_data", [data, dataset])
+@pytest.mark.thorough_after(1)
 def test_a_hook_may_look_while_the_run_goes_on(make_data):
     hook, alone = Looking(every_steps=2), loop_of(model=dense_net())
     loop = loop_of(model=dense_net(), hooks=[hook])

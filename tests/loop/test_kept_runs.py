@@ -101,6 +101,7 @@ METHODS = {
 
 
 @pytest.mark.parametrize("name", METHODS)
+@pytest.mark.thorough_after(1)
 def test_a_second_call_compiles_nothing_and_gives_the_same_bits(name, monkeypatch):
     optimizer = METHODS[name]()
 
@@ -134,6 +135,7 @@ def test_another_tolerance_for_the_gradient_or_number_of_steps_needs_no_compilin
         lambda: minimize(LeastSquares(lambda x: x), X0, LBFGS()),
     ],
 )
+@pytest.mark.thorough_after(1)
 def test_whatever_is_compiled_otherwise_is_compiled_again(other, monkeypatch):
     minimize(valley, X0, LBFGS(), max_steps=2)
     count, result = compiled_in(other, monkeypatch)
@@ -141,6 +143,7 @@ def test_whatever_is_compiled_otherwise_is_compiled_again(other, monkeypatch):
     assert result.success
 
 
+@pytest.mark.thorough
 def test_functions_made_anew_of_the_same_code_and_values_are_the_same_function(monkeypatch):
     def call(power):
         return minimize(lambda x: tf.reduce_sum(tf.abs(x) ** power), X0, LBFGS(), max_steps=3)
@@ -158,6 +161,7 @@ def test_the_optimizer_that_is_given_is_left_as_it_was():
     assert first.state["iterations"] == 4
 
 
+@pytest.mark.thorough
 def test_a_call_inside_of_a_callback_has_a_run_of_its_own():
     inner = []
 
@@ -176,12 +180,14 @@ def minimiser(fun):
     return minimize(fun, X0, LBFGS(), gtol=1e-10).x
 
 
+@pytest.mark.thorough
 def test_a_global_number_that_is_assigned_anew(monkeypatch):
     np.testing.assert_allclose(minimiser(around_centre), 1, atol=1e-9)
     monkeypatch.setitem(globals(), "CENTRE", 3.0)
     np.testing.assert_allclose(minimiser(around_centre), 3, atol=1e-9)
 
 
+@pytest.mark.thorough
 def test_a_global_number_that_a_function_further_inside_reads(monkeypatch):
     def fun(x):
         return 2 * around_centre(x)
@@ -191,6 +197,7 @@ def test_a_global_number_that_a_function_further_inside_reads(monkeypatch):
     np.testing.assert_allclose(minimiser(fun), 3, atol=1e-9)
 
 
+@pytest.mark.thorough
 def test_a_closure_an_array_and_a_list_that_are_written_into():
     centre, array, entries = 1.0, np.ones(3), [1.0]
 
@@ -209,6 +216,7 @@ def test_a_closure_an_array_and_a_list_that_are_written_into():
     np.testing.assert_allclose(minimiser(fun), expected(), atol=1e-9)
 
 
+@pytest.mark.thorough
 def test_defaults_attributes_modules_and_partial_arguments():
     module = types.ModuleType("settings")
     module.centre = 1.0
@@ -225,6 +233,7 @@ def test_defaults_attributes_modules_and_partial_arguments():
     np.testing.assert_allclose(minimiser(functools.partial(fun, shift=6.0)), 8, atol=1e-9)
 
 
+@pytest.mark.thorough
 def test_a_variable_is_read_when_it_is_needed(monkeypatch):
     centre = tf.Variable(np.ones(3))
 
@@ -249,6 +258,7 @@ class Mutable:
 
 
 @pytest.mark.parametrize("form", [lambda o: o, lambda o: o.__call__, lambda o: lambda x: o(x)])
+@pytest.mark.thorough_after(1)
 def test_objects_that_may_change_unseen_are_compiled_every_time(form):
     changing = Mutable()
     np.testing.assert_allclose(minimiser(form(changing)), 1, atol=1e-9)
@@ -320,6 +330,7 @@ def test_code_that_runs_in_python_writes_where_it_is_told_to():
 # --- Memory -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_functions_are_not_kept_alive():
     class Data(np.ndarray):
         pass
@@ -338,6 +349,7 @@ def test_functions_are_not_kept_alive():
     assert [reference() for reference in references] == [None, None]
 
 
+@pytest.mark.thorough
 def test_no_more_than_a_few_and_no_large_ones_are_kept(monkeypatch):
     monkeypatch.setattr(kept_runs, "_MOST", 2)
     for power in (2.0, 3.0, 4.0):
@@ -361,6 +373,7 @@ def test_inside_of_strategies_and_shards_nothing_is_kept():
 
 
 @pytest.mark.parametrize("name", METHODS)
+@pytest.mark.thorough_after(1)
 def test_a_run_goes_on_from_the_state_of_an_earlier_one(name):
     whole = minimize(valley, X0, METHODS[name](), max_steps=20, gtol=None)
     first = minimize(valley, X0, METHODS[name](), max_steps=8)
@@ -373,6 +386,7 @@ def test_a_run_goes_on_from_the_state_of_an_earlier_one(name):
     assert int(rest.state["iterations"]) == whole.steps
 
 
+@pytest.mark.thorough
 def test_a_state_belongs_to_its_result_however_many_follow():
     first = minimize(valley, X0, LBFGS(), max_steps=3)
     other = minimize(valley, X0, LBFGS(), max_steps=6)
@@ -409,6 +423,7 @@ def rest_gradient(x):
         (lambda: 3, "state must be that of an earlier result, as in state=result.state, received int"),
     ],
 )
+@pytest.mark.thorough_after(1)
 def test_the_state_of_something_else_is_rejected(state, message):
     with pytest.raises(ValueError, match=message):
         minimize(valley, X0, LBFGS(), state=state())

@@ -48,6 +48,7 @@ class Seen(keras.callbacks.Callback):
         self.losses.append(logs["loss"])
 
 
+@pytest.mark.thorough
 def test_early_stopping():
     model = compiled(tl.SimpleGD(3.0))
     stopping = keras.callbacks.EarlyStopping("loss", patience=1, restore_best_weights=True)
@@ -60,6 +61,7 @@ def test_early_stopping():
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.thorough
 def test_model_checkpoint(tmp_path):
     model = compiled()
     fit(model, callbacks=[keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras")])
@@ -170,6 +172,7 @@ def dataset(*arrays, batch=12):
     return tf.data.Dataset.from_tensor_slices(arrays).batch(batch)
 
 
+@pytest.mark.thorough
 def test_datasets():
     model = compiled()
     found = fit_batches(model, dataset(X, Y))
@@ -249,6 +252,7 @@ def test_run_eagerly():
     np.testing.assert_allclose(fit(eager)["loss"], fit(graph)["loss"], rtol=1e-9)
 
 
+@pytest.mark.thorough
 def test_several_outputs():
     def branches():
         keras.utils.set_random_seed(0)
@@ -295,6 +299,7 @@ def test_evaluate_and_predict():
     np.testing.assert_allclose(model.evaluate(X, Y, verbose=0), expected, rtol=1e-6)
 
 
+@pytest.mark.thorough
 def test_a_converged_optimizer_ends_fit_without_a_warning():
     model = compiled(tl.LevenbergMarquardt(), model=net())
     history_of_fit = fit(model, X[:3], Y[:3], batch_size=3, epochs=200)

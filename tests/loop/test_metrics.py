@@ -54,6 +54,7 @@ def far(targets, predictions):
 
 
 @pytest.mark.parametrize("options", [{}, {"eager": True}, {"jit_compile": True}])
+@pytest.mark.thorough_after(1)
 def test_functions_are_metrics_as_in_fit(options):
     x, y = np.arange(10.0)[:, None], np.zeros([10, 1])
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="ones")])
@@ -64,6 +65,7 @@ def test_functions_are_metrics_as_in_fit(options):
 
 
 @pytest.mark.parametrize("static", [False, True])
+@pytest.mark.thorough
 def test_predictions_without_an_axis_of_classes_are_binary(static):
     """Compiled by XLA or in Python the length of a batch is known, and must not be taken for a number of classes."""
     metrics = MetricSet(["accuracy"])

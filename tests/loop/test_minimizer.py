@@ -137,6 +137,7 @@ def test_a_narrow_valley_is_followed_to_its_end():
 
 
 @each_run
+@pytest.mark.thorough_after(1)
 def test_the_history_tells_of_every_step_and_of_the_point_before_it(name):
     fun, result, _ = plain(name)
     history, (_, iterates) = result.history, watched(name)
@@ -235,6 +236,7 @@ def test_sums_of_squares_have_gauss_newton_products():
 
 
 @pytest.mark.parametrize("solver", ["cholesky", "cg"])
+@pytest.mark.thorough_after(1)
 def test_damping_does_not_fall_below_its_bound(solver):
     """(c + mu) h = -c x. The model is exact, so that without the bound mu would fall to a third in every step."""
     c, mu, steps = 3.0, 0.25, 3
@@ -262,6 +264,7 @@ def test_the_dtype_of_the_start_is_that_of_the_result_and_sets_the_tolerance(dty
     assert min(largest[:-1]) > gtol
 
 
+@pytest.mark.thorough
 def test_no_vector_is_held_outside_of_the_variables_while_steps_are_taken():
     """Not the start, nor g where a block began: of large vectors each would be missing elsewhere."""
     n, held = 7919, []
@@ -296,6 +299,7 @@ def test_a_callback_cannot_change_the_run():
 
 
 @pytest.mark.parametrize("count", [100_000])
+@pytest.mark.thorough
 def test_hundred_thousand_unknowns_take_as_few_steps_as_two(count):
     """Measured: 46 and 47 evaluations; sums of so many numbers depend on the machine in their last digits."""
     problem = extended_rosenbrock(count)
@@ -387,6 +391,7 @@ class Lines(logging.Handler):
         self.lines.append(record.getMessage())
 
 
+@pytest.mark.thorough
 def test_ten_minimisations_cause_no_warning_about_retracing():
     lines, logger = Lines(), logging.getLogger("tensorflow")
     level = logger.level
@@ -552,6 +557,7 @@ def wrong(x):
     ],
     ids=["line search", "trust region", "damping", "gradient"],
 )
+@pytest.mark.thorough_after(1)
 def test_a_gradient_of_the_wrong_sign_ends_with_a_sentence(fun, optimizer, status):
     result = minimize(fun, X0, optimizer(), max_steps=2000)
     assert result.status == status
@@ -563,6 +569,7 @@ def test_a_gradient_of_the_wrong_sign_ends_with_a_sentence(fun, optimizer, statu
 
 
 @pytest.mark.parametrize("optimizer", [LBFGS, BFGS, NonlinearCG])
+@pytest.mark.thorough_after(1)
 def test_a_line_search_that_was_cut_short_on_its_way_down_is_no_stall(optimizer):
     """Its message would say that no smaller f was found."""
     result = minimize(lambda x: tf.reduce_sum(tf.square(x - 1e5)), [0.0, 0.0], optimizer(max_evaluations=5))
@@ -733,6 +740,7 @@ def test_a_method_that_needs_residuals_says_so(optimizer):
     ("options", "success"),
     [({}, True), ({"f_target": 1.0}, True), ({"max_steps": 2}, False), ({"max_evaluations": 3}, False)],
 )
+@pytest.mark.thorough_after(1)
 def test_a_run_that_has_reached_what_it_was_asked_for_is_a_success(options, success):
     result = minimize(rosenbrock, [-1.2, 1.0], LBFGS(), **options)
     assert result.success is success
@@ -749,6 +757,7 @@ def test_a_result_is_drawn(tmp_path):
     assert (tmp_path / "run.png").stat().st_size > 1000
 
 
+@pytest.mark.thorough
 def test_a_result_can_be_copied_and_pickled():
     result = minimize(rosenbrock, [-1.2, 1.0], BFGS())
     for other in (copy.deepcopy(result), pickle.loads(pickle.dumps(result))):

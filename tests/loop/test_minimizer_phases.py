@@ -19,6 +19,7 @@ def momentum_then_lbfgs(**end):
     return [tl.Phase(tl.Momentum(1e-4), **(end or {"steps": 7})), tl.Phase(tl.LBFGS())]
 
 
+@pytest.mark.thorough
 def test_phases_are_calls_one_after_the_other():
     found = tl.minimize(rosenbrock, X0, momentum_then_lbfgs())
     first = tl.minimize(rosenbrock, X0, tl.Momentum(1e-4), max_steps=7)
@@ -63,12 +64,14 @@ def test_a_plateau_ends_a_phase_where_the_rule_says():
         ({"xtol": 10.0}, "X_TOLERANCE", {0, 1}),  # of both phases
     ],
 )
+@pytest.mark.thorough_after(1)
 def test_what_ends_the_run_and_what_a_phase(tests, status, phases):
     found = tl.minimize(rosenbrock, X0, momentum_then_lbfgs(), **tests)
     assert (found.status.name, set(found.history["phase"])) == (status, phases)
     assert found.steps <= tests.get("max_steps", 1000)
 
 
+@pytest.mark.thorough
 def test_a_callback_counts_on_and_variables_hold_the_result():
     seen = []
     variable = tf.Variable(X0)

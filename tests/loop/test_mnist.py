@@ -2,12 +2,14 @@
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from networks import crossentropy, weights
 
 from trainloop import ArrayData, TestGD, TrainLoop, lenet5
 
 
+@pytest.mark.thorough
 def test_the_tutorials_program(mnist, float32):
     (x, y), (x_test, y_test) = mnist
     train_dataset = tf.data.Dataset.from_tensor_slices((x[:16000], y[:16000])).batch(64)
@@ -19,6 +21,7 @@ def test_the_tutorials_program(mnist, float32):
     assert accuracy > 0.85
 
 
+@pytest.mark.thorough
 def test_loop_and_fit_agree_on_it(mnist, float32):
     (x, y), _ = mnist
     x, y = x[:3200], y[:3200]

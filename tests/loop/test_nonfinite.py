@@ -80,6 +80,7 @@ class Forgets(GlobalVectorOptimizer):
 
 
 @pytest.mark.parametrize("policy", ["stop", "skip"])
+@pytest.mark.thorough_after(1)
 def test_nan_in_the_state_ends_the_run_and_gets_into_no_checkpoint(policy, tmp_path):
     saver = SaveCheckpoint(tmp_path, every_steps=1)
     loop = TrainLoop(dense_net(), Forgets(), crossentropy(), hooks=[saver], on_nonfinite=policy)
@@ -90,6 +91,7 @@ def test_nan_in_the_state_ends_the_run_and_gets_into_no_checkpoint(policy, tmp_p
 
 
 @pytest.mark.parametrize("policy", ["stop", "skip"])
+@pytest.mark.thorough_after(1)
 def test_a_step_that_fails_for_nan_in_the_state_says_so(policy):
     loop = TrainLoop(dense_net(), Forgets(), crossentropy(), on_nonfinite=policy, steps_per_call=12)
     with pytest.raises(TrainingError, match=r"velocity \(53 of 53 numbers\)") as caught:
@@ -99,6 +101,7 @@ def test_a_step_that_fails_for_nan_in_the_state_says_so(policy):
 
 
 @pytest.mark.parametrize("optimizer", [Momentum, LBFGS])
+@pytest.mark.thorough_after(1)
 def test_a_skipped_batch_leaves_no_trace(optimizer, caplog):
     skipping, never_saw = make_loop(optimizer=optimizer(), on_nonfinite="skip"), make_loop(optimizer=optimizer())
     result = skipping.run(data_with_a_bad_batch(), epochs=2)
@@ -119,6 +122,7 @@ def test_skipping_has_an_end():
     assert loop.optimizer.skipped_steps == MOST_SKIPS + 1
 
 
+@pytest.mark.thorough
 def test_a_failed_step_leaves_averages_seeds_and_counters_alone():
     loop, reference = make_loop(), make_loop()
     with pytest.raises(TrainingError) as caught:
@@ -181,6 +185,7 @@ def penalised_net():
         (rooted_net, None, {}, "the first gradient that is not finite is that of .*before/bias"),
     ],
 )
+@pytest.mark.thorough_after(1)
 def test_the_diagnosis_names_the_place(net, loss, options, words):
     x, y = blobs()
     loop = make_loop(net, loss=loss, **options)
@@ -286,6 +291,7 @@ def test_no_policy_hides_other_failures():
     assert OnNonfinite("stop", SimpleGD()).roll_back(None, Status.HISTORY_FULL) is None
 
 
+@pytest.mark.thorough
 def test_xla_skips_too():
     skipping, never_saw = (
         make_loop(wide_net, on_nonfinite="skip", jit_compile=True, loss=crossentropy()) for _ in range(2)
@@ -297,6 +303,7 @@ def test_xla_skips_too():
     np.testing.assert_array_equal(result.epochs["accuracy"], expected.epochs["accuracy"])
 
 
+@pytest.mark.thorough
 def test_many_loops_are_no_reason_for_a_warning(caplog):
     """TensorFlow warns of functions that are traced again and again; every loop has its own, which is traced once."""
     for rate in np.arange(1, 13) / 100:

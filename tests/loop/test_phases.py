@@ -34,6 +34,7 @@ def make_loop(phases=None, **options):
     return tl.TrainLoop(net(), adam_then_lbfgs() if phases is None else phases, residuals=RESIDUALS, **options)
 
 
+@pytest.mark.thorough
 def test_the_second_optimizer_begins_where_the_first_one_ended():
     loop = make_loop()
     result = loop.run(points(), steps=9)
@@ -82,6 +83,7 @@ class Ending(tl.GlobalVectorOptimizer):
 
 
 @pytest.mark.parametrize("status", [tl.Status.CONVERGED, tl.Status.STALLED])
+@pytest.mark.thorough_after(1)
 def test_an_optimizer_that_ends_ends_its_phase_and_the_last_one_the_run(status):
     phases = [tl.Phase(Ending(3, status)), tl.Phase(tl.SimpleGD(0.1), steps=2), tl.Phase(Ending(2, status))]
     loop = make_loop(phases)
@@ -98,6 +100,7 @@ def test_a_failure_ends_the_run_in_any_phase():
 
 
 @pytest.mark.parametrize("steps_per_call", [1, 3, None])
+@pytest.mark.thorough_after(1)
 def test_a_plateau_is_found_at_the_same_step_whatever_the_blocks(steps_per_call):
     # By the rule, from the losses of Adam alone.
     phases = [tl.Phase(tl.Adam(0.05), until=tl.Plateau("loss", patience=4, min_delta=0.02)), tl.Phase(tl.LBFGS())]
@@ -124,6 +127,7 @@ def test_all_phases_with_steps_need_no_goal_and_end_for_good():
         assert (again.status, len(again.history)) == (tl.Status.FINISHED, 0)
 
 
+@pytest.mark.thorough
 def test_phases_with_steps_are_resumed_without_a_goal(tmp_path):
     def loop():
         phases = [tl.Phase(tl.Adam(0.01), steps=4), tl.Phase(tl.SimpleGD(0.1), steps=3)]
@@ -138,6 +142,7 @@ def test_phases_with_steps_are_resumed_without_a_goal(tmp_path):
         assert len(result.history.get("step", ())) == taken
 
 
+@pytest.mark.thorough
 def test_goals_count_over_all_phases_and_epochs_go_on_in_the_middle():
     x, y = blobs()
     hook = Counting(every_steps=4)
@@ -181,6 +186,7 @@ def three_phases():
 
 @pytest.mark.usefixtures("no_graph_rewriting")
 @pytest.mark.parametrize(("drawn", "cuts"), [(True, (3, 11)), (False, (7, 13, 15))])
+@pytest.mark.thorough_after(1)
 def test_a_run_that_is_cut_in_any_phase_ends_with_the_same_bits(drawn, cuts, tmp_path):
     def loop(folder, *hooks):
         nu = tf.Variable(0.5, dtype=tf.float64)
@@ -211,6 +217,7 @@ def test_a_run_that_is_cut_in_any_phase_ends_with_the_same_bits(drawn, cuts, tmp
         np.testing.assert_array_equal(expected.history[name], values, err_msg=name)
 
 
+@pytest.mark.thorough
 def test_a_loop_goes_back_into_an_earlier_phase(tmp_path):
     loop = make_loop(hooks=[tl.SaveCheckpoint(tmp_path, every_steps=3, keep=9)])
     data = points()
@@ -234,6 +241,7 @@ def test_a_loop_goes_back_into_an_earlier_phase(tmp_path):
         (lambda: tl.Adam(0.01), "another optimizer"),
     ],
 )
+@pytest.mark.thorough_after(1)
 def test_a_checkpoint_of_other_phases_is_rejected_by_name(phases, words, tmp_path):
     make_loop(hooks=[tl.SaveCheckpoint(tmp_path)]).run(points(), steps=6)
     loop = make_loop(phases())
@@ -280,6 +288,7 @@ def test_a_rollback_goes_to_the_beginning_of_the_phase_and_shortens_its_steps(tm
     assert float(phases[0].optimizer.learning_rate) == pytest.approx(0.1)
 
 
+@pytest.mark.thorough
 def test_files_and_figures_show_phases(tmp_path):
     loop = make_loop(hooks=[tl.MetricsFile(tmp_path / "log.jsonl"), tl.TensorBoardFile(tmp_path / "board")])
     result = loop.run(points(), steps=8)

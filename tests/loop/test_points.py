@@ -27,6 +27,7 @@ def points(**options):
 
 
 @pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
+@pytest.mark.thorough_after(1)
 def test_draws_are_a_function_of_seed_and_step(jit_compile):
     data = points(batch_size={"pde": 8}, seed=3)
     loop = tl.TrainLoop(
@@ -59,6 +60,7 @@ def test_draws_differ_and_stay_inside():
     assert 1 < everything[:, 1].max() <= 2
 
 
+@pytest.mark.thorough
 def test_a_run_that_is_resumed_goes_on_with_the_same_bits(tmp_path):
     def loop(nu, hooks=()):
         return tl.TrainLoop(net(), tl.LBFGS(), residuals=residuals(nu), extra_variables=[nu], hooks=hooks)
@@ -101,6 +103,7 @@ def test_evaluation_takes_all_points_at_once():
     assert loop.evaluate({"pde": WALL, "wall": WALL[:2]}).keys() == found.keys()
 
 
+@pytest.mark.thorough
 def test_extra_variables_are_trained_and_the_best_kept():
     nu = tf.Variable(0.2, dtype=tf.float64, name="nu")
     model = net()

@@ -11,6 +11,7 @@ from trainloop.loop import arguments
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.thorough_after(1)
 def test_mixed_bfloat16_trains_like_float32(jit_compile, float32):
     x, y = blobs()
     losses = {}
@@ -62,6 +63,7 @@ def test_a_loss_of_fewer_digits_than_the_weights_is_told(float32):
         ("float64", LBFGS, None, 0),
     ],
 )
+@pytest.mark.thorough_after(1)
 def test_what_float32_costs_is_logged_once(dtype, method, size, told, monkeypatch, caplog):
     monkeypatch.setattr(arguments, "_told", set())
     set_precision(dtype)
@@ -75,6 +77,7 @@ def test_what_float32_costs_is_logged_once(dtype, method, size, told, monkeypatc
     assert [line.split()[0] for line in lines] == [method.__name__] * told
 
 
+@pytest.mark.thorough
 def test_a_later_phase_tells_it_too(monkeypatch, caplog, float32):
     monkeypatch.setattr(arguments, "_told", set())
     model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)])

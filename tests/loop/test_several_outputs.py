@@ -70,6 +70,7 @@ def assert_same_as_fit(kind, targets, weight, *arguments, **options):
 )
 # Both say it of an output without a loss.
 @pytest.mark.filterwarnings("ignore:Gradients do not exist", "ignore:the loss does not depend on b/kernel")
+@pytest.mark.thorough_after(1)
 def test_outputs_are_trained_and_logged_as_by_fit(kind, targets, weight, arguments):
     loss = tf.nest.map_structure(lambda one: one() if isinstance(one, type) else one, arguments[0])
     assert_same_as_fit(kind, targets, weight, loss, *arguments[1:])
@@ -133,6 +134,7 @@ def test_models_that_do_not_say_what_they_put_out():
 
 
 @pytest.mark.parametrize("kind", [pytest.param("list", marks=thorough), "nested"])
+@pytest.mark.thorough
 def test_gauss_newton_products_are_those_of_the_residuals_of_all_outputs(kind):
     model = net(kind)
     targets = tf.nest.map_structure(lambda _: Y, model.output)

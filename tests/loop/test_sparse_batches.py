@@ -38,6 +38,7 @@ def batches(kind):
 
 @pytest.mark.parametrize("options", [{}, {"eager": True}, {"microbatch_size": 2}])
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.thorough_after(1)
 def test_they_train_as_by_fit(kind, options):
     models = []
     for _ in "ab":

@@ -36,6 +36,7 @@ def between_numpy(options, x, f, x_new, f_new, g_new, evaluations):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.thorough_after(1)
 def test_the_code_is_one_whose_formula_holds(dtype):
     options = {"gtol": 0.4, "ftol": 0.1, "xtol": 0.2, "f_target": -1.0, "max_evaluations": 17}
     rule = StoppingRule.checked(dtype, **options)

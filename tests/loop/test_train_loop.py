@@ -39,6 +39,7 @@ def after_seven_steps(net):
 @pytest.mark.parametrize("net", [dense_net, stateful_net])
 @pytest.mark.parametrize("calls", [[7], [1] * 7, [3, 4], [2, 2, 2, 1]])
 @pytest.mark.parametrize("steps_per_call", [None, 1, 3])
+@pytest.mark.thorough_after(1)
 def test_cutting_a_run_changes_no_bit(net, calls, steps_per_call):
     cut = net()
     loop, same_data = loop_over(cut, steps_per_call=steps_per_call), data()
@@ -64,6 +65,7 @@ def test_any_number_of_steps_per_call_is_possible():
 
 
 @pytest.mark.parametrize("known", [True, False])
+@pytest.mark.thorough_after(1)
 def test_arrays_and_datasets_are_the_same_batches(known):
     first, second = stateful_net(), stateful_net()
     ours = loop_over(first).run(data(shuffle=False), epochs=3)
@@ -73,6 +75,7 @@ def test_arrays_and_datasets_are_the_same_batches(known):
         np.testing.assert_array_equal(ours.history[name], theirs.history[name])
 
 
+@pytest.mark.thorough
 def test_xla_gives_the_same_to_rounding():
     runs = []
     for jit_compile in (False, True):
@@ -237,6 +240,7 @@ def test_hooks_are_called_at_their_steps_exactly():
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+@pytest.mark.thorough_after(1)
 def test_hooks_are_told_what_ended_a_run_halfway(error):
     class Fails(Hook):
         def on_step(self, progress):
@@ -387,6 +391,7 @@ def test_bad_input_is_one_clear_error(make, words):
 
 
 @pytest.mark.parametrize("look", [lambda loop: loop.run(data(), steps=1), lambda loop: loop.inspect(data())])
+@pytest.mark.thorough_after(1)
 def test_a_layer_frozen_since_the_loop_was_made_is_not_trained_on(look):
     model = dense_net()
     loop = loop_over(model)

@@ -89,6 +89,7 @@ def look_at_everything(step):
         (lambda: TestGD(rad=5.0, storage="factored"), {}),
     ],
 )
+@pytest.mark.thorough_after(1)
 def test_looking_does_not_change_a_bit(method, engine, float32):
     watched, alone = dense_net(), dense_net()
     loop_with(look_at_everything, optimizer=method(), model=watched, **engine).run(data(), epochs=2)

@@ -116,6 +116,7 @@ def test_one_panel_of_a_symmetric_matrix_is_no_half():
 @pytest.mark.parametrize(
     ("k", "shift"), [(0, 0.7), (1, None), (5, 0.7), (PASS, None), (PASS + 1, None), (PASS + 1, 0.7)]
 )
+@pytest.mark.thorough_after(1)
 def test_folded_terms_are_those_of_numpy(symmetric, dtype, k, shift):
     M, expected, rng = identity(symmetric, dtype=dtype), np.eye(N), np.random.default_rng(k)
     fold = tf.function(
@@ -139,6 +140,7 @@ def test_small_matrices_are_changed_likewise(symmetric):
 
 
 @every_symmetry
+@pytest.mark.thorough_after(1)
 def test_changes_and_products_may_be_compiled_into_a_loop(symmetric):
     M, rng = identity(symmetric), np.random.default_rng(0)
     left, right = change(rng, 2, symmetric)

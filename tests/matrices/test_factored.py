@@ -94,6 +94,7 @@ def test_the_shape_of_a_product_is_known_before_the_matrix_comes_into_being(upda
 
 @sums
 @compiled_or_not
+@pytest.mark.thorough_after(1)
 def test_subspace_keeps_the_best_approximation_of_half_the_rank(updates, jit_compile):
     """Of the terms beside a multiple of the identity, once there is no room for another one.
 
@@ -112,6 +113,7 @@ def test_subspace_keeps_the_best_approximation_of_half_the_rank(updates, jit_com
 
 
 @pytest.mark.parametrize("storage", ["factored:4:subspace", "factored:5:subspace", "factored:2:subspace"])
+@pytest.mark.thorough_after(1)
 def test_contracted_matrices_stay_symmetric_and_positive_definite_in_a_subspace(storage):
     rng, v = np.random.default_rng(0), tf.Variable(np.zeros(N))
     optimizer = TestGD(rad=1.0, storage=storage)
@@ -136,6 +138,7 @@ def test_bfgs_updates_stay_positive_definite_in_a_subspace():
 
 @every_kind
 @one_panel_or_several
+@pytest.mark.thorough_after(1)
 def test_dense_is_exact_before_and_after_the_numbers_come_into_being(updates, n):
     matrix, room = Matrix("factored:4:dense", updates, n), ROOM[updates]
     for times_full in range(3):
@@ -156,6 +159,7 @@ WAITING += [("dense:0", LARGE, True), ("dense:4", LARGE, True)]
 
 @every_kind
 @pytest.mark.parametrize(("storage", "n", "jit_compile"), WAITING)
+@pytest.mark.thorough_after(1)
 def test_changes_that_wait_beside_a_dense_matrix_are_folded_in(updates, storage, n, jit_compile):
     matrix = Matrix(storage, updates, n, jit_compile)
     for _ in range(3):
@@ -204,6 +208,7 @@ def test_dilations_have_no_subspace():
 
 
 @pytest.mark.parametrize("storage", ["factored", "dense:8", "factored:8:dense", "dense"])
+@pytest.mark.thorough_after(1)
 def test_dilations_keep_in_every_storage_the_digits_that_a_dense_matrix_keeps(storage):
     n = 12
     B, _ = with_variables(SharedMatrix.identity(n, storage=storage, updates="dilations"))
@@ -223,6 +228,7 @@ def test_dilations_keep_in_every_storage_the_digits_that_a_dense_matrix_keeps(st
 @pytest.mark.parametrize(
     ("storage", "n"), [("dense:0", N), ("dense:4", LARGE), ("factored", N), ("factored:4:dense", N)]
 )
+@pytest.mark.thorough_after(1)
 def test_reset_is_the_identity_where_it_is_asked_for(updates, storage, n):
     matrix = Matrix(storage, updates, n)
 
@@ -307,6 +313,7 @@ def test_a_reset_gives_the_room_back(updates):
 
 @sums
 @pytest.mark.parametrize("storage", ["dense:0", "dense:4", "factored", "factored:4:dense"])
+@pytest.mark.thorough_after(1)
 def test_a_multiple_of_the_identity_is_added(updates, storage):
     matrix = Matrix(storage, updates, LARGE)
 
@@ -348,6 +355,7 @@ def assert_same(before, after):
 
 @every_kind
 @compiled_or_not
+@pytest.mark.thorough_after(1)
 def test_error_is_a_status_and_nothing_is_committed(updates, jit_compile):
     optimizer, M = built("factored:4:error", updates, steps=FULL_AFTER[updates])
     before, g = saved(optimizer), np.arange(1.0, 7)
@@ -376,6 +384,7 @@ SEEN = [(word, "symmetric") for word in SEEN] + [(word, "dilations") for word in
 
 
 @pytest.mark.parametrize(("storage", "updates"), SEEN)
+@pytest.mark.thorough_after(1)
 def test_a_rejected_step_leaves_no_trace_not_even_where_the_history_is_full(storage, updates):
     (optimizer, _), (twin, _) = (built(storage, updates, steps=FULL_AFTER[updates]) for _ in range(2))
     before, step, g = saved(optimizer), stepper(optimizer), np.arange(1.0, 7)
@@ -400,6 +409,7 @@ def test_a_rejected_step_leaves_no_trace_not_even_where_the_history_is_full(stor
         ("dense:4", None, None),
     ],
 )
+@pytest.mark.thorough_after(1)
 def test_logs_tell_how_long_the_history_is_and_how_often_it_was_full(storage, rank, times_full):
     optimizer, _ = built(storage, "symmetric")
     step, rng = stepper(optimizer), np.random.default_rng(0)
@@ -416,6 +426,7 @@ def test_what_grows_is_not_compiled_with_xla(storage):
 
 
 @pytest.mark.parametrize(("policy", "times_full", "atol"), [("restart", 2, 1e-10), ("subspace", 5, 1e-6)])
+@pytest.mark.thorough_after(1)
 def test_a_loop_compiled_with_xla_is_the_same_run(policy, times_full, atol):
     runs = []
     for jit_compile in (False, True):

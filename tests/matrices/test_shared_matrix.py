@@ -214,6 +214,7 @@ def test_a_symmetric_matrix_refuses_what_would_break_the_symmetry(storage):
 @every_storage
 @every_dtype
 @every_symmetry
+@pytest.mark.thorough_after(1)
 def test_hundreds_of_committed_updates_equal_numpy(storage, dtype, symmetric):
     B, _ = with_variables(identity(5, storage, dtype, symmetric))
     M = run_updates(B, [1] * 300, symmetric)

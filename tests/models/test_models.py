@@ -114,6 +114,7 @@ def test_positions_are_added():
     np.testing.assert_allclose(layer(x) - x, np.broadcast_to(layer.table.numpy(), x.shape), rtol=1e-12)
 
 
+@pytest.mark.thorough
 def test_models_that_are_no_stacks_of_keras_layers_are_saved_and_loaded(resnet, tmp_path):
     for model, shape in ((transformer((8,), 3), (1, 8)), (resnet, (1, 5, 6, 3))):
         model.save(tmp_path / "model.keras")

@@ -45,6 +45,7 @@ def by_numpy(v):
     return a @ a / 2 + np.sum(np.log(np.diag(L)))
 
 
+@pytest.mark.thorough
 def test_a_gaussian_process_ends_where_scipy_does():
     process = GaussianProcess()
     found = tl.minimize(process.negative_log_likelihood, process.all, tl.LBFGS())
@@ -83,6 +84,7 @@ def test_an_operation_that_fails_at_a_trial_leaves_the_variables_where_they_were
 
 
 @pytest.mark.parametrize("named", [False, True])
+@pytest.mark.thorough_after(1)
 def test_residuals_of_a_closure(named):
     t = np.linspace(0, 1, 20)
     a, b = tf.Variable([1.0], dtype=tf.float64), tf.Variable(1.0, dtype=tf.float64)

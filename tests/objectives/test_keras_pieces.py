@@ -22,6 +22,7 @@ BY_DEFAULT = ("PReLU", "BinaryFocalCrossentropy")
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=() if n in BY_DEFAULT else pytest.mark.thorough) for n in PIECES]
 )
+@pytest.mark.thorough_after(1)
 def test_an_objective_is_right_about_everything_that_keras_has(name):
     reference = Reference(PIECES[name])
     objective = ModelObjective(reference.model, reference.kind.loss, reference.kind.batch)

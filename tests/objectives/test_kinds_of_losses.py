@@ -94,6 +94,7 @@ DIAGONAL = [(kind, list(CHECKS)[i % len(CHECKS)]) for i, kind in enumerate(KINDS
     ("kind", "check"),
     [pytest.param(*pair, marks=() if pair in DIAGONAL else pytest.mark.thorough) for pair in PRODUCT],
 )
+@pytest.mark.thorough_after(1)
 def test_an_objective_is_the_loss_that_its_user_wrote(kind, check):
     reference = Reference(KINDS[kind])
     reference.name = kind
@@ -128,6 +129,7 @@ def test_an_operation_that_fails_at_a_trial_point_leaves_everything_as_it_was():
 
 
 @pytest.mark.parametrize("eager", [False, True], ids=["compiled", "eager"])
+@pytest.mark.thorough_after(1)
 def test_a_run_in_which_an_operation_fails_ends_at_the_last_step(eager):
     """The fourth step of a loss that fails where its weights are large: x is the point after the third."""
     reference = Reference(KINDS["mean squared error"])
@@ -212,6 +214,7 @@ def test_variables_that_nobody_trains_are_named_once(caplog):
     assert "reads variables that are no weights of the model and are not trained: viscosity" in message
 
 
+@pytest.mark.thorough
 def test_the_gauss_newton_matrix_of_probabilities_is_the_fisher_matrix():
     """G = J' (diag p - p p') J / N with J of the logits, for softmax; p (1 - p) for sigmoid."""
     x, y = KINDS["crossentropy of logits"].batch
@@ -280,6 +283,7 @@ def differs(objective):
 
 
 @pytest.mark.parametrize("name", ROWS)
+@pytest.mark.thorough_after(1)
 def test_the_table_of_the_page_is_true(name):
     """Values and gradients are exact by the product above; replicas are tried in `replica_cases`."""
     kind = KINDS[name]

@@ -156,6 +156,7 @@ def explicit_gauss_newton(net):
 
 
 @every_net
+@pytest.mark.thorough_after(1)
 def test_gradients_are_central_differences_of_values(name):
     net = studied(name)
     assert net.here["g"] @ net.v == pytest.approx(net.along_v("value"), rel=1e-6)
@@ -205,6 +206,7 @@ def test_only_normalisation_is_warned_of_and_once(name):
 
 
 @pytest.mark.parametrize("name", NORMALISED)
+@pytest.mark.thorough_after(1)
 def test_autodiff_alone_would_be_wrong_through_normalisation(name):
     net = studied(name)
     x, v = tf.constant(net.x), tf.constant(net.v)
@@ -256,6 +258,7 @@ def own_hessian_product(layer):
 
 @pytest.mark.parametrize("layer", [layers.Dense, layers.BatchNormalization])
 @pytest.mark.filterwarnings("ignore:the loss stops gradients")
+@pytest.mark.thorough_after(1)
 def test_the_gauss_newton_matrix_has_the_hessian_of_activity_regularisers(layer):
     options = {"activity_regularizer": keras.regularizers.L2(0.1)}
     product, expected = own_hessian_product(layer(4, **options) if layer is layers.Dense else layer(**options))
@@ -385,6 +388,7 @@ def averages_and_seeds(model):
 
 
 @pytest.mark.parametrize("net", [stateful_net, lambda: NETS["attention"]()[0]])
+@pytest.mark.thorough_after(1)
 def test_a_first_pass_advances_averages_and_seeds_as_a_training_step_of_keras_does(net):
     inputs = blobs(12)[0] if net is stateful_net else normal(12, 3, 2)
     batch = inputs, blobs(12)[1]
@@ -445,12 +449,14 @@ def assert_equal_sums(whole, parts):
 
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
 @pytest.mark.parametrize("reduction", ["sum", "sum_over_batch_size", "mean_with_sample_weight"])
+@pytest.mark.thorough_after(1)
 def test_microbatches_add_up_to_the_whole_for_every_reduction(reduction, weighted):
     loss = keras.losses.LogCosh(reduction=reduction)
     assert_equal_sums(*whole_and_parts(regularised_net(), regression_batch(weighted), 4, loss=loss))
 
 
 @pytest.mark.parametrize("size", [2, 6, 100])
+@pytest.mark.thorough_after(1)
 def test_microbatches_of_any_size_add_up_to_the_whole(size):
     assert_equal_sums(*whole_and_parts(regularised_net(), regression_batch(False), size, loss="mse"))
 
@@ -560,6 +566,7 @@ def test_each_part_is_observed_once():
     assert [tuple(predictions.shape) for _, predictions in seen] == [(4, 3), (4, 3), (2, 3)]
 
 
+@pytest.mark.thorough
 def test_training_in_microbatches_is_training_on_whole_batches():
     x, y = blobs(25)
     results = []
@@ -662,6 +669,7 @@ def test_products_that_an_author_defines_make_a_symmetric_matrix():
     assert isinstance(LeastSquares(lambda x: x), Objective)
 
 
+@pytest.mark.thorough
 def test_microbatches_of_a_large_model_inside_of_a_loop(float32):
     """From about two million weights on TensorFlow stored their sum in place, and failed when the loop ran again."""
     model = keras.Sequential([keras.Input((1000,)), keras.layers.Dense(1000, "tanh"), keras.layers.Dense(1000)])

@@ -54,6 +54,7 @@ def test_rounding_is_named_in_the_log(caplog):
     assert [r for r in caplog.records if "f differs by rounding" in r.message and "PyFunc" in r.message]
 
 
+@pytest.mark.thorough
 def test_a_function_that_repeats_is_tried_in_the_first_step_only(caplog):
     """How often it is called, beyond the evaluations that are counted."""
     loss, beyond = Counting(lambda k: 1.0), []

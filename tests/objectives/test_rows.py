@@ -114,6 +114,7 @@ def check_jacobian(made):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.thorough_after(1)
 def test_the_jacobian_is_that_of_single_backward_passes(name):
     check_jacobian(objective(name))
 
@@ -125,6 +126,7 @@ def test_what_tensorflow_vectorises_by_loops_is_right_too(name):
     check_jacobian(objective(name))
 
 
+@pytest.mark.thorough
 def test_derivatives_by_the_inputs_to_third_order():
     check_jacobian(objective("dense", third_order))
 
@@ -161,6 +163,7 @@ def two_terms(**arguments):
 
 @pytest.mark.parametrize("chunk", [None, 2])
 @pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
+@pytest.mark.thorough_after(1)
 def test_terms_of_unequal_length_in_chunks(chunk, jit_compile):
     found, J, r = two_terms()
     x = found.vector.read()
@@ -181,6 +184,7 @@ def test_terms_of_unequal_length_in_chunks(chunk, jit_compile):
     np.testing.assert_allclose(kernel, (J * weights) @ J.T, rtol=1e-11, atol=1e-14)
 
 
+@pytest.mark.thorough
 def test_samples_are_solved_for_without_the_whole_jacobian():
     found, J, r = two_terms()
     x = found.vector.read()
@@ -279,6 +283,7 @@ OBSTACLES = {
 
 
 @pytest.mark.parametrize("words", OBSTACLES)
+@pytest.mark.thorough_after(1)
 def test_the_whole_batch_is_taken_where_samples_cannot_be(words):
     make, residual = OBSTACLES[words]
     model = make()
@@ -341,6 +346,7 @@ def test_chunks_cover_all_rows_once():
 
 
 @pytest.mark.parametrize("solver", ["qr", "cholesky", "sample", "cg"])
+@pytest.mark.thorough_after(1)
 def test_batches_whose_length_no_trace_knows(solver):
     """Linear least squares on arrays, all at once and in batches."""
     rng = np.random.default_rng(0)

@@ -92,6 +92,7 @@ def test_nested_state_is_kept_and_readable():
     assert int(optimizer.iterations) == 3
 
 
+@pytest.mark.thorough
 def test_building_in_a_compiled_function_works():
     vs = variables((2,))
     optimizer = Probe()
@@ -374,6 +375,7 @@ def test_apply_without_variables_needs_a_built_optimizer():
 
 @pytest.mark.parametrize("make", [lambda: SimpleGD(0.1), lambda: TestGD(rad=20.0), lambda: Probe(0.1)])
 @pytest.mark.parametrize("net", [dense_net, stateful_net])
+@pytest.mark.thorough_after(1)
 def test_fit_and_loop_give_the_same_bits(make, net, float32):
     x, y = blobs()
     x = x.astype("float32")
@@ -406,6 +408,7 @@ def trained(optimizer):
 
 
 @pytest.mark.parametrize("storage", ["dense", "factored"])
+@pytest.mark.thorough_after(1)
 def test_keras_file_keeps_the_optimizer_state(tmp_path, storage):
     model, x, y = trained(TestGD(rad=20.0, storage=storage))
     model.save(tmp_path / "model.keras")
@@ -436,6 +439,7 @@ def test_keras_file_finds_a_method_of_ones_own(tmp_path):
 
 
 @pytest.mark.parametrize("built", [True, False])
+@pytest.mark.thorough_after(1)
 def test_weights_file_keeps_the_optimizer_state(tmp_path, built):
     model, x, y = trained(TestGD(rad=20.0, storage="factored"))
     model.save_weights(tmp_path / "run.weights.h5")

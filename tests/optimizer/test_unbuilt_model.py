@@ -70,6 +70,7 @@ GRAPH, XLA, EAGER = {"jit_compile": False}, {"jit_compile": True}, {"run_eagerly
         pytest.param(Tethered, GRAPH | {"steps_per_execution": 2}, marks=pytest.mark.thorough),
     ],
 )
+@pytest.mark.thorough_after(1)
 def test_fit_trains_as_with_a_model_that_is_built(make, mode):
     built, unbuilt = (fitted(net(built), make(), **mode) for built in (True, False))
     np.testing.assert_array_equal(unbuilt, built)
@@ -156,6 +157,7 @@ def test_a_train_step_of_ones_own(nested):
     np.testing.assert_array_equal(*results)
 
 
+@pytest.mark.thorough
 def test_a_weight_that_begins_with_the_first_batch():
     """Its value is not known before the function runs, so the second trace does not know it either."""
     x, y, made, optimizer = blobs()[0][:40, :2], np.ones([40, 2]), [], Tethered()
@@ -190,6 +192,7 @@ def test_a_first_step_that_fails_leaves_the_first_state():
     assert np.all(np.isfinite(optimizer.state["anchor"]))
 
 
+@pytest.mark.thorough
 def test_a_state_that_was_loaded_is_kept():
     first, again = Tethered(), Tethered()
     fitted(net(built=True), first)

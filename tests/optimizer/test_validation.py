@@ -38,6 +38,7 @@ def test_a_callback_changes_a_learning_rate_that_is_a_number():
         (lambda: Adam(keras.optimizers.schedules.CosineDecay(0.4, 10**9)), r"cannot be set to 0.\d+; .*Adam\(0.01\)"),
     ],
 )
+@pytest.mark.thorough_after(1)
 def test_a_callback_cannot_change_another_one(make, words):
     with pytest.raises(ValueError, match=words):
         fit(make(), plateau())

@@ -153,6 +153,7 @@ def absolute(x):
     ],
     ids=["diverging", "jumping", "ellipsoids"],
 )
+@pytest.mark.thorough_after(1)
 def test_a_minimisation_returns_the_best_point_of_its_trail(fun, inner, steps):
     trail = [np.array(X0)]
     plain = minimize(fun, X0, inner(), max_steps=steps, callback=lambda step: trail.append(step.x) and None)

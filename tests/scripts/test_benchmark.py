@@ -38,6 +38,7 @@ def test_a_report_is_a_table_a_file_and_a_chart(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("library", ["trainloop, XLA", "Keras fit, 100 per execution", "a tf.function per batch"])
+@pytest.mark.thorough_after(1)
 def test_a_library_trains_an_epoch(library, float32):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(96, 28, 28, 1)).astype("float32"), rng.integers(0, 10, 96).astype("int32")
@@ -68,6 +69,7 @@ def test_both_sides_of_flatten_step(float32):
         assert int(job()[0]) == steps
 
 
+@pytest.mark.thorough
 def test_jobs_of_least_squares_compute_what_they_say():
     values = {name: job() for name, job in least_squares.burgers_jobs(points=5, widths=(3,)).items()}
     assert len(values) == 4

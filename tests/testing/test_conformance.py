@@ -54,6 +54,7 @@ GOOD = {
 
 
 @pytest.mark.parametrize("make", GOOD.values(), ids=GOOD.keys())
+@pytest.mark.thorough_after(1)
 def test_a_method_keeps_all_promises(make):
     check_optimizer(make)
 
@@ -334,6 +335,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("make", "message"), BROKEN.values(), ids=BROKEN.keys())
+@pytest.mark.thorough_after(1)
 def test_a_broken_promise_is_named(make, message):
     with pytest.raises((ConformanceError, ValueError), match=message):
         check_optimizer(make)
