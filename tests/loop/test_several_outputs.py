@@ -215,3 +215,28 @@ def test_class_numbers_of_an_output_are_checked():
     loop = tl.TrainLoop(keras.Model(inputs, outputs), tl.SimpleGD(0.1), loss)
     with pytest.raises(ValueError, match=r"targets of the output 'q': expected class numbers in 0..2, received 3 at"):
         loop.run((X, {"p": Y, "q": np.arange(N) % 4}), epochs=1)
+
+
+def of_keras(model, targets, weight, **arguments):
+    model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False, **arguments)
+    options = {"sample_weight": weight, "batch_size": 8, "epochs": 2, "shuffle": False, "verbose": 0}
+    return model.fit(X, targets, **options).history
+
+
+@pytest.mark.parametrize(
+    ("kind", "targets", "weight", "arguments"),
+    [
+        ("list", [Y, 2 * Y], [WEIGHT, WEIGHT[::-1]], {"metrics": ["mae", "mae"], "weighted_metrics": ["mae", ["mse"]]}),
+        ("dict", {"p": Y, "q": 2 * Y}, {"p": WEIGHT, "q": WEIGHT[::-1]}, {"weighted_metrics": {"q": ["mae"]}}),
+        ("list", [Y, 2 * Y], None, {"weighted_metrics": ["mae", "mse"]}),
+        ("one in a list", Y, WEIGHT, {"metrics": ["mae"], "weighted_metrics": ["mae", "mse"]}),
+    ],
+)
+@pytest.mark.parametrize("options", [{}, {"microbatch_size": 3}], ids=["whole", "in parts"])
+def test_weighted_metrics_are_those_of_fit(kind, targets, weight, arguments, options):
+    wanted = of_keras(net(kind), targets, weight, **arguments)
+    loop = tl.TrainLoop(net(kind), tl.SimpleGD(0.1), "mse", **arguments, **options)
+    found = loop.run(tl.ArrayData(X, targets, 8, shuffle=False, sample_weight=weight), epochs=2).epochs
+    assert found.keys() - {"epoch", "step", "seconds"} == wanted.keys()
+    for name, values in wanted.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-6, err_msg=name)

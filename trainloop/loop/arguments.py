@@ -112,7 +112,7 @@ def check_epochs_end(feed):
 
 
 def check_metrics(metrics):
-    """The metrics as given; an empty tuple for None.
+    """`metrics` or `weighted_metrics` as given; an empty tuple for None.
 
     Raises:
         ValueError: a name that Keras does not know.
@@ -179,14 +179,14 @@ def check_replicas(replicas, loss, extra_variables):
         raise ValueError(f"{what} are for one device; make the model without a strategy, or use loss_fn")
 
 
-def choose_metrics(metrics, loss):
+def choose_metrics(metrics, weighted_metrics, loss):
     """The `MetricSet` of a model.
 
     Args:
-        metrics: as given to `TrainLoop`.
+        metrics, weighted_metrics: as given to `TrainLoop`.
         loss: a `BatchLoss`.
     """
-    return MetricSet(metrics, loss, loss.outputs) if loss.composite else MetricSet(metrics)
+    return MetricSet(metrics, weighted_metrics, *((loss, loss.outputs) if loss.composite else ()))
 
 
 def check_data(feed, loss, replicas=None):

@@ -8,6 +8,7 @@ Beside them the loss of each output is counted, "a_loss", as a mean over samples
 c is 1, or what the part's share of the batch has over its share of the samples, so that parts add up to the batch.
 """
 
+import collections
 import math
 import re
 from collections.abc import Mapping
@@ -26,11 +27,12 @@ _TAKEN = ("epoch", "step", "seconds", "loss")
 
 
 class _Entry(NamedTuple):
-    """A metric, or for "accuracy" one of each kind; the place of its output; its name in the log."""
+    """A metric, or for "accuracy" one of each kind; the place of its output; its name; whether it takes weights."""
 
     output: int
     kinds: Any
     name: str
+    weighted: bool
 
 
 class MetricSet:
@@ -40,6 +42,8 @@ class MetricSet:
         metrics: Keras metric objects, names, or functions (targets, predictions) -> one value per sample. "accuracy"
             becomes sparse, categorical or binary accuracy, whichever fits the first batch. For several outputs a list
             or dict with such a list, or a single metric, for each of them, nested as the outputs.
+        weighted: the same for metrics in which sample weights count. Where there is one of its name already, such a
+            metric is called "weighted_mae", as in `model.fit`.
         loss: the `SupervisedLoss` whose values are counted where there are several; None for no losses.
         outputs: the `Outputs` of the model, as far as they are known.
 
@@ -48,14 +52,15 @@ class MetricSet:
             of the same name.
     """
 
-    def __init__(self, metrics=(), loss=None, outputs=None):
-        if isinstance(metrics, (str, keras.metrics.Metric)):
-            raise ValueError(f"metrics must be a list, received {metrics!r}; write [{metrics!r}]")
+    def __init__(self, metrics=(), weighted=(), loss=None, outputs=None):
         self._loss, self._outputs = loss, outputs or Outputs()
-        self._given = metrics if isinstance(metrics, Mapping) else tuple(metrics or ())
+        self._given = {
+            "metrics": _as_list(metrics, "metrics"),
+            "weighted_metrics": _as_list(weighted, "weighted_metrics"),
+        }
         self._like = 0 if self._outputs.structure is None else self._outputs.structure
         # Counters are variables; creating one while a function is traced would trace the function twice.
-        self._entries = self._entries_of(self._given)
+        self._entries = self._all_entries()
         known = loss.known_outputs() if loss else []
         self._losses = [keras.metrics.Mean(name=f"{of.name}_loss") for of in known] if len(known) > 1 else []
         self._chosen = {}
@@ -70,10 +75,10 @@ class MetricSet:
     def fresh_copy(self):
         """The same metrics with counters of their own."""
         copies = tf.nest.map_structure(lambda m: _copy(m) if isinstance(m, keras.metrics.Metric) else m, self._given)
-        return MetricSet(copies, self._loss, self._outputs)
+        return MetricSet(copies["metrics"], copies["weighted_metrics"], self._loss, self._outputs)
 
     def update(self, batch, predictions, factor=1.0):
-        """Count one batch, or a part of one. Sample weights enter losses only, as in `model.compile(metrics=...)`.
+        """Count one batch, or a part of one. Sample weights enter losses and weighted metrics, as in `model.compile`.
 
         Args:
             batch: (inputs, targets[, sample_weight]).
@@ -142,23 +147,33 @@ class MetricSet:
         }
         return {former: name for former, name in named.items() if former != name and former not in named.values()}
 
-    def _entries_of(self, given):
-        prefixes = self._outputs.metric_names(self._like)
-        if len(prefixes) == 1:
-            flat = [m for one in _values(given) for m in (one if isinstance(one, (list, tuple)) else [one])]
-            return [_Entry(0, _candidates(metric), _name(metric)) for metric in flat]
-        if not given:
-            return []
-        # As for `model.compile`, a dict may leave outputs out.
-        optional = [isinstance(given, Mapping)] * len(prefixes)
-        entries = []
-        for i, metrics in enumerate(self._outputs.align(given, self._like, "metrics", optional)):
+    def _all_entries(self):
+        """An `_Entry` for each metric, named and told apart as Keras does it."""
+        prefixes, seen, entries = self._outputs.metric_names(self._like), collections.Counter(), []
+        for what, given in self._given.items():
+            weighted = what == "weighted_metrics"
+            for output, metric in self._by_output(given, what, len(prefixes)):
+                prefix = "" if prefixes[output] is None else f"{prefixes[output]}_"
+                name = prefix + _name(metric)
+                if weighted and name in seen:
+                    name = f"{prefix}weighted_{_name(metric)}"
+                # Two unweighted metrics of one output and one name are a mistake, which `__init__` says.
+                number = seen[name] if weighted or len(prefixes) > 1 else 0
+                seen[name] += 1
+                entries.append(_Entry(output, _candidates(metric), f"{name}_{number}" if number else name, weighted))
+        return entries
+
+    def _by_output(self, given, what, count):
+        """(place of an output, metric) for each metric."""
+        if count == 1:
+            aligned = [[m for one in _values(given) for m in (one if isinstance(one, (list, tuple)) else [one])]]
+        else:
+            # As for `model.compile`, a dict may leave outputs out.
+            optional = [isinstance(given, Mapping)] * count
+            aligned = self._outputs.align(given, self._like, what, optional) if given else []
+        for output, metrics in enumerate(aligned):
             metrics = () if metrics is None else metrics if isinstance(metrics, (list, tuple)) else [metrics]
-            prefix = "" if prefixes[i] is None else f"{prefixes[i]}_"
-            entries += [_Entry(i, _candidates(metric), prefix + _name(metric)) for metric in metrics]
-        names = [entry.name for entry in entries]
-        counts = [names[:i].count(name) for i, name in enumerate(names)]
-        return [e._replace(name=f"{e.name}_{n}" if n else e.name) for e, n in zip(entries, counts, strict=True)]
+            yield from ((output, metric) for metric in metrics)
 
     def _updates(self, batch, predictions, factor):
         """[(metric, arguments of its `update_state`)] for one batch."""
@@ -170,11 +185,12 @@ class MetricSet:
                 f"{len(flat)}; give losses and metrics as a list or dict with an entry for each"
             )
         targets = self._targets(batch[1], predictions, len(flat)) if self._entries else []
+        weights = self._weights(batch, predictions, len(flat))
         chosen, self._chosen = [], {}
-        for output, kinds, name in self._entries:
+        for output, kinds, name, weighted in self._entries:
             if isinstance(kinds, dict):
                 kinds = kinds[kind_of_targets(targets[output].shape, flat[output].shape)]
-            chosen.append((kinds, (targets[output], flat[output])))
+            chosen.append((kinds, (targets[output], flat[output], *([weights[output]] if weighted else []))))
             self._chosen[name] = kinds
         if self._losses:
             weight = tf.cast(samples(batch), "float64")
@@ -188,8 +204,21 @@ class MetricSet:
         aligned = self._outputs.align(targets, predictions, "targets", [i not in measured for i in range(count)])
         return [tf.convert_to_tensor(t) if i in measured else None for i, t in enumerate(aligned)]
 
+    def _weights(self, batch, predictions, count):
+        """The sample weights of each output that has a weighted metric, None for none."""
+        measured = {entry.output for entry in self._entries if entry.weighted}
+        if not measured or len(batch) < 3:
+            return [None] * count
+        return self._outputs.weights(batch[2], predictions, [i not in measured for i in range(count)])
+
     def _dtype(self):
         return "float64" if any(v.dtype == "float64" for v in self.variables) else "float32"
+
+
+def _as_list(metrics, what):
+    if isinstance(metrics, (str, keras.metrics.Metric)):
+        raise ValueError(f"{what} must be a list, received {metrics!r}; write [{metrics!r}]")
+    return metrics if isinstance(metrics, Mapping) else tuple(metrics or ())
 
 
 def _values(nested):

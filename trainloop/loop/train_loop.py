@@ -77,6 +77,7 @@ class TrainLoop:
         metrics: Keras metrics, names, or functions (targets, predictions) -> one value per sample; "accuracy" is
             chosen to fit the targets. For several outputs a list or dict with some for each. Only with `loss`. None for
             no metrics.
+        weighted_metrics: metrics in which the sample weights count, as in `model.compile`; given as `metrics` are.
         hooks: `Hook`s, called in this order. None for no hooks.
         jit_compile: compile whole blocks with XLA. Needs data in memory. Faster for dense networks, slower
             for convolutions on CPUs.
@@ -117,6 +118,7 @@ class TrainLoop:
         loss_weights: LossWeights | None = None,
         extra_variables: Sequence[Variable] = (),
         metrics: Sequence[Metric | Sequence[Metric]] | Mapping[str, Any] | None = (),
+        weighted_metrics: Sequence[Metric | Sequence[Metric]] | Mapping[str, Any] | None = (),
         hooks: Iterable[Hook] | None = (),
         jit_compile: bool = False,
         steps_per_call: int | None = None,
@@ -132,15 +134,16 @@ class TrainLoop:
         eager = checks.one_of_two("eager", eager, "run_eagerly", run_eagerly, False)
         phases = checked_phases(model, optimizer)
         self.model, self.hooks = model, arguments.check_hooks(hooks)
-        metrics = arguments.check_metrics(metrics)
-        batch_loss = self.batch_loss = arguments.choose_loss(loss, loss_fn, residuals, metrics, loss_weights, model)
+        metrics, weighted = map(arguments.check_metrics, (metrics, weighted_metrics))
+        compared = metrics or weighted
+        batch_loss = self.batch_loss = arguments.choose_loss(loss, loss_fn, residuals, compared, loss_weights, model)
         microbatch_size = arguments.check_microbatches(microbatch_size, jit_compile)
         self.extra_variables = arguments.check_extra(extra_variables)
         self.replicas = replicas.of(model)
         arguments.check_replicas(self.replicas, batch_loss, self.extra_variables)
         self._jit_compile, eager = arguments.check_engine(jit_compile, eager, self.replicas)
         # What only the loop needs exists once per process, and not on every replica.
-        self._metrics = without_strategy(arguments.choose_metrics, metrics, batch_loss)
+        self._metrics = without_strategy(arguments.choose_metrics, metrics, weighted, batch_loss)
         if self.replicas:
             validation.synchronized_averages(model)
             self._metrics = without_strategy(self._metrics.fresh_copy)

@@ -47,6 +47,17 @@ class Outputs:
         """`align` with the names of the outputs."""
         return align(given, like, what, self.names, optional)
 
+    def weights(self, given, like, optional):
+        """The sample weights of each output, a flat list as of `align`; where they are not nested, those for all.
+
+        Args:
+            given: nested, or a tensor, or None for no weights.
+            like, optional: see `align`.
+        """
+        if is_nested(given):
+            return self.align(given, like, "sample_weight", optional)
+        return [given] * len(tf.nest.flatten(like))
+
     def metric_names(self, like):
         """What stands in front of the metrics of each output, None for nothing.
 

@@ -213,11 +213,7 @@ class SupervisedLoss(BatchLoss):
         known, flat = self.of_outputs(predictions), tf.nest.flatten(predictions)
         optional = [i not in {of.output for of in known} for i in range(len(flat))]
         targets = self.outputs.align(targets, predictions, "targets", optional)
-        weights = weights[0] if weights else None
-        if is_nested(weights):
-            weights = self.outputs.align(weights, predictions, "sample_weight", optional)
-        else:
-            weights = [weights] * len(flat)
+        weights = self.outputs.weights(weights[0] if weights else None, predictions, optional)
         for of in known:
             yield of, *(_as_tensor(parts[of.output]) for parts in (targets, flat, weights))
 
