@@ -250,9 +250,19 @@ def test_hooks_are_told_what_ended_a_run_halfway(error):
             self.end = result.status, result.step, result.message
 
     hook = Fails(every_steps=2)
+    loop = loop_over(hooks=[hook])
+    assert loop.result is None
     with pytest.raises(error):
-        loop_over(hooks=[hook]).run(data(), epochs=2)
+        loop.run(data(), epochs=2)
     assert hook.end == (Status.STOPPED, 2, f"the run was interrupted by {error.__name__}")
+    assert (loop.result.status, loop.result.step, len(loop.result.history["loss"])) == (Status.STOPPED, 2, 2)
+
+
+def test_a_loop_is_one_line():
+    loop = loop_over(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)], name="net"))
+    assert repr(loop) == "TrainLoop(net: n = 15 float64; Momentum, step 0; not run yet)"
+    loop.run((np.ones([8, 4]), np.zeros(8, int)), steps=2)
+    assert repr(loop) == "TrainLoop(net: n = 15 float64; Momentum, step 2; FINISHED)"
 
 
 def test_progress_knows_what_is_left():

@@ -95,6 +95,7 @@ class TrainLoop:
         extra_variables: as given, a tuple.
         batch_loss: what `loss`, `loss_fn` or `residuals` means, a `BatchLoss`.
         replicas: the `Replicas` of a model made under a `tf.distribute` strategy; None for a single one.
+        result: the `RunResult` of the last run, also of one that an exception or Ctrl-C has ended; None before.
 
     Raises:
         ValueError: an argument is of the wrong kind, the model is not built, or it has nothing to train.
@@ -162,6 +163,15 @@ class TrainLoop:
         # As model and optimizers are now: a hook may change the learning rate as soon as a run begins.
         self._identity = contents.identity(model, self._phases.identity, self._metrics, self.extra_variables)
         self._run, self._position, self._where, self._stop_reason = None, None, None, None
+        self.result: RunResult | None = None
+
+    def __repr__(self) -> str:
+        optimizer = self.optimizer
+        return (
+            f"TrainLoop({self.model.name}: n = {optimizer.layout.size:,} {optimizer.layout.dtype}; "
+            f"{type(optimizer).__name__}, step {self._phase.step:,}; "
+            f"{self.result.status.name if self.result else 'not run yet'})"
+        )
 
     @property
     def optimizer(self) -> WholeVectorOptimizer:
@@ -254,7 +264,7 @@ class TrainLoop:
             run.interrupted_by = type(error).__name__
             raise
         finally:
-            result = run.result(self._stop_reason, self._phase.counted())
+            result = self.result = run.result(self._stop_reason, self._phase.counted())
             self._run, self._stop_reason = None, None
             end_all(started, result)
         if run.status.failed:
