@@ -63,6 +63,9 @@ _TOO_HARD = {
     ("newtoncg", "meyer"): "the radius is the same in all directions, the scales of x differ by 1e6",
 }
 
+# Curvatures differ by 1e15: 1e-15 more in x0 changes the count by a tenth, another order of tests by a quarter.
+_LED_BY_ROUNDING = [("naturalgradient", "meyer")]
+
 
 def outside(method, problem):
     """Why a method is not expected to solve a problem, or None."""
@@ -120,7 +123,7 @@ def test_a_method_solves_a_problem_in_as_many_evaluations_as_before(method, name
     assert is_solved(result.f, problem), f"{result.message}: f = {result.f} after {result.steps} steps"
     assert not result.status.failed
     # Another processor rounds differently, so a few evaluations more are no fault; many, where f may rise on the way.
-    slack = 1.5 if method in _BY_VALUE else 1.15
+    slack = 1.5 if method in _BY_VALUE or (method, name) in _LED_BY_ROUNDING else 1.15
     assert result.evaluations["f"] <= slack * counts[method][name] + 3
 
 
