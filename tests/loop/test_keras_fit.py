@@ -159,7 +159,7 @@ def test_tensorboard(tmp_path):
 # --- Data and options ---
 
 
-def same_steps(vector_model, loop_data, history_of_fit, loss=None, **loop_options):
+def assert_same_steps(vector_model, loop_data, history_of_fit, loss=None, **loop_options):
     """The losses of the epochs are those of a `TrainLoop`, and so are the weights."""
     loop = tl.TrainLoop(net(), tl.LBFGS(), loss or mse(), **loop_options)
     expected = loop.run(loop_data, epochs=3)
@@ -188,7 +188,7 @@ def test_sample_weights():
     weights = RNG.uniform(size=24)
     model = compiled()
     found = fit(model, X, Y, sample_weight=weights)
-    same_steps(model, dataset(X, Y, weights, batch=24), found)
+    assert_same_steps(model, dataset(X, Y, weights, batch=24), found)
 
 
 @pytest.mark.thorough
@@ -212,7 +212,7 @@ def test_class_weight():
 def test_validation_split():
     model = compiled()
     found = fit(model, validation_split=0.25, batch_size=18)
-    same_steps(model, dataset(X[:18], Y[:18], batch=18), found)
+    assert_same_steps(model, dataset(X[:18], Y[:18], batch=18), found)
     predicted = model.predict(X[18:], verbose=0)
     assert found["val_loss"][-1] == pytest.approx(np.mean((predicted - Y[18:]) ** 2), rel=1e-6)
 
@@ -238,7 +238,7 @@ def test_generators():
 
     model = compiled()
     found = fit_batches(model, batches(), steps_per_epoch=1)
-    same_steps(model, dataset(X, Y, batch=24), found)
+    assert_same_steps(model, dataset(X, Y, batch=24), found)
 
 
 @pytest.mark.thorough
