@@ -313,3 +313,15 @@ def test_every_copy_is_put_back_when_an_operation_fails_at_another_point(strateg
     for copies, now in zip(before, after, strict=True):
         for copy, same in zip(copies, now, strict=True):
             np.testing.assert_array_equal(copy, same)
+
+
+@pytest.mark.parametrize("name", ["bilinear resizing", "a recomputed block", "layer normalisation"])
+@pytest.mark.filterwarnings("ignore:the loss stops gradients")
+def test_hessian_products_are_those_of_one_device(strategy, name):
+    kind = KINDS[name]
+    weights = []
+    for model in (kind.make(), on_two(strategy, kind.make)):
+        loop = tl.TrainLoop(model, tl.NewtonCG(curvature="hessian"), **kind.arguments())
+        loop.run(tl.ArrayData(*kind.batch, None), steps=2)
+        weights.append(np.concatenate([np.ravel(v.numpy()) for v in model.trainable_variables]))
+    np.testing.assert_allclose(*weights, rtol=0, atol=1e-6)

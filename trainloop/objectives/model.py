@@ -34,7 +34,7 @@ from trainloop.data import batches
 from trainloop.objectives import derivatives, losses
 from trainloop.objectives.base import Objective
 from trainloop.objectives.finder import Found, find
-from trainloop.objectives.placement import Assignment, Copies, RawVariable
+from trainloop.objectives.placement import Assignment, Copies, RawVariable, first_copy
 from trainloop.objectives.rows import ROWS_BYTES, Rows
 from trainloop.objectives.run import Part, Run, times
 from trainloop.objectives.sample_rows import SampleRows
@@ -427,7 +427,11 @@ class ModelObjective(Objective):
             if isinstance(self.placement, Assignment):
                 self._known_to_stop = derivatives.loses_second_derivatives(self.found)
             else:
-                self._known_to_stop = derivatives.stops_gradients(self.value, x)
+                # With the gradient, whose operations may be those that have none.
+                traced = tf.function(self.value_and_grad, autograph=False)
+                graph = traced.get_concrete_function(tf.TensorSpec(x.shape, x.dtype)).graph
+                self.found = find(graph, {id(first_copy(variable).handle) for variable in self.vector.native})
+                self._known_to_stop = derivatives.loses_second_derivatives(self.found)
             if self._known_to_stop:
                 warnings.warn(
                     "the loss stops gradients somewhere (normalisation layers do) or cannot be traced, so second "
