@@ -30,14 +30,14 @@ FIRST = ("adam", "testgd-dense", "testgd-factored", "lbfgs")
 def test_a_checkpoint_goes_on_as_it_did(name):
     loop = version_0_1.loop_of(name)
     assert loop.restore(version_0_1.FOLDER / "checkpoints" / name) == version_0_1.STEPS
-    loop.run(version_0_1.batches(), steps=version_0_1.STEPS + version_0_1.MORE_STEPS)
+    loop.run(version_0_1.batches(), until_step=version_0_1.STEPS + version_0_1.MORE_STEPS)
     np.testing.assert_allclose(version_0_1.weights(loop.model), EXPECTED["restored"][name], rtol=RTOL)
 
 
 def test_a_checkpoint_with_metrics_goes_on_as_it_did():
     loop, data = version_0_1.metrics_loop()
     assert loop.restore(version_0_1.FOLDER / "checkpoints" / "metrics") == version_0_1.STEPS
-    epochs = loop.run(data, steps=version_0_1.STEPS + version_0_1.MORE_STEPS).epochs
+    epochs = loop.run(data, until_step=version_0_1.STEPS + version_0_1.MORE_STEPS).epochs
     found = {name: values[-1] for name, values in epochs.items() if name != "seconds"}
     expected = {"mae" if name == "mean_absolute_error" else name: v for name, v in EXPECTED["metrics"].items()}
     assert found == pytest.approx(expected, rel=RTOL)  # metrics have the name now under which they were given

@@ -7,6 +7,11 @@ BOOKKEEPING = ("step", "epoch", "phase", "samples", "status")
 PREFIXES = ("norm/", "angle/", "evaluations/")
 
 
+def is_rate(name):
+    """Whether a column is a learning rate, of a method or of one inside it: worth a look only where it changes."""
+    return name.rpartition(".")[2] == "learning_rate"
+
+
 def by_kind(names):
     """{kind: {variable: column}} of those among the names that are norms by variable.
 

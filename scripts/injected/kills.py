@@ -165,7 +165,7 @@ def _work(folder, addresses, index):
     if loop.restore(folder / "checkpoints") is None and index == 0:
         (folder / "metrics.jsonl").unlink(missing_ok=True)
     try:
-        loop.run(batches, epochs=20, validation_data=batches)
+        loop.run(batches, until_epoch=20, validation_data=batches)
     except tl.WorkersError:
         os._exit(3)
     if index == 0:

@@ -91,7 +91,7 @@ def train(folder, method="simplegd", data=None, kill=None):
     loop, batches = make_loop(folder, method)
     if loop.restore(folder / "checkpoints") is None:
         (folder / "metrics.jsonl").unlink(missing_ok=True)
-    loop.run(data() if data else batches, epochs=EPOCHS.get(method, 6), validation_data=batches)
+    loop.run(data() if data else batches, until_epoch=EPOCHS.get(method, 6), validation_data=batches)
     keep(loop, folder)
 
 
@@ -123,7 +123,7 @@ def train_phases(folder):
     if loop.restore(folder / "checkpoints") is None:
         (folder / "metrics.jsonl").unlink(missing_ok=True)
     points = tl.Points({"pde": tl.Box([0, 0], [1, 1], 100), "wall": tl.Box([0, 0], [1, 0], 20)}, {"wall": 10})
-    loop.run(points, steps=400)
+    loop.run(points, until_step=400)
     keep(loop, folder)
 
 
@@ -224,7 +224,7 @@ def saved(folder):
 def goes_on_from(folder, step):
     loop, data = make_loop(folder)
     expect(loop.restore(folder / "checkpoints") == step, f"does not go on from step {step}")
-    loop.run(data, steps=80)
+    loop.run(data, until_step=80)
     every_step_once(folder, 80)
 
 

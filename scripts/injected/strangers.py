@@ -31,7 +31,7 @@ def damaged_line_in_the_log(folder, change):
     (folder / "metrics.jsonl").write_bytes(b"".join(lines))
     loop, data = make_loop(folder)
     expect(loop.restore(folder / "checkpoints") == 60, "does not go on from step 60")
-    loop.run(data, steps=80)
+    loop.run(data, until_step=80)
     from trainloop.hooks import read_run_log
 
     steps = read_run_log(folder / "metrics.jsonl").history["step"].tolist()
@@ -47,7 +47,7 @@ def log_with_a_tail_of_noughts(folder):
         file.write(b'{"kind": "st' + bytes(5000))
     loop, data = make_loop(folder)
     loop.restore(folder / "checkpoints")
-    loop.run(data, steps=80)
+    loop.run(data, until_step=80)
     every_step_once(folder, 80)
 
 

@@ -217,5 +217,5 @@ def dataset_resumed_in_the_midst_of_an_epoch(folder):
     raises(KeyError, "theirs", lambda: loop.run(dataset(), steps=60))
     loop, _ = make_loop(folder)
     expect(loop.restore(folder / "checkpoints") == 25, "does not go on from step 25")
-    loop.run(dataset(), steps=60)
+    loop.run(dataset(), until_step=60)
     every_step_once(folder, 60)

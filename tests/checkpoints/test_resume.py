@@ -83,7 +83,7 @@ def shuffled(count=96):
 
 def cut_and_resumed(folder, data, step, run=None, **options):
     """(undisturbed loop and result, resumed loop and result)."""
-    run = {"epochs": 3, "validation_data": blobs(), **(run or {})}
+    run = {"until_epoch": 3, "validation_data": blobs(), **(run or {})}
     for name in ("whole", "cut"):
         (folder / name).mkdir()
     whole = make_loop(folder / "whole", **options)
@@ -164,7 +164,7 @@ def test_epochs_have_the_orders_of_plain_passes_however_late_a_pass_ends():
 
 @pytest.mark.thorough
 def test_a_repeated_dataset_resumes_in_the_midst_of_a_repetition(tmp_path):
-    run = {"epochs": None, "steps": 13, "validation_data": None}
+    run = {"until_epoch": None, "until_step": 13, "validation_data": None}
     whole, _, resumed, _ = cut_and_resumed(tmp_path, lambda: shuffled().repeat(), 7, run, net=dense_net)
     np.testing.assert_array_equal(weights(resumed.model), weights(whole.model))
 
@@ -180,19 +180,28 @@ def test_a_position_that_was_never_asked_for_is_not_made_up():
 @pytest.mark.thorough
 def test_xla_resumes_too(tmp_path):
     options = {"net": dense_net, "jit_compile": True}
-    whole, _, resumed, _ = cut_and_resumed(tmp_path, arrays, 7, {"epochs": 2, "validation_data": None}, **options)
+    whole, _, resumed, _ = cut_and_resumed(tmp_path, arrays, 7, {"until_epoch": 2, "validation_data": None}, **options)
     np.testing.assert_array_equal(weights(resumed.model), weights(whole.model))
 
 
-def test_goals_are_totals(tmp_path):
+@pytest.mark.parametrize(
+    ("goal", "step"),
+    [
+        ({"until_step": 7}, 7),
+        ({"steps": 7}, 14),
+        ({"until_epoch": 2}, 10),
+        ({"epochs": 2}, 15),
+        ({"epochs": 9, "until_step": 8, "steps": 4}, 8),
+    ],
+)
+@pytest.mark.thorough_after(2)
+def test_goals_count_further_or_in_total(goal, step, tmp_path):
     make_loop(tmp_path).run(arrays(), steps=7)
     loop = make_loop(tmp_path)
     assert loop.restore(tmp_path / "checkpoints") == 7
-    result = loop.run(arrays(), steps=7)
-    assert (result.step, result.status, result.history) == (7, Status.FINISHED, {})
-    loop = make_loop(tmp_path)
-    loop.restore(tmp_path / "checkpoints")
-    assert loop.run(arrays(), epochs=2).step == 10
+    result = loop.run(arrays(), **goal)
+    assert (result.step, result.status) == (step, Status.FINISHED)
+    assert list(result.history.get("step", ())) == list(range(8, step + 1))
 
 
 @pytest.mark.parametrize("every_steps", [1, 4])
@@ -290,7 +299,7 @@ def test_other_data_is_refused(data, words, saved_run):
     loop = make_loop(saved_run, log=False)
     loop.restore(saved_run / "checkpoints")
     with pytest.raises(ValueError, match=words):
-        loop.run(data(), epochs=3)
+        loop.run(data(), until_epoch=3)
 
 
 def test_a_dataset_that_cannot_be_saved_is_refused_at_the_start(tmp_path):
@@ -388,11 +397,11 @@ def test_a_run_goes_on_behind_a_damaged_checkpoint(saved_run, tmp_path):
     (folder / "checkpoints" / "step-00000006" / "arrays.npz").write_bytes(b"")
     loop = make_loop(folder)
     loop.restore(folder / "checkpoints")
-    loop.run(arrays(), steps=9)
+    loop.run(arrays(), until_step=9)
     assert loop.hooks[1].folder.steps() == [3, 6, 9]
     assert (folder / "checkpoints" / "damaged-step-00000006").exists()
     whole = TrainLoop(stateful_net(), Momentum(0.1), crossentropy())
-    whole.run(arrays(), steps=9)
+    whole.run(arrays(), until_step=9)
     np.testing.assert_array_equal(weights(loop.model), weights(whole.model))
 
 
@@ -469,7 +478,7 @@ def test_a_position_behind_the_end_of_an_epoch_is_refused(saved_run, tmp_path):
     loop = make_loop(folder)
     loop.restore(folder / "checkpoints")
     with pytest.raises(ValueError, match="stands at batch 1000000000 of an epoch, which has 5 here"):
-        loop.run(arrays(), steps=9)
+        loop.run(arrays(), until_step=9)
 
 
 # --- When -------------------------------------------------------------------------------------------------
@@ -532,9 +541,9 @@ def test_a_run_that_a_hook_refused_is_continued_by_the_next_try(tmp_path):
     loop, batches = make_loop(late), ArrayData(*blobs(), 24)
     loop.restore(tmp_path)
     with pytest.raises(RuntimeError, match="not yet"):
-        loop.run(batches, epochs=3)
+        loop.run(batches, until_epoch=3)
     late.ready = True
-    result = loop.run(batches, epochs=3)
+    result = loop.run(batches, until_epoch=3)
     assert (result.step, list(result.epochs["epoch"])) == (12, [1, 2, 3])
 
 

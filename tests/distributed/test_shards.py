@@ -368,7 +368,7 @@ def test_a_run_goes_on_from_its_checkpoint_in_another_number_of_shards(tmp_path,
         other = loop()
     assert "over 3 shards" in other.optimizer.state["B"].notes()[0]
     assert other.restore(tmp_path) == 4
-    other.run(data, steps=7)
+    other.run(data, until_step=7)
     for one, same in zip(weights(other.model), weights(whole.model), strict=True):
         np.testing.assert_allclose(one, same, rtol=0, atol=1e-12)
 

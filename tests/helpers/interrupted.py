@@ -92,7 +92,7 @@ def train(folder, method, moment=None):
     if loop.restore(folder / "checkpoints") is None:
         (folder / "metrics.jsonl").unlink(missing_ok=True)
     x, y = blobs()
-    loop.run(tl.ArrayData(x, y, 20), epochs=4, validation_data=(x, y))
+    loop.run(tl.ArrayData(x, y, 20), until_epoch=4, validation_data=(x, y))
     variables = {name.replace("/", "|"): v.numpy() for name, v in loop.resumable().variables().items()}
     np.savez(folder / "final.npz", **variables)
 

@@ -139,7 +139,7 @@ def test_a_checkpoint_is_for_any_number_of_replicas(strategy, tmp_path):
         hooks = [tl.SaveCheckpoint(tmp_path / folder)]
         loop = tl.TrainLoop(model, tl.Adam(), crossentropy(), metrics=["accuracy"], hooks=hooks)
         assert not restore or loop.restore(tmp_path / restore) == 2
-        result = loop.run(data(64), epochs=epochs)
+        result = loop.run(data(64), until_epoch=epochs)
         return [v.numpy() for v in model.variables], result.epochs["accuracy"][-1]
 
     whole, accuracy = run(on_two(strategy), 2, "whole", None)

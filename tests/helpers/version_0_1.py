@@ -82,7 +82,7 @@ def make_checkpoint(folder, name):
     loop.run(batches(), steps=STEPS)
     onwards = loop_of(name)
     onwards.restore(folder / "checkpoints" / name)
-    onwards.run(batches(), steps=STEPS + MORE_STEPS)
+    onwards.run(batches(), until_step=STEPS + MORE_STEPS)
     return weights(onwards.model)
 
 
@@ -102,7 +102,7 @@ def make_metrics(folder):
     loop.run(data, steps=STEPS)
     onwards, data = metrics_loop()
     onwards.restore(folder / "checkpoints" / "metrics")
-    result = onwards.run(data, steps=STEPS + MORE_STEPS)
+    result = onwards.run(data, until_step=STEPS + MORE_STEPS)
     return {name: float(values[-1]) for name, values in result.epochs.items() if name != "seconds"}
 
 

@@ -144,7 +144,7 @@ def saved(told, strategy, folder, kill=None):
     loop = tl.TrainLoop(model, method, crossentropy(), metrics=["accuracy"], hooks=hooks, steps_per_call=3)
     told["restored"] = loop.restore(folder / "checkpoints")
     try:
-        loop.run(data(40), epochs=8, validation_data=data(96))
+        loop.run(data(40), until_epoch=8, validation_data=data(96))
     except tl.WorkersError as error:
         (folder / "lost.txt").write_text(str(error))
     told["end"] = [v.numpy().tolist() for v in model.variables if v.dtype.startswith("float")]

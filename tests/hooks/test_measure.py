@@ -83,7 +83,7 @@ def test_a_resumed_run_measures_at_the_same_steps(tmp_path):
     loop_with(*hooks(tmp_path / "cut")).run(data, steps=7)
     again = loop_with(*hooks(tmp_path / "cut"))
     assert again.restore(tmp_path / "cut") == 7
-    again.run(data, steps=12)
+    again.run(data, until_step=12)
     whole, cut = (read_run_log(tmp_path / name / "log.jsonl").history["norm"] for name in ("whole", "cut"))
     np.testing.assert_array_equal(cut, whole)
     assert np.sum(~np.isnan(cut)) == 4

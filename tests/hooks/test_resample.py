@@ -116,7 +116,7 @@ def test_a_resumed_run_has_the_same_points_and_bits(sizes, tmp_path):
         hooks = [tl.Resample("pde", every_steps=3, candidates=60), tl.SaveCheckpoint(folder, every_steps=5), seen]
         loop = make_loop(*hooks)
         loop.restore(folder)
-        loop.run(points(batch_size=sizes), steps=steps)
+        loop.run(points(batch_size=sizes), until_step=steps)
         return loop, seen.points
 
     whole, expected = run(tmp_path / "whole", 8)

@@ -120,7 +120,7 @@ def run_of_losses(values, *hooks, folder=None, **options):
     loop = TrainLoop(net, SimpleGD(1.0), loss_fn=loss, hooks=hooks, **options)
     if folder:
         loop.restore(folder)
-    return loop.run(ArrayData(*blobs(), 20), steps=len(values))
+    return loop.run(ArrayData(*blobs(), 20), until_step=len(values))
 
 
 @pytest.mark.parametrize("steps_per_call", [1, 2, 4])

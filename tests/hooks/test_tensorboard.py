@@ -202,7 +202,7 @@ def test_a_loop_that_is_cut_and_goes_on(tmp_path, no_graph_rewriting):
         make(Cut(8)).run(data, epochs=3)
     loop = make()
     assert loop.restore(tmp_path / "checkpoints") == 6
-    loop.run(data, epochs=3)
+    loop.run(data, until_epoch=3)
     log = read_run_log(tmp_path / "metrics.jsonl")
     history, epochs = log.history, log.epochs
     read = reader(tmp_path / "curves")

@@ -226,7 +226,7 @@ def test_neither_blocks_nor_interruptions_change_bits_or_counts(optimizer, tmp_p
         loop = tl.TrainLoop(net(), optimizer(), **options)
         if folder:
             loop.restore(folder)
-        return loop, loop.run(points(), steps=steps)
+        return loop, loop.run(points(), until_step=steps)
 
     whole, expected = run(9)
     others = [run(9, steps_per_call=1), run(9, steps_per_call=2)]
@@ -253,7 +253,7 @@ def test_a_checkpoint_does_not_count_where_the_loss_is_another_one_now(tmp_path)
     for one, first in ((same, 0), (other, 1)):
         one.hooks = ()
         one.restore(tmp_path)
-        result = one.run(points(), steps=4)
+        result = one.run(points(), until_step=4)
         assert np.diff(result.history["evaluations/gradient"], prepend=3).tolist() == [1 + first, 1]
 
 
@@ -263,6 +263,6 @@ def test_a_loop_that_is_restored_goes_on_from_there(tmp_path):
     expected = loop.run(data, steps=6)
     (tmp_path / "step-00000006").rename(tmp_path / "aside")
     loop.restore(tmp_path)
-    result = loop.run(data, steps=6)
+    result = loop.run(data, until_step=6)
     assert result.evaluations == expected.evaluations
     np.testing.assert_array_equal(result.history["loss"], expected.history["loss"][3:])

@@ -116,7 +116,7 @@ def test_a_dataset_stays_where_it_is(tmp_path):
         assert loop.traces == 1
         again = loop_of(SimpleGD(0.1), dense_net(), hooks=[SaveCheckpoint(folder, every_steps=100)])
         again.restore(folder)
-        losses += list(again.run(dataset(known=False), steps=12).history["loss"])
+        losses += list(again.run(dataset(known=False), until_step=12).history["loss"])
         ends.append((losses, weights(loop.model), weights(again.model)))
     for looked, alone in zip(*ends, strict=True):
         np.testing.assert_array_equal(looked, alone)

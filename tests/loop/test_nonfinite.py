@@ -25,6 +25,7 @@ from trainloop import (
 )
 from trainloop.loop.array_feed import ArrayFeed
 from trainloop.loop.bookkeeping import Bookkeeping
+from trainloop.loop.goal import Goal
 from trainloop.loop.nonfinite import MOST_ROLLBACKS, MOST_SKIPS
 
 pytestmark = pytest.mark.usefixtures("no_graph_rewriting")
@@ -239,7 +240,8 @@ def test_rollback_takes_shorter_steps_until_it_works(tmp_path, caplog):
 
 def test_what_was_done_in_vain_took_its_time():
     """A budget of seconds holds also where the run goes back; one that is continued has what it took before, too."""
-    run = Bookkeeping(ArrayFeed(ArrayData(*blobs(), 20)), epochs=3, steps=None, step=0)
+    run = Bookkeeping(ArrayFeed(ArrayData(*blobs(), 20)), step=0)
+    run.aim(Goal(epochs=3))
     saved = {**run.state(), "seconds": 1000.0}
     for used, least in ((0, 1000), (5000, 6000)):
         run.began -= used

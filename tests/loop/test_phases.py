@@ -203,10 +203,10 @@ def test_a_run_that_is_cut_in_any_phase_ends_with_the_same_bits(drawn, cuts, tmp
         part = loop(tmp_path / "cut", Cut(cut))
         part.restore(tmp_path / "cut" / "saved")
         with pytest.raises(InterruptedError):
-            part.run(points(drawn), steps=17)
+            part.run(points(drawn), until_step=17)
     resumed = loop(tmp_path / "cut")
     assert resumed.restore(tmp_path / "cut" / "saved") == cuts[-1] - cuts[-1] % 2
-    result = resumed.run(points(drawn), steps=17)
+    result = resumed.run(points(drawn), until_step=17)
     variables = whole.resumable().variables()
     for name, variable in resumed.resumable().variables().items():
         np.testing.assert_array_equal(variable.numpy(), variables[name].numpy(), err_msg=name)
@@ -227,7 +227,7 @@ def test_a_loop_goes_back_into_an_earlier_phase(tmp_path):
         (tmp_path / f"step-{step:08d}").rename(tmp_path / f"aside-{step}")
     assert loop.restore(tmp_path) == 3
     assert isinstance(loop.optimizer, tl.Adam)
-    result = loop.run(data, steps=8)
+    result = loop.run(data, until_step=8)
     np.testing.assert_array_equal(weights(loop.model), final)
     np.testing.assert_array_equal(result.history["loss"], expected.history["loss"][3:])
     assert result.evaluations == expected.evaluations
@@ -314,7 +314,7 @@ def test_files_and_figures_show_phases(tmp_path):
         (lambda: tl.Plateau("loss", 3, min_delta=-1), "min_delta must be"),
         (lambda: make_loop([tl.Phase(tl.Adam()), tl.Phase(tl.LBFGS())]), "phase 0 would never end: Adam"),
         (lambda: make_loop([tl.Phase(a := tl.Adam(), steps=1), tl.Phase(a)]), "an optimizer of its own"),
-        (lambda: make_loop().run(points()), "needs epochs=... or steps=..."),
+        (lambda: make_loop().run(points()), "run needs epochs=, steps=, until_epoch= or until_step="),
         (
             lambda: make_loop([tl.Phase(tl.LBFGS()), tl.Phase(tl.Adam(), until=tl.Plateau("term/pd", 3))]).run(
                 points(), steps=3

@@ -77,7 +77,7 @@ def test_a_run_that_is_resumed_goes_on_with_the_same_bits(tmp_path):
     nu = variable()
     second = loop(nu)
     assert second.restore(tmp_path) == 4
-    second.run(points(batch_size={"pde": 8}), steps=7)
+    second.run(points(batch_size={"pde": 8}), until_step=7)
     for a, b in zip(second.model.get_weights(), expected.model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     assert nu.numpy() == whole.numpy() != 0.5

@@ -386,7 +386,13 @@ def do_run(settings, directory, loop, batches, test, resumed_at):
     failure = None
     with StopOnSignals(loop.stop) as signals:
         try:
-            result = loop.run(batches, epochs=settings["epochs"], steps=settings["steps"], validation_data=test)
+            result = loop.run(
+                batches,
+                until_epoch=settings["epochs"],
+                until_step=settings["steps"],
+                validation_data=test,
+                verbose=0,
+            )
         except tl.TrainingError as error:
             result, failure = error.result, error
     if signals.received and failure is None:

@@ -20,7 +20,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from trainloop.columns import BOOKKEEPING, PREFIXES
+from trainloop.columns import BOOKKEEPING, PREFIXES, is_rate
 from trainloop.hooks.base import Hook
 
 # Speed is that of the last seconds: compiling is over then, and methods whose steps become slower show it.
@@ -36,9 +36,13 @@ class LiveDisplay(Hook):
     Args:
         console: a `rich.console.Console`.
         clock: function returning seconds.
+
+    Attributes:
+        showing: how many of them this process shows now.
     """
 
     chief_only = True
+    showing = 0
 
     def __init__(self, console, clock=time.monotonic):
         super().__init__()
@@ -54,6 +58,7 @@ class LiveDisplay(Hook):
             redirect_stderr=sys.stderr.isatty(),  # errors that go to a file stay there
             vertical_overflow="crop",
         )
+        LiveDisplay.showing += 1
         self._live.start()
 
     def on_block(self, progress):
@@ -72,6 +77,7 @@ class LiveDisplay(Hook):
         self._console.print(row(named))
 
     def on_end(self, result):
+        LiveDisplay.showing -= 1
         self._live.stop()
 
 
@@ -131,7 +137,7 @@ def epoch_line(summary):
 
 
 def _is_shown(name):
-    return name not in BOOKKEEPING and not name.startswith(PREFIXES)
+    return name not in BOOKKEEPING and not name.startswith(PREFIXES) and not is_rate(name)
 
 
 def _newest(progress, validation=None):

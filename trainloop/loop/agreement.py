@@ -41,7 +41,12 @@ class Agreement:
         described = {**identity, "data": run.feed.description()}
         facts = {f"{kind} {name}": value for kind, about in described.items() for name, value in about.items()}
         stops = sorted({hook.every_steps for hook in hooks if hook.every_steps})
-        goals = {"step": run.step, "epochs": run.epochs, "steps": run.steps, "every_steps of hooks": stops}
+        goals = {
+            "step": run.step,
+            "last step": run.last_step,
+            "last epoch": run.last_epoch,
+            "every_steps of hooks": stops,
+        }
         self._workers.compare("runs", facts | goals | self._sums())
 
     def between_blocks(self, step, pace, stop_reason):

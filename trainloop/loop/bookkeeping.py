@@ -4,8 +4,8 @@ import time
 
 import numpy as np
 
-from trainloop import checks
 from trainloop.hooks.base import Progress
+from trainloop.loop.goal import smallest
 from trainloop.results import RunResult
 from trainloop.status import Status
 
@@ -32,22 +32,15 @@ class Bookkeeping:
 
     Args:
         feed: the feed the run takes its batches from; its position is advanced here and nowhere else.
-        epochs, steps: the goal, see `TrainLoop.run`.
         step: steps the optimizer has taken before.
         evaluations: that were counted before, by kind; None where every step takes one f and one gradient.
-        bounded: whether the run ends without a goal too.
+
+    Attributes:
+        last_step, last_epoch: after which the run ends, in total; None for no such end. See `aim`.
     """
 
-    def __init__(self, feed, epochs, steps, step, evaluations=None, bounded=False):
-        bounded = bounded and epochs is None
-        if epochs is None and steps is None and not bounded:
-            raise ValueError("run needs epochs=... or steps=...; received neither")
-        if steps is None and feed.infinite and not bounded:
-            raise ValueError(
-                "the data are infinite, so an epoch has no end; give steps=..., or bound a dataset with take()"
-            )
-        self.epochs = epochs if epochs is None else checks.integer("epochs", epochs, at_least=1)
-        self.steps = steps if steps is None else checks.integer("steps", steps, at_least=1)
+    def __init__(self, feed, step, evaluations=None):
+        self.last_step = self.last_epoch = None
         self.feed, self.step, self.first_step, self.first_epoch = feed, step, step, feed.epoch
         self.began = time.perf_counter()
         self.recorder, self.status = Recorder(), Status.RUNNING
@@ -59,10 +52,14 @@ class Bookkeeping:
     def steps_taken(self):
         return self.step - self.first_step
 
-    @property
-    def last_epoch(self):
-        """How many epochs of the feed are over at the end of the run, None when only steps count."""
-        return None if self.epochs is None else self.first_epoch + self.epochs
+    def aim(self, goal):
+        """Say where the run ends, counted from where it stands now.
+
+        Args:
+            goal: a `Goal`.
+        """
+        self.last_step, self.last_epoch = goal.last_step(self.step), goal.last_epoch(self.feed.epoch)
+        self.status = self.status_by_goal()
 
     def state(self):
         """Where the run stands, for a checkpoint: JSON-able."""
@@ -78,7 +75,7 @@ class Bookkeeping:
         }
 
     def go_to(self, state):
-        """Stand where the run of a checkpoint stood, with its beginning: goals count from there.
+        """Stand where the run of a checkpoint stood, with its beginning: its record goes on. The goal stays.
 
         Args:
             state: what `state` returned. The feed stands there already.
@@ -93,7 +90,7 @@ class Bookkeeping:
 
     def steps_available(self):
         """Steps to the end of the epoch or of the run, None when neither is known."""
-        left = None if self.steps is None else self.steps - self.steps_taken
+        left = None if self.last_step is None else self.last_step - self.step
         return smallest(self.feed.available(), left)
 
     def take(self, block, wanted, columns, dropped=0, measured=None, **position):
@@ -138,6 +135,7 @@ class Bookkeeping:
 
     def progress(self, metrics):
         epoch_steps = self.feed.steps_per_epoch
+        by_steps = None if self.last_step is None else self.last_step - self.first_step
         by_epochs = None
         if self.last_epoch is not None and epoch_steps is not None:
             done_before = (self.epoch - 1) * epoch_steps + self.epoch_step - self.steps_taken
@@ -148,7 +146,7 @@ class Bookkeeping:
             epoch_step=self.epoch_step,
             steps_per_epoch=epoch_steps,
             run_step=self.steps_taken,
-            run_steps=smallest(self.steps, by_epochs),
+            run_steps=smallest(by_steps, by_epochs),
             seconds=time.perf_counter() - self.began,
             logs=self.logs,
             metrics=metrics,
@@ -164,7 +162,7 @@ class Bookkeeping:
         return summary
 
     def status_by_goal(self):
-        enough_steps = self.steps is not None and self.steps_taken >= self.steps
+        enough_steps = self.last_step is not None and self.step >= self.last_step
         enough_epochs = self.last_epoch is not None and self.feed.epoch >= self.last_epoch
         return Status.FINISHED if enough_steps or enough_epochs else Status.RUNNING
 
@@ -192,11 +190,6 @@ class Bookkeeping:
 
     def _evaluations_since(self, now):
         return now and {kind: count - self.first_evaluations.get(kind, 0) for kind, count in now.items()}
-
-
-def smallest(*limits):
-    """The smallest of the limits that are known, None when none is."""
-    return min((limit for limit in limits if limit is not None), default=None)
 
 
 class Recorder:

@@ -42,10 +42,7 @@ def as_feed(data, static=False, once=False):
         data = Points(data)
     if isinstance(data, Points):
         return PointsFeed(data, once)
-    if isinstance(data, tuple) and len(data) in (2, 3):
-        samples = np.shape(next(iter(tf.nest.flatten(data[0])), None))[:1]  # of what is no array, nothing
-        weight = {"sample_weight": data[2]} if len(data) == 3 else {}
-        data = ArrayData(data[0], data[1], min((_TUPLE_BATCH, *samples)) or None, **weight)
+    data = in_batches(data)
     if not isinstance(data, ArrayData):
         raise ValueError(
             f"data must be an ArrayData, a tf.data.Dataset, a tuple (x, y), or points by name, received "
@@ -54,22 +51,33 @@ def as_feed(data, static=False, once=False):
     return ArrayFeed(data, static)
 
 
+def in_batches(data):
+    """The `ArrayData` of a tuple of arrays; anything else as it is."""
+    if not isinstance(data, tuple) or len(data) not in (2, 3):
+        return data
+    samples = np.shape(next(iter(tf.nest.flatten(data[0])), None))[:1]  # of what is no array, nothing
+    weight = {"sample_weight": data[2]} if len(data) == 3 else {}
+    return ArrayData(data[0], data[1], min((_TUPLE_BATCH, *samples)) or None, **weight)
+
+
 class WithFeed:
     """Data as a user gave them, and their feed.
 
     Args:
         data: see `as_feed`.
         feed: theirs, or None for no data.
+        how: by which settings the feed came from them, to be compared.
+        validation: what was split off to validate on, or None.
     """
 
-    def __init__(self, data, feed):
-        self._parts, self.feed = self._parts_of(data), feed
+    def __init__(self, data, feed, how=None, validation=None):
+        self._parts, self.feed, self._how, self.validation = self._parts_of(data), feed, how, validation
 
-    def is_of(self, data):
-        """Whether these are the same objects."""
+    def is_of(self, data, how):
+        """Whether these are the same objects, with the same settings."""
         parts = self._parts_of(data)
         same = len(parts) == len(self._parts) and all(a is b for a, b in zip(parts, self._parts, strict=True))
-        return same and self.feed is not None
+        return same and self.feed is not None and how == self._how
 
     @staticmethod
     def _parts_of(data):

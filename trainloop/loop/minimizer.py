@@ -25,11 +25,13 @@ from trainloop.objectives.function import FunctionObjective
 from trainloop.objectives.model import ModelObjective
 from trainloop.objectives.placement import kept
 from trainloop.optimizer.base import WholeVectorOptimizer
+from trainloop.tracebacks import folded
 from trainloop.types import Evaluated, Variable
 from trainloop.vectors import linalg
 from trainloop.vectors.layout import native
 
 
+@folded
 def minimize(
     fun: Callable[..., tf.Tensor | Evaluated | dict[str, tf.Tensor]] | Objective,
     x0: tf.Tensor | np.ndarray | Sequence[float] | Sequence[Variable],

@@ -7,7 +7,8 @@ phase with a plateau is cut at every look, and goes on from its state.
 import dataclasses
 
 from trainloop import checks
-from trainloop.loop.bookkeeping import joined, smallest
+from trainloop.loop.bookkeeping import joined
+from trainloop.loop.goal import smallest
 from trainloop.loop.phases import PhaseEnd, checked_list
 from trainloop.status import Status
 

@@ -37,10 +37,13 @@ from trainloop.distributed import replicas
 from trainloop.distributed.replicas import without_strategy
 from trainloop.distributed.workers import Workers
 from trainloop.hooks.base import Hook, end_all
+from trainloop.hooks.verbose import displays
 from trainloop.loop import arguments
-from trainloop.loop.bookkeeping import Bookkeeping, smallest, summary_names
+from trainloop.loop.bookkeeping import Bookkeeping, summary_names
 from trainloop.loop.current_phase import Phases, Shared, checked_phases
-from trainloop.loop.feeds import NO_DATA, Data, WithFeed, as_feed
+from trainloop.loop.feeds import NO_DATA, Data, WithFeed, as_feed, in_batches
+from trainloop.loop.fit_arguments import split_off, with_class_weights
+from trainloop.loop.goal import Goal, smallest
 from trainloop.loop.inspection import Inspection
 from trainloop.loop.measured import Measured
 from trainloop.loop.nonfinite import NONFINITE, OnNonfinite
@@ -50,6 +53,7 @@ from trainloop.optimizer import validation
 from trainloop.optimizer.base import WholeVectorOptimizer
 from trainloop.results import RunResult
 from trainloop.status import Status, TrainingError
+from trainloop.tracebacks import folded
 from trainloop.types import Losses, LossFn, LossWeights, Metric, Path, Residuals, Variable
 
 # Steps per compiled call of an evaluation by several workers, whose clocks differ.
@@ -162,7 +166,7 @@ class TrainLoop:
         self._nonfinite = OnNonfinite(on_nonfinite, self.optimizer)
         # As model and optimizers are now: a hook may change the learning rate as soon as a run begins.
         self._identity = contents.identity(model, self._phases.identity, self._metrics, self.extra_variables)
-        self._run, self._position, self._where, self._stop_reason = None, None, None, None
+        self._run, self._position, self._where, self._stop_reason, self._display = None, None, None, None, ()
         self.result: RunResult | None = None
 
     def __repr__(self) -> str:
@@ -200,31 +204,49 @@ class TrainLoop:
 
     @property
     def _called(self):
-        """The hooks that this process calls."""
-        return tuple(hook for hook in self.hooks if self.is_chief or not hook.chief_only)
+        """The hooks that this process calls, first the display of the run."""
+        return tuple(hook for hook in (*self._display, *self.hooks) if self.is_chief or not hook.chief_only)
 
+    @folded
     def run(
-        self, data: Data, *, epochs: int | None = None, steps: int | None = None, validation_data: Data | None = None
+        self,
+        data: Data,
+        *,
+        epochs: int | None = None,
+        steps: int | None = None,
+        until_epoch: int | None = None,
+        until_step: int | None = None,
+        validation_data: Data | None = None,
+        validation_split: float | None = None,
+        class_weight: Mapping[int, float] | None = None,
+        verbose: str | int | bool = "auto",
     ) -> RunResult:
         """Train. Called again with the same data it goes on where it stopped, in the middle of an epoch too.
+
+        A run ends by whichever of its goals is reached first. Where all phases have a number of steps, it needs none.
 
         Args:
             data: an `ArrayData`, a `tf.data.Dataset` of batches, a tuple (x, y[, sample_weight]) of arrays, which are
                 copied: what is changed in them later is not seen; or points by name, a `Points` or a dict of what it
                 takes, which have no epochs.
-            epochs: passes over the data to do; a pass that an earlier call began counts when it is finished.
-            steps: steps to do. With both, whichever is reached first ends the run. Where all phases have a number of
-                steps, a run needs neither.
+            epochs: passes over the data to do from here; a pass that was begun before counts when it is finished.
+            steps: steps to do from here.
+            until_epoch, until_step: the same in total, with those of earlier runs on these data, and those before a
+                `restore`: a program that is started again ends where it would have ended.
             validation_data: as `data`; evaluated after every epoch, so there must be epochs. Where it is a shuffled
                 dataset, its order begins anew in a run that is continued, so the last bits of "val_" may differ.
+            validation_split: validate on this part of the arrays instead: the last samples, before any shuffling.
+            class_weight: {class: weight}, the weight of every sample of a class; 1 for those not named.
+            verbose: "auto" shows progress on a terminal and in a notebook; 0 is silent, 1 a view that moves, or lines
+                where it cannot, 2 one line for every epoch. Where a hook shows it already, nothing more.
 
         Returns:
             `RunResult`.
 
         Raises:
-            ValueError: neither epochs nor steps, or not positive; data of an unknown kind; infinite validation data, or
+            ValueError: no goal, or not positive; data of an unknown kind; infinite validation data, or
                 validation of infinite data; a hook monitors a number that no epoch will have; a layer was frozen or
-                unfrozen since the loop was made.
+                unfrozen since the loop was made; a split or class weights that the data do not allow.
             RuntimeError: this loop runs already.
             TrainingError: a step failed. Everything before it is kept, in the weights and in the error's
                 `result`.
@@ -233,20 +255,23 @@ class TrainLoop:
         if self._run is not None:
             raise RuntimeError("this loop runs already; a hook that wants another run needs a loop of its own")
         self.optimizer.build(self._shared.trained())  # which refuses others than those of the first time
-        current = self._with_feed(data)
-        left = self._phases.steps_left(self._phase)
-        run = Bookkeeping(current.feed, epochs, steps, self._phase.step, self._phase.counted(), left is not None)
+        display = displays(verbose, self.hooks)
+        current = self._with_feed(data, validation_split, class_weight)
+        if validation_data is not None and current.validation is not None:
+            raise ValueError("validation_data and validation_split exclude each other; received both")
+        validation_data = current.validation or validation_data
+        goal = self._goal(Goal(epochs, steps, until_epoch, until_step), current.feed)
+        run = Bookkeeping(current.feed, self._phase.step, self._phase.counted())
         self._check_epochs(validation_data, current.feed)
         arguments.tell_precision(self.optimizer, current.feed)
         continued = self._position is not None
         if continued:
             self._position.continue_in(run)
-        if epochs is None and steps is None:
-            run.steps = run.steps_taken + left
+        run.aim(goal)
         if self._inspected.feed is current.feed:
             self._inspected = NO_DATA
         self._current = current
-        self._run, self._where = run, None
+        self._run, self._where, self._display = run, None, display
         started = []
         try:
             self._phase.agreement.before(run, self._identity, self.hooks)
@@ -265,7 +290,7 @@ class TrainLoop:
             raise
         finally:
             result = self.result = run.result(self._stop_reason, self._phase.counted())
-            self._run, self._stop_reason = None, None
+            self._run, self._stop_reason, self._display = None, None, ()
             end_all(started, result)
         if run.status.failed:
             raise TrainingError(run.step, run.status, run.recorder.last_finite_loss(), result, self._where)
@@ -276,8 +301,8 @@ class TrainLoop:
 
         Weights, the method's state and what hooks remember are put back now; the next `run`, on the same data,
         continues the run that was saved, in the middle of an epoch too, with the same bits as if nothing had happened.
-        Its goals count from the beginning of that run: they are totals. Damaged checkpoints are named in a warning of
-        the log, and the one before is taken.
+        To end where that run would have ended, give it `until_epoch` or `until_step`. Damaged checkpoints are named in
+        a warning of the log, and the one before is taken.
 
         A shuffled dataset as validation data is the exception: it is read in another order, so that "val_" numbers may
         differ in their last bits.
@@ -328,7 +353,7 @@ class TrainLoop:
             optimizer=self.optimizer,
             metrics=self._metrics,
             evaluations=self._phase.steps.evaluations,
-            hooks=self._called,
+            hooks=self._called[len(self._display) :],
             of=self._identity,
             run=self._run,
             rollbacks=self._nonfinite.rollbacks,
@@ -344,6 +369,7 @@ class TrainLoop:
         """
         self._stop_reason = reason
 
+    @folded
     def evaluate(self, data: Data) -> dict[str, float]:
         """Loss and metrics in inference mode, as means over the samples.
 
@@ -368,6 +394,7 @@ class TrainLoop:
         named = zip(self._phase.steps.test_columns[1:], means, strict=True)
         return {name: float(np.average(values, weights=samples)) for name, values in named} | block.results
 
+    @folded
     def inspect(self, data: Data | None = None) -> Inspection:
         """Look at one step without taking it: weights, the method's state, averages, counters and positions stay.
 
@@ -480,10 +507,29 @@ class TrainLoop:
     def _steps_to_hooks(self, step):
         return [hook.every_steps - step % hook.every_steps for hook in self.hooks if hook.every_steps]
 
-    def _with_feed(self, data):
+    def _goal(self, goal, feed):
+        """The goal as given; where all phases have a number of steps and there is none, their last step."""
+        left = self._phases.steps_left(self._phase)
+        if goal == Goal() and left is not None:
+            return Goal(until_step=self._phase.step + left)
+        goal.check_ends(feed.infinite)
+        return goal
+
+    def _with_feed(self, data, split=None, class_weight=None):
         """Data with the feed they had in the last run or inspection when they are the same objects."""
-        known = [pair for pair in (self._current, self._inspected) if pair.is_of(data)]
-        return known[0] if known else WithFeed(data, self._checked_feed(data, static=self._jit_compile))
+        how = (split, class_weight)
+        known = [pair for pair in (self._current, self._inspected) if pair.is_of(data, how)]
+        return known[0] if known else self._fed(data, *how)
+
+    def _fed(self, data, split, class_weight):
+        """Data with a feed of their own, and what is split off to validate on."""
+        trained_on, validation = data, None
+        if split is not None:
+            trained_on, validation = split_off(in_batches(data), split)
+        if class_weight is not None:
+            trained_on = with_class_weights(in_batches(trained_on), class_weight, self.batch_loss)
+        feed = self._checked_feed(trained_on, static=self._jit_compile)
+        return WithFeed(data, feed, (split, class_weight), validation)
 
     def _checked_feed(self, data, static=False, once=False):
         feed = as_feed(data, static, once)

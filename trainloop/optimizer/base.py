@@ -203,8 +203,8 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
         return memory_plan.plan(found, n, dtype)
 
     def log_dtypes(self) -> dict[str, typing.Any]:
-        """Names of what `step` logs, with NumPy dtypes: "loss", "grad_norm", and the scalars of the state."""
-        own = dict.fromkeys(("loss", "grad_norm"), self._vector.layout.dtype)
+        """Names of what `step` logs, with NumPy dtypes: "loss", "grad_norm", rates, and the scalars of the state."""
+        own = dict.fromkeys(("loss", "grad_norm", *self._rate_names()), self._vector.layout.dtype)
         own |= {path: leaf.dtype.name for path, leaf in states.scalars(self._read_state()).items()}
         return {name: tf.as_dtype(dtype).as_numpy_dtype for name, dtype in own.items()}
 
@@ -279,6 +279,7 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
         old = self._read_state()
         if self._memory.is_late():
             old = self._memory.read_or(self._first_leaves(self._vector.read()))
+        rates = self._rates()
         proposed, grad_norm, evaluated = self._propose(f, g, objective, old)
         watched = watch(proposed) if watch else {}
         known = () if evaluated is None else (f, g)
@@ -287,7 +288,7 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
         with tf.control_dependencies(list(watched.values())):
             evaluated = self._commit(proposed.status, here, there, old, proposed.state) or None
         # After the commit: what a stored value tells of itself is then what it is after the step.
-        logs = {"loss": f, "grad_norm": grad_norm, **states.scalars(proposed.state), **watched}
+        logs = {"loss": f, "grad_norm": grad_norm, **rates, **states.scalars(proposed.state), **watched}
         return StepResult(proposed.status, logs, evaluated)
 
     @tf.autograph.experimental.do_not_convert
@@ -363,6 +364,14 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
         if isinstance(rate, float):  # tf.cast would take it through float32
             return tf.constant(rate, dtype)
         return tf.cast(rate.value if isinstance(rate, keras.Variable) else rate, dtype)
+
+    def _rate_names(self):
+        """Columns of the learning rates, which schedules and hooks may change: this method's, and those inside."""
+        return ["learning_rate"] if self._has_rate else []
+
+    def _rates(self):
+        """Learning rates of the step that comes, by column: scalars of the dtype of x."""
+        return {"learning_rate": self._rate_as_tensor()} if self._has_rate else {}
 
     @abc.abstractmethod
     def _call_update(self, x, f, g, state, objective):

@@ -105,6 +105,12 @@ class Wrapper(GlobalObjectiveOptimizer):
         own = {"learning_rate": rate} if isinstance(rate, keras.Variable) else {}
         return {f"inner.{name}": variable for name, variable in (own | deeper).items()}
 
+    def _rate_names(self):
+        return super()._rate_names() + [f"inner.{name}" for name in self.inner._rate_names()]
+
+    def _rates(self):
+        return super()._rates() | {f"inner.{name}": rate for name, rate in self.inner._rates().items()}
+
     def settings(self) -> tuple[Any, ...] | None:
         outer, inner = super().settings(), self.inner.settings()
         return None if outer is None or inner is None else (outer, inner)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from trainloop.columns import BOOKKEEPING, PREFIXES, by_kind
+from trainloop.columns import BOOKKEEPING, PREFIXES, by_kind, is_rate
 from trainloop.plots.figure import BLUE, COLOURS, GREY, ORANGE, Picture, is_never_negative, label
 
 # Lines of one panel, each with a look of its own: six colours, full and dashed.
@@ -73,7 +73,8 @@ def _panels(result):
     own = ("epoch", "step", "seconds", "loss")
     metrics = [name for name in epochs if name not in own and not name.startswith("val_")]
     panels += [(name, by_epoch(name), False) for name in metrics]
-    scalars = [name for name in history if name not in (*BOOKKEEPING, aim)]
+    constant = [name for name in history if is_rate(name) and len(set(history[name])) < 2]
+    scalars = [name for name in history if name not in (*BOOKKEEPING, aim, *constant)]
     thin = {"color": BLUE, "linewidth": 0.8}
     panels += [
         _scalar_panel(name, steps, history[name], thin) for name in scalars if not name.startswith((*PREFIXES, "term/"))
