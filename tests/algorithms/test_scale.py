@@ -21,7 +21,8 @@ b = np.array([1.0, 2.0, 3.0])
 TIMES = np.linspace(0.0, 1.0, 20)
 EXPONENT = {"float64": 30, "float32": 12}
 # How far from the minimiser a run at default settings may end.
-TOLERANCE = {"float64": 1e-6, "float32": 5e-3}
+# In float32 it is gtol over the least curvature of the problems (5e-3 / 0.4), in several directions.
+TOLERANCE = {"float64": 1e-6, "float32": 2e-2}
 
 
 def quadratic(x):
@@ -51,12 +52,12 @@ PROBLEMS = {
 
 
 def scaled(name, scale, dtype):
-    """(the objective times the scale, x0, the minimiser)."""
+    """(the objective times the scale, x0, the minimiser). A variable as scale may change without a new trace."""
     function, x0, minimiser = PROBLEMS[name]
     if name == "decay":
-        root = tf.constant(np.sqrt(scale), dtype)
-        return tl.LeastSquares(lambda x: root * function(x)), np.array(x0, dtype), minimiser
-    return (lambda x: tf.constant(scale, dtype) * function(x)), np.array(x0, dtype), minimiser
+        objective = tl.LeastSquares(lambda x: tf.cast(tf.sqrt(scale), x.dtype) * function(x))
+        return objective, np.array(x0, dtype), minimiser
+    return (lambda x: tf.cast(scale, x.dtype) * function(x)), np.array(x0, dtype), minimiser
 
 
 OPTIMIZERS = {
@@ -93,39 +94,37 @@ _SOLVES = {
 
 # The default run has these, the thorough one all.
 _QUICK = {
-    ("lbfgs", "rosenbrock", "float64", -30),
-    ("lbfgs", "rosenbrock", "float64", 30),
-    ("lbfgs", "rosenbrock", "float32", -12),
-    ("sr1", "rosenbrock", "float64", -30),
-    ("sr1", "rosenbrock", "float32", 12),
-    ("bfgs-armijo", "quadratic", "float32", -12),
-    ("nonlinear_cg", "quadratic", "float64", -30),
-    ("newton_cg-hessian", "quadratic", "float64", 30),
-    ("levenberg_marquardt", "decay", "float64", -30),
-    ("ellipsoid", "kinks", "float64", -30),
+    ("lbfgs", "rosenbrock", "float64"),
+    ("sr1", "rosenbrock", "float32"),
+    ("bfgs-armijo", "quadratic", "float32"),
+    ("nonlinear_cg", "quadratic", "float64"),
+    ("newton_cg-hessian", "quadratic", "float64"),
+    ("levenberg_marquardt", "decay", "float64"),
+    ("ellipsoid", "kinks", "float64"),
 }
 
 
 def cases():
-    """Parameters of every optimizer on the problems that it solves, in both dtypes, at both scales."""
+    """Parameters of every optimizer on the problems that it solves, in both dtypes."""
     for optimizer in OPTIMIZERS:
         for problem in _SOLVES.get(optimizer, _BY_DEFAULT):
-            for dtype, exponent in EXPONENT.items():
-                for power in (-exponent, exponent):
-                    case = optimizer, problem, dtype, power
-                    marks = () if case in _QUICK else pytest.mark.thorough
-                    yield pytest.param(*case, marks=marks, id=f"{optimizer}-{problem}-{dtype}-1e{power}")
+            for dtype in EXPONENT:
+                marks = () if (optimizer, problem, dtype) in _QUICK else pytest.mark.thorough
+                yield pytest.param(optimizer, problem, dtype, marks=marks, id=f"{optimizer}-{problem}-{dtype}")
 
 
-@pytest.mark.parametrize(("optimizer", "problem", "dtype", "power"), list(cases()))
-@pytest.mark.thorough_after(1)
-def test_the_minimiser_does_not_depend_on_the_unit_of_f(optimizer, problem, dtype, power):
-    fun, x0, minimiser = scaled(problem, 10.0**power, dtype)
-    result = tl.minimize(fun, x0, OPTIMIZERS[optimizer]())
-    assert not result.status.failed
-    # A certificate bounds f, and x by the root of that only.
-    slack = 4 if result.status == Status.CERTIFIED else 1
-    assert np.abs(result.x - minimiser).max() <= slack * TOLERANCE[dtype], result
+@pytest.mark.parametrize(("optimizer", "problem", "dtype"), list(cases()))
+@pytest.mark.thorough_after(4)
+def test_the_minimiser_does_not_depend_on_the_unit_of_f(optimizer, problem, dtype):
+    scale = tf.Variable(1.0, dtype="float64", trainable=False)
+    fun, x0, minimiser = scaled(problem, scale, dtype)
+    for power in (-EXPONENT[dtype], EXPONENT[dtype]):
+        scale.assign(10.0**power)
+        result = tl.minimize(fun, x0, OPTIMIZERS[optimizer]())
+        assert not result.status.failed
+        # A certificate bounds f, and x by the root of that only.
+        slack = 4 if result.status == Status.CERTIFIED else 1
+        assert np.abs(result.x - minimiser).max() <= slack * TOLERANCE[dtype], (power, result)
 
 
 # --- the default gtol -----------------------------------------------------------------------------------

@@ -315,13 +315,21 @@ def test_every_copy_is_put_back_when_an_operation_fails_at_another_point(strateg
             np.testing.assert_array_equal(copy, same)
 
 
-@pytest.mark.parametrize("name", ["bilinear resizing", "a recomputed block", "layer normalisation"])
+@pytest.mark.parametrize(
+    ("name", "curvature"),
+    [
+        ("bilinear resizing", "hessian"),
+        ("bilinear resizing", "gauss_newton"),
+        ("a recomputed block", "hessian"),
+        ("layer normalisation", "hessian"),
+    ],
+)
 @pytest.mark.filterwarnings("ignore:the loss stops gradients")
-def test_hessian_products_are_those_of_one_device(strategy, name):
+def test_curvature_products_are_those_of_one_device(strategy, name, curvature):
     kind = KINDS[name]
     weights = []
     for model in (kind.make(), on_two(strategy, kind.make)):
-        loop = tl.TrainLoop(model, tl.NewtonCG(curvature="hessian"), **kind.arguments())
+        loop = tl.TrainLoop(model, tl.NewtonCG(curvature=curvature), **kind.arguments())
         loop.run(tl.ArrayData(*kind.batch, None), steps=2)
         weights.append(np.concatenate([np.ravel(v.numpy()) for v in model.trainable_variables]))
     np.testing.assert_allclose(*weights, rtol=0, atol=1e-6)

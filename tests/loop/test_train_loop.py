@@ -379,7 +379,7 @@ def test_a_counter_moved_by_someone_else_is_noticed():
         (lambda: loop_over(steps_per_call=0), "steps_per_call"),
         (lambda: loop_over(jit_compile=1), "jit_compile"),
         (lambda: loop_over(optimizer=TestGD(storage="factored"), jit_compile=True), "storage='dense'"),
-        (lambda: loop_over().run(data()), "epochs=... or steps=..."),
+        (lambda: loop_over().run(data()), "run needs epochs=, steps=, until_epoch= or until_step="),
         (lambda: loop_over().run(data(), epochs=0), "epochs"),
         (lambda: loop_over().run(data(), steps=-1), "steps"),
         (lambda: loop_over().run(data(), steps=2.5), "steps"),

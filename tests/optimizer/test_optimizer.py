@@ -225,7 +225,7 @@ def test_a_step_tells_its_status_and_commits_only_what_is_finite(f, g, rate, sta
     optimizer.build(vs)
     result = optimizer.step(Fixed(f, g))
     assert int(result.status) == status
-    assert list(result.logs) == ["loss", "grad_norm", "inner/count"]
+    assert list(result.logs) == ["loss", "grad_norm", "learning_rate", "inner/count"]
     assert (vs[0].numpy()[0] == 1.0) == status.failed
     assert int(optimizer.iterations) == (0 if status.failed else 1)
 

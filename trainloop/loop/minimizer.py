@@ -19,13 +19,13 @@ from trainloop.loop.minimize_result import Iterate, MinimizeResult
 from trainloop.loop.minimizer_phases import in_phases
 from trainloop.loop.phases import Phase
 from trainloop.loop.termination import StoppingRule
+from trainloop.loop.tracebacks import folded
 from trainloop.objectives.base import Objective
 from trainloop.objectives.closure import ClosureObjective
 from trainloop.objectives.function import FunctionObjective
 from trainloop.objectives.model import ModelObjective
 from trainloop.objectives.placement import kept
 from trainloop.optimizer.base import WholeVectorOptimizer
-from trainloop.tracebacks import folded
 from trainloop.types import Evaluated, Variable
 from trainloop.vectors import linalg
 from trainloop.vectors.layout import native

@@ -49,11 +49,11 @@ from trainloop.loop.measured import Measured
 from trainloop.loop.nonfinite import NONFINITE, OnNonfinite
 from trainloop.loop.pace import Pace
 from trainloop.loop.phases import Phase
+from trainloop.loop.tracebacks import folded
 from trainloop.optimizer import validation
 from trainloop.optimizer.base import WholeVectorOptimizer
 from trainloop.results import RunResult
 from trainloop.status import Status, TrainingError
-from trainloop.tracebacks import folded
 from trainloop.types import Losses, LossFn, LossWeights, Metric, Path, Residuals, Variable
 
 # Steps per compiled call of an evaluation by several workers, whose clocks differ.

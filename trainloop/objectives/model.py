@@ -424,14 +424,7 @@ class ModelObjective(Objective):
             x: [n].
         """
         if self._known_to_stop is None:
-            if isinstance(self.placement, Assignment):
-                self._known_to_stop = derivatives.loses_second_derivatives(self.found)
-            else:
-                # With the gradient, whose operations may be those that have none.
-                traced = tf.function(self.value_and_grad, autograph=False)
-                graph = traced.get_concrete_function(tf.TensorSpec(x.shape, x.dtype)).graph
-                self.found = find(graph, {id(first_copy(variable).handle) for variable in self.vector.native})
-                self._known_to_stop = derivatives.loses_second_derivatives(self.found)
+            self._known_to_stop = derivatives.loses_second_derivatives(self._look(x))
             if self._known_to_stop:
                 warnings.warn(
                     "the loss stops gradients somewhere (normalisation layers do) or cannot be traced, so second "
@@ -441,17 +434,31 @@ class ModelObjective(Objective):
                 )
         return self._known_to_stop
 
-    def loses_jacobian(self) -> bool:
-        """Whether J v by autodiff may lack something: a gradient in the model has no gradient and says nothing."""
-        return self.found is not None and bool(self.found.stopped.keys() - {"StopGradient"})
+    def loses_jacobian(self, x: tf.Tensor) -> bool:
+        """Whether J v by autodiff may lack something: a gradient in the model has no gradient and says nothing.
+
+        Args:
+            x: [n].
+        """
+        found = self._look(x)
+        return found is not None and bool(found.stopped.keys() - {"StopGradient"})
+
+    def _look(self, x):
+        """What the loss does; on one of several replicas a trace is made only where somebody asks."""
+        if self.found is None and isinstance(self.placement, Copies):
+            # With the gradient, whose operations may be those that have none.
+            traced = tf.function(self.value_and_grad, autograph=False)
+            graph = traced.get_concrete_function(tf.TensorSpec(x.shape, x.dtype)).graph
+            self.found = find(graph, {id(first_copy(variable).handle) for variable in self.vector.native})
+        return self.found
 
     # --- On one of several replicas ---
 
     def pure_pass(self, x: tf.Tensor, metrics: Any = None) -> tuple:
-        """What `first_pass` does, at x and without side effects.
+        """What `first_pass` does, without side effects.
 
         Args:
-            x: [n].
+            x: [n], what the variables hold.
             metrics: a `MetricSet`, or None.
 
         Returns:
@@ -467,18 +474,18 @@ class ModelObjective(Objective):
                 raise ValueError(INDEPENDENT)
             return f, g, _measured(metrics, run.part, predictions)
 
-        with self.placement.at(x, self._frozen) as sources:
+        with self.placement.here() as sources:
             shapes = [[], x.shape, [metrics.size if metrics else 0]]
             return self._sum_over_parts(self._deriving(x, sources, derive), shapes, self._frozen)
 
     def inference_pass(self, x: tf.Tensor, metrics: Any = None) -> tuple:
-        """(f [] at x in inference mode, what the batch adds to the counters of the metrics [k])."""
+        """(f [] in inference mode at x [n], which the variables hold, what the batch adds to the counters of the metrics [k])."""
 
         def derive(run):
             f, predictions = run.f_and_predictions(training=False)
             return f, _measured(metrics, run.part, predictions)
 
-        with self.placement.at(x, self._frozen) as sources:
+        with self.placement.here() as sources:
             shapes = [[], [metrics.size if metrics else 0]]
             return self._sum_over_parts(self._deriving(x, sources, derive, still=True), shapes, self._frozen)[0]
 

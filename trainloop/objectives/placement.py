@@ -124,6 +124,11 @@ class Copies:
             yield Sources(self._copies, self._layout.pack)
 
     @contextlib.contextmanager
+    def here(self):
+        """Inside, the variables hold what they hold. Yields the `Sources` of it."""
+        yield Sources(self._copies, self._layout.pack)
+
+    @contextlib.contextmanager
     def running(self, frozen, fresh=False):
         """As `Assignment.running`, with nothing written."""
         del fresh

@@ -96,7 +96,7 @@ class Run:
         """v -> J v: by autodiff, or by differences of z where a gradient has no gradient."""
 
         def product(v):
-            if not self._objective.loses_jacobian():
+            if not self._objective.loses_jacobian(self._x):
                 try:
                     return model.jvp(v)
                 except derivatives.NO_GRADIENT:
