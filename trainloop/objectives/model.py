@@ -479,7 +479,7 @@ class ModelObjective(Objective):
             return self._sum_over_parts(self._deriving(x, sources, derive), shapes, self._frozen)
 
     def inference_pass(self, x: tf.Tensor, metrics: Any = None) -> tuple:
-        """(f [] in inference mode at x [n], which the variables hold, what the batch adds to the counters of the metrics [k])."""
+        """(f [] in inference mode, what the batch adds to the counters of the metrics [k]) at x [n], which is there."""
 
         def derive(run):
             f, predictions = run.f_and_predictions(training=False)
