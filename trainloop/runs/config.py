@@ -94,8 +94,8 @@ class Recorded:
 
         Args:
             settings: all of them.
-            given: names of those that were given. Goals count as one: with new steps the old epochs are forgotten. Where
-                there are phases, steps are no goal, but those of the first one.
+            given: names of those that were given. Goals count as one: with new steps the old epochs are forgotten.
+                Steps before --then are no goal: they are those of the first phase.
         """
         goals = ("epochs",) if self.settings.get("then") else ("epochs", "steps")
         new = {*given, *(goals if set(goals) & set(given) else ())}

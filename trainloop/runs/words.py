@@ -38,14 +38,19 @@ class PhaseWords:
     steps: int | None = None
 
 
+def check_text(word):
+    """Raise ValueError unless a word is text without control characters."""
+    if not isinstance(word, str) or printable(word) != word:
+        raise ValueError(f"{word!r} is no method: it is no text, or has control characters; write it anew")
+
+
 def split(word):
     """The parts of a word: (optimizer, options of its constructor, options of `trainloop train`), the latter tuples.
 
     Raises:
-        ValueError: it has control characters, or is no text.
+        ValueError: see `check_text`.
     """
-    if not isinstance(word, str) or printable(word) != word:
-        raise ValueError(f"{word!r} is no method: it is no text, or has control characters; write it anew")
+    check_text(word)
     optimizer, *rest = _FIRST.split(word, maxsplit=1)
     settings = _BETWEEN.split(rest[0]) if rest else []
     own = tuple(setting for setting in settings if setting.startswith("--"))
@@ -105,10 +110,45 @@ def phases(settings):
     return found
 
 
+def without_goal(then):
+    """`PhaseWords` of words after --then, without the steps of the last one, which are a goal: they may change.
+
+    Args:
+        then: list of them; None or empty for none.
+
+    Raises:
+        ValueError: see `phase`.
+    """
+    found = list(map(phase, then or ()))
+    return [*found[:-1], *(dataclasses.replace(last, steps=None) for last in found[-1:])]
+
+
 def with_last_steps(then, count):
     """Words after --then, with so many steps for the last one where it has no number of its own."""
     *before, last = then
     return (*before, last if phase(last).steps else with_steps(last, count))
+
+
+def with_rest(then, asked, total):
+    """Words after --then, where the last one has what the phases before it leave of the steps of a run.
+
+    Args:
+        then: the words.
+        asked: list of `PhaseWords`: these, and the first one.
+        total: steps of the run; None where it has no such goal, and the words are as given.
+
+    Raises:
+        ValueError: nothing is left.
+    """
+    before = sum(one.steps for one in asked[:-1])
+    if total is None or asked[-1].steps is not None:
+        return then
+    if total <= before:
+        raise ValueError(
+            f"a run has {total} steps, and {asked[-1].optimizer} would begin after {before}; give more to the run, or "
+            "fewer to the phases before it"
+        )
+    return with_last_steps(then, total - before)
 
 
 def with_steps(word, count):
