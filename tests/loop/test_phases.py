@@ -143,7 +143,7 @@ def test_phases_with_steps_are_resumed_without_a_goal(tmp_path):
 
 
 @pytest.mark.parametrize("cut", [2, 5, 6])
-@pytest.mark.thorough_after(1)
+@pytest.mark.thorough
 def test_the_steps_of_the_last_phase_may_be_others_when_a_run_goes_on(cut, tmp_path):
     def loop(last, *hooks):
         return make_loop([tl.Phase(tl.Adam(0.01), steps=4), tl.Phase(tl.LBFGS(), steps=last)], hooks=hooks)

@@ -18,6 +18,7 @@ import traceback
 import click
 
 from trainloop.checks import printable
+from trainloop.runs import words
 
 
 class BatchSize(click.ParamType):
@@ -43,8 +44,6 @@ class PhaseWord(click.ParamType):
     name = "METHOD[:KEY=VALUE,...]"
 
     def convert(self, value, param, ctx):
-        from trainloop.runs import words
-
         try:
             words.phase(value)
         except ValueError as error:

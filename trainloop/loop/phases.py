@@ -55,8 +55,8 @@ class Phase:
     Args:
         optimizer: a `GlobalVectorOptimizer` or a `GlobalObjectiveOptimizer`. One that was used before is not changed: a
             new one with its settings is taken, where the phase begins.
-        steps: how many the phase has; None for no limit. Those of the last phase are a goal of the run, and may be others
-            when it goes on from a checkpoint.
+        steps: how many the phase has; None for no limit. Those of the last phase are a goal of the run: they may be
+            others when it goes on from a checkpoint.
         until: a `Plateau`; None for no such end.
 
     Raises:

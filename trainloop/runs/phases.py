@@ -13,8 +13,9 @@ def optimizers(asked):
     Raises:
         FileNotFoundError, ValueError: see `plugins.find_optimizer` and `plugins.make_optimizer`.
     """
-    return [plugins.make_optimizer(plugins.find_optimizer(one.optimizer), plugins.parse_options(one.options))
-            for one in asked]  # fmt: skip
+    classes = [plugins.find_optimizer(one.optimizer) for one in asked]
+    options = [plugins.parse_options(one.options) for one in asked]
+    return list(map(plugins.make_optimizer, classes, options))
 
 
 def in_phases(asked, made):
