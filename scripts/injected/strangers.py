@@ -96,6 +96,7 @@ def config_with_values_of_other_types(folder):
     wrong = {"seed": ["1", True, 1.5, None, -1, 10**30], "jit": ["yes", 1, None], "dataset": [5, None, ["digits"]]}
     wrong |= {
         "options": ["rad=3", [3], None],
+        "then": ["lbfgs", [3], None, ["lbfgs:--steps=0"], ["lbfgs:--jit"]],
         "epochs": [0, "many", 1.0],
         "f_target": ["x", True],
         "batch_size": [0, "no"],

@@ -8,6 +8,7 @@ import pytest
 from environment import ROOT
 
 from trainloop.comparison import collection, folder
+from trainloop.hooks.metrics_file import read_run_log
 
 DIVERGES = """
 import trainloop as tl
@@ -74,6 +75,25 @@ def test_from_one_command_to_a_report_and_on(tmp_path, compare):
 
 
 @pytest.mark.thorough
+def test_phases_are_compared_under_their_label(tmp_path, compare, monkeypatch):
+    phases = "adam:--steps=3,--then=lbfgs:m=5"
+    words = ["--dataset", "wine", "--model", "softmax_regression", "--batch-size", "full", "--steps", "8"]
+    code, out, err = compare(phases, "adam", *words, "--seeds", "1", "--out", "c")
+    assert (code, err) == (0, [])
+    assert out[1] == f"[1/2] {phases}, seed 0"
+    methods = json.loads((tmp_path / "c" / "summary.json").read_text())["methods"]
+    assert [row["method"] for row in methods] == [phases, "adam"]
+    log = read_run_log(tmp_path / "c" / "runs" / "adam_--steps=3_--then=lbfgs_m=5" / "seed-0" / "metrics.jsonl")
+    assert log.history["phase"].tolist() == [0] * 3 + [1] * 5
+    assert phases in (tmp_path / "c" / "report.html").read_text()
+
+    monkeypatch.setitem(collection.KINDS, "all", lambda problem: problem.name == "beale")
+    code, out, err = compare("problems", phases, "--out", "p")
+    assert (code, err) == (0, [])
+    assert out[1] == f"{phases}: solved 1 at 0.001, 1 at 1e-06 of 1"
+
+
+@pytest.mark.thorough
 def test_methods_over_problems_go_on_where_they_were(tmp_path, compare, monkeypatch):
     monkeypatch.setitem(collection.KINDS, "all", lambda problem: problem.name in ("beale", "shor"))
     code, out, err = compare("problems", "lbfgs", "--out", "p")
@@ -128,6 +148,8 @@ def test_a_target_that_no_run_has_is_said(tmp_path, compare):
         ("adam:--bach-size=3", "No such option '--bach-size'"),
         ("adam --model lenet", "did you mean 'lenet5'"),
         ("adam --dataset wine --model lenet5", "lenet5"),
+        ("adam:--steps=3,--then=lbfgs --steps 3", "a run has 3 steps, and lbfgs would begin after 3"),
+        ("problems adam:--steps=3,--jit,--then=lbfgs", "--jit is an option of trainloop train"),
         ("adam --target fast", "a target looks like val_accuracy=0.95"),
         ("adam --seeds 0", "seeds"),
         ("adam --out file", "file is a file"),

@@ -3,7 +3,6 @@
 import json
 import re
 import resource
-import runpy
 import signal
 import subprocess
 import sys
@@ -21,25 +20,6 @@ TRAIN = [sys.executable, str(ROOT / "scripts" / "train.py")]
 
 def train(*arguments, cwd):
     return subprocess.run([*TRAIN, *arguments], capture_output=True, text=True, cwd=cwd, timeout=300)
-
-
-@pytest.fixture
-def train_here(tmp_path, monkeypatch, capfd, float32):
-    """Runs train.py in this process, because starting TensorFlow takes seconds: (exit code, lines out, lines err)."""
-
-    def run(*arguments, cwd=tmp_path):
-        monkeypatch.chdir(cwd)
-        monkeypatch.syspath_prepend(ROOT / "scripts")
-        monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
-        code = 0
-        try:
-            runpy.run_path(str(ROOT / "scripts" / "train.py"), run_name="__main__")
-        except SystemExit as ended:
-            code = ended.code
-        printed = capfd.readouterr()
-        return code, printed.out.splitlines(), printed.err.splitlines()
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -272,6 +252,8 @@ def test_a_run_is_repeated_from_its_config(tmp_path, train_here):
         ({"f_target": [1]}, "f_target must be float or int, received [1]"),
         ({"on_nonfinite": "hope"}, "on_nonfinite: 'hope' is not one of"),
         ({"batch_size": 0}, "batch_size: 0 is neither a positive number"),
+        ({"then": ["lbfgs", 4]}, "then must be a list of str, received ['lbfgs', 4]"),
+        ({"then": ["lbfgs:--steps=0"]}, "then: --steps must be a positive integer, received '0'"),
         ({"code": [1]}, "code is [1]"),
     ],
 )

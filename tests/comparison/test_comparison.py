@@ -42,7 +42,22 @@ def test_an_entrant_is_a_word(label, optimizer, options, settings):
 
 def test_its_arguments_are_those_of_train():
     one = entrant.parse("lbfgs:m=20,--batch-size=full")
-    assert one.arguments == ["--optimizer", "lbfgs", "-o", "m=20", "--batch-size=full"]
+    common = ["--batch-size=64", "--seeds=3"]
+    assert one.arguments(common) == ["--seeds=3", "--optimizer", "lbfgs", "-o", "m=20", "--batch-size=full"]
+
+
+def test_phases_are_an_entrant_and_share_the_steps_of_a_run():
+    one = entrant.parse("adam:learning_rate=0.01,--steps=30,--jit,--then=momentum:--steps=9,--then=lbfgs:m=5")
+    assert one.settings == ("--steps=30", "--jit")
+    assert one.then == ("momentum:--steps=9", "lbfgs:m=5")
+    assert [(phase.optimizer, phase.steps) for phase in one.phases] == [("adam", 30), ("momentum", 9), ("lbfgs", None)]
+    assert [phase.steps for phase in entrant.make_optimizer(one)] == [30, 9, None]
+    own = ["--optimizer", "adam", "-o", "learning_rate=0.01", "--steps=30", "--jit", "--then", "momentum:--steps=9"]
+    assert one.arguments(["--epochs=3"]) == ["--epochs=3", *own, "--then", "lbfgs:m=5"]
+    assert one.arguments(["--steps=50"]) == [*own, "--then", "lbfgs:m=5,--steps=11"]
+    with pytest.raises(ValueError, match="a run has 39 steps, and lbfgs would begin after 39"):
+        one.arguments(["--steps=39"])
+    assert entrant.parse("adam:--steps=3,--then=lbfgs:--steps=4").arguments(["--steps=50"])[-1] == "lbfgs:--steps=4"
 
 
 @pytest.mark.parametrize(
@@ -56,6 +71,10 @@ def test_its_arguments_are_those_of_train():
         (["adam:--resume"], "--resume is common to all"),
         (["adam:--help"], "--help is common to all"),
         (["adam:--keep=5"], "--keep is common to all"),
+        (["adam:--then=lbfgs"], "phase 0, adam, needs a number of steps"),
+        (["adam:--steps=many,--then=lbfgs"], "--steps must be a positive integer, received 'many'"),
+        (["adam:--steps=3,--then=lbgs"], "did you mean 'lbfgs'"),
+        (["adam:--steps=3,--then=lbfgs:--jit"], "the only option of a phase is --steps=N"),
     ],
 )
 def test_what_is_wrong_with_an_entrant_is_said(labels, words):

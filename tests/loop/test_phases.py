@@ -142,6 +142,22 @@ def test_phases_with_steps_are_resumed_without_a_goal(tmp_path):
         assert len(result.history.get("step", ())) == taken
 
 
+@pytest.mark.parametrize("cut", [2, 5, 6])
+@pytest.mark.thorough
+def test_the_steps_of_the_last_phase_may_be_others_when_a_run_goes_on(cut, tmp_path):
+    def loop(last, *hooks):
+        return make_loop([tl.Phase(tl.Adam(0.01), steps=4), tl.Phase(tl.LBFGS(), steps=last)], hooks=hooks)
+
+    expected = loop(4).run(points())
+    loop(2, tl.SaveCheckpoint(tmp_path)).run(points(), steps=cut)
+    resumed = loop(4, tl.SaveCheckpoint(tmp_path))
+    assert resumed.restore(tmp_path) == cut
+    np.testing.assert_array_equal(resumed.run(points()).history["loss"], expected.history["loss"][cut:])
+    fewer = loop(1)
+    fewer.restore(tmp_path)
+    assert (fewer.run(points()).status, fewer.optimizer.iterations.numpy()) == (tl.Status.FINISHED, 4)
+
+
 @pytest.mark.thorough
 def test_goals_count_over_all_phases_and_epochs_go_on_in_the_middle():
     x, y = blobs()

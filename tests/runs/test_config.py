@@ -57,8 +57,17 @@ def test_a_run_that_goes_on_has_its_settings_and_in_their_place_what_is_given(tm
     # Arguments of the run's method are none of another one.
     other = recorded.continued({**defaults, "optimizer": "adam"}, ["dataset", "optimizer"])
     assert (other["optimizer"], other["options"]) == ("adam", ())
+    # Steps before --then are those of the first phase, and no goal.
+    then = run_config.read(written(tmp_path, epochs=9, steps=3, then=["lbfgs"]), [*NAMES, "epochs", "steps", "then"])
+    assert then.continued({**defaults, "epochs": 20}, ["epochs"])["steps"] == 3
     # New goals take the place of the old ones.
     assert recorded.continued({**defaults, "steps": 9}, ["dataset", "steps"]) == {**defaults, **of_the_run, "steps": 9}
+
+
+def test_phases_override_those_of_a_run_that_knows_of_none(recorded):
+    settings, changed = here(recorded, then=("lbfgs",))
+    assert (settings["then"], changed) == (("lbfgs",), {"then": (["lbfgs"], [])})
+    recorded.check({**FACTS, "optimizer_config": [{"rad": 3.0}, {"m": 5}]}, changed)
 
 
 @pytest.mark.parametrize(("options", "expected"), [(None, ()), (("m=5",), ("m=5",))])

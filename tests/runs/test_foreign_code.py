@@ -49,6 +49,13 @@ def test_an_optimizer_inside_of_another_counts_too():
         check(("model",), options=("inner=boxed:Mine",))
 
 
+def test_an_optimizer_of_a_later_phase_counts_too():
+    then = ("adam:--steps=2", "boxed:Mine:k=1")
+    with pytest.raises(ValueError, match=r"boxed was not recorded .*: --then adam:--steps=2 --then boxed:Mine:k=1"):
+        check(("model", "dataset"), then=then)
+    assert check(("model", "dataset", "then"), then=then) == []
+
+
 def test_what_is_named_on_the_command_line_needs_no_record():
     assert check(("model",)) == []
     assert check(("model", "options"), options=("inner=boxed:Mine",)) == []

@@ -18,6 +18,7 @@ import traceback
 import click
 
 from trainloop.checks import printable
+from trainloop.runs import words
 
 
 class BatchSize(click.ParamType):
@@ -35,6 +36,38 @@ class BatchSize(click.ParamType):
         if size < 1:
             self.fail(f"{value!r} is neither a positive number nor 'full'", param, ctx)
         return size
+
+
+class PhaseWord(click.ParamType):
+    """A phase of a run, such as "ssbroyden:storage=dense,--steps=2000"."""
+
+    name = "METHOD[:KEY=VALUE,...]"
+
+    def convert(self, value, param, ctx):
+        try:
+            words.phase(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        return value
+
+
+class OptionsBeforeThen(click.Command):
+    """A command whose --then takes the settings of what follows: those of the first optimizer stand before it."""
+
+    FIRST = ("options", "steps")
+
+    def parse_args(self, ctx, args):
+        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        names = [param.name for param in order]
+        behind = names[names.index("then") :] if "then" in names else []
+        for param in order:
+            if param.name in self.FIRST and param.name in behind:
+                raise click.UsageError(
+                    f"{param.opts[0]} belongs to --optimizer and stands behind --then; give it before, or to the phase "
+                    "in its own word, as in --then lbfgs:m=20,--steps=2000",
+                    ctx,
+                )
+        return super().parse_args(ctx, args)
 
 
 def as_help(text):

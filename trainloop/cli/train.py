@@ -6,6 +6,7 @@ Without arguments: LeNet-5 on scikit-learn's handwritten digits with TestGD, the
     trainloop train --list
     trainloop train --dataset mnist --optimizer adam -o learning_rate=0.002 --epochs 3
     trainloop train --optimizer my_method.py:MyMethod -o rad=2000
+    trainloop train --optimizer adam --steps 5000 --then ssbroyden:storage=dense,--steps=2000 --batch-size full
     trainloop train --dataset mine.py:load --model mine.py:build --loss mine.py:loss
     trainloop train --dataset mine.py:points --model mine.py:build --residuals mine.py:residuals --dtype float64
     trainloop train --run-dir runs/mine --resume
@@ -19,17 +20,26 @@ import sys
 import click
 
 from trainloop.checks import printable
-from trainloop.cli.common import BatchSize, as_help, blaming_user_code, echo, import_tensorflow, in_one_line
+from trainloop.cli.common import (
+    BatchSize,
+    OptionsBeforeThen,
+    PhaseWord,
+    as_help,
+    blaming_user_code,
+    echo,
+    import_tensorflow,
+    in_one_line,
+)
 from trainloop.cli.recorded import chosen, read_config
 
 # What runs when nothing is said: LeNet-5 on the digits ends above 95 %.
 DEFAULT_OPTIMIZER, DEFAULT_EPOCHS, DEFAULT_BATCH_SIZE = "testgd", 50, 64
 
-# Points of residuals have no epochs.
+# Points of residuals have no epochs, and a last phase may have no steps of its own.
 DEFAULT_STEPS = 1000
 
 
-@click.command(help=as_help(__doc__))
+@click.command(cls=OptionsBeforeThen, help=as_help(__doc__))
 @click.option(
     "--dataset", default="digits", show_default=True, help="Name, .npz file, folder of IDX files, or file.py:function."
 )
@@ -57,7 +67,20 @@ DEFAULT_STEPS = 1000
 @click.option(
     "--epochs", type=click.IntRange(min=1), metavar="N", help=f"Passes over the data.  [default: {DEFAULT_EPOCHS}]"
 )
-@click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Steps; with --epochs, whichever comes first.")
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Steps; with --epochs, whichever comes first. Before --then, those of the first optimizer.",
+)
+@click.option(
+    "--then",
+    type=PhaseWord(),
+    multiple=True,
+    metavar="METHOD[:KEY=VALUE,...,--steps=N]",
+    help="Optimizer that goes on where the one before has ended, with its arguments and steps; repeat it.  "
+    f"[default of the last one's steps: {DEFAULT_STEPS}, unless --epochs]",
+)
 @click.option(
     "--batch-size",
     type=BatchSize(),
@@ -183,20 +206,20 @@ def prepare(settings, check_facts):
     """
     import trainloop as tl
     from trainloop.runs import config as run_config
-    from trainloop.runs import dry_run, plugins
+    from trainloop.runs import dry_run, phases, words
 
     if settings["resume"] and (settings["overwrite"] or settings["run_dir"] is None):
         raise ValueError("--resume needs --run-dir, the folder of the run, and no --overwrite")
     strategy, workers = choose_devices(settings)
     choose_precision(settings["dtype"])
-    cls = plugins.find_optimizer(settings["optimizer"])
-    optimizer = plugins.make_optimizer(cls, plugins.parse_options(settings["options"]))
+    optimizers = phases.optimizers(words.phases(settings))
     with workers.watched(), strategy.scope():
         parts = assembled(settings)
     settings = with_defaults_for(parts.data, settings)
     directory = choose_directory(settings, workers)
     batches = batches_of(parts, settings)
-    facts = run_config.facts(settings, tl.FlatLayout.of(parts.model.trainable_variables), batches, optimizer)
+    optimizer = phases_of(settings, optimizers, batches)
+    facts = run_config.facts(settings, tl.FlatLayout.of(parts.model.trainable_variables), batches, optimizers)
     check_facts(facts)
     check_keep_best(settings["keep_best"], parts.metrics)
     hooks = make_hooks(settings, directory)
@@ -205,6 +228,8 @@ def prepare(settings, check_facts):
             return lambda: None
         text = dry_run.describe(parts.data, batches, parts.model, optimizer, settings, directory, facts)
         return lambda: echo(text)
+    for later in optimizers[1:]:  # not only when its phase begins, maybe hours later
+        dry_run.check_optimizer(parts.model, later, settings)
     loop = make_loop(settings, parts, optimizer, hooks)
     config = {**settings, **facts}
     step = directory.resume(config, loop.restore) if settings["resume"] else directory.begin(config)
@@ -234,6 +259,17 @@ def assembled(settings):
 
     words = {name: settings[name] for name in ("dataset", "model", "loss", "residuals")}
     return tl.assemble(**words, seed=settings["seed"], loss_weights=parse_weights(settings["loss_weights"]))
+
+
+def phases_of(settings, optimizers, batches):
+    """What `TrainLoop` takes as optimizer: one, or a list of `Phase`s that are all reached."""
+    import trainloop as tl
+    from trainloop.runs import phases, words
+
+    asked = words.phases(settings)
+    if len(asked) > 1 and not isinstance(batches, tl.Points):
+        phases.check_epochs(asked, settings["epochs"], batches.steps_per_epoch)
+    return phases.in_phases(asked, optimizers)
 
 
 def batches_of(parts, settings):
@@ -341,9 +377,12 @@ def make_display():
 def with_defaults_for(data, settings):
     """The settings with a goal, a model and batches that fit the data, and a folder named by all of them."""
     import trainloop as tl
+    from trainloop.runs import words
     from trainloop.runs.assembly import DEFAULT_MODELS
     from trainloop.runs.directory import fresh_path
 
+    if settings["then"] and settings["epochs"] is None:
+        settings = {**settings, "then": words.with_last_steps(settings["then"], DEFAULT_STEPS)}
     if isinstance(data, tl.Points):
         settings = with_defaults_for_points(settings)
     else:
@@ -352,7 +391,8 @@ def with_defaults_for(data, settings):
         endless = settings["epochs"] is None and settings["steps"] is None
         epochs = DEFAULT_EPOCHS if endless else settings["epochs"]
         settings = {**settings, "model": model, "batch_size": batch_size, "epochs": epochs}
-    folder = settings["run_dir"] or fresh_path(settings["model"], settings["dataset"], settings["optimizer"])
+    optimizers = [one.optimizer for one in words.phases(settings)]
+    folder = settings["run_dir"] or fresh_path(settings["model"], settings["dataset"], *optimizers)
     return {**settings, "run_dir": folder}
 
 
@@ -370,12 +410,13 @@ def do_run(settings, directory, loop, batches, test, resumed_at):
     import trainloop as tl
     from trainloop.hooks.display import number
     from trainloop.hooks.metrics_file import append_test
+    from trainloop.runs import words
     from trainloop.runs.directory import command_to_resume, write_results
     from trainloop.runs.signals import StopOnSignals
 
     tell = echo if loop.is_chief else lambda line: None
     say = (lambda line: None) if settings["quiet"] else tell
-    title = printable(f"{settings['model']} on {settings['dataset']} with {settings['optimizer']}")
+    title = printable(f"{settings['model']} on {settings['dataset']} with {words.names(words.phases(settings))}")
     n = loop.optimizer.layout.size
     samples = "points" if test is None else "training samples"
     say(f"{title}: n = {n:,} parameters, {batches.size:,} {samples}, files in {directory.path}")
@@ -386,13 +427,10 @@ def do_run(settings, directory, loop, batches, test, resumed_at):
     failure = None
     with StopOnSignals(loop.stop) as signals:
         try:
-            result = loop.run(
-                batches,
-                until_epoch=settings["epochs"],
-                until_step=settings["steps"],
-                validation_data=test,
-                verbose=0,
-            )
+            # Those of phases are their own. The display is a hook.
+            steps = None if settings["then"] else settings["steps"]
+            goal = {"until_epoch": settings["epochs"], "until_step": steps}
+            result = loop.run(batches, **goal, validation_data=test, verbose=0)
         except tl.TrainingError as error:
             result, failure = error.result, error
     if signals.received and failure is None:

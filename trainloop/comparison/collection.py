@@ -14,7 +14,7 @@ from trainloop.comparison.entrant import make_optimizer
 from trainloop.errors import users_line
 from trainloop.loop.minimizer import minimize
 from trainloop.objectives.function import LeastSquares
-from trainloop.runs import user_code
+from trainloop.runs import user_code, words
 from trainloop.status import Status
 from trainloop.testing import problems as all_problems
 
@@ -56,7 +56,8 @@ def solve(entrant, problem, tolerance, budget):
     try:
         # No other test ends a run: whether it is solved is the profile's to say.
         optimizer = make_optimizer(entrant)
-        gtol = 0.0 if optimizer.uses_gradient else None
+        each = [phase.optimizer for phase in optimizer] if entrant.then else [optimizer]
+        gtol = 0.0 if all(one.uses_gradient for one in each) else None
         result = minimize(
             fun, problem.x0, optimizer, max_steps=budget, gtol=gtol, f_target=target, max_evaluations=budget
         )
@@ -121,7 +122,7 @@ class Record:
 
 
 def _code_of(entrant):
-    return user_code.digests(entrant.optimizer, *(option.partition("=")[2] for option in entrant.options))
+    return user_code.digests(*words.values(entrant.phases))
 
 
 def costs(solved, methods, names, tolerance):

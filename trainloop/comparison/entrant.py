@@ -4,18 +4,16 @@ adam                                        a method with its defaults
 testgd:rad=2000,storage=dense               with arguments of its constructor
 lbfgs:m=20,--batch-size=full,--epochs=100   and with options of `trainloop train`, which begin with two dashes
 my_method.py:Mine:rad=3                     a class in a file
+adam:--steps=300,--then=lbfgs:m=5           phases; what stands behind --then= is the word of the next one
 """
 
 import dataclasses
+import functools
 import re
 
-from trainloop.checks import printable
-from trainloop.runs import plugins
+from trainloop.runs import phases, words
 
-# A comma separates settings only where another one follows: (0.9, 0.999) is a value.
-_SETTING = r"(?:--[a-z][a-z-]*(?:=|,|$)|[A-Za-z_][\w.]*=)"
-_BETWEEN = re.compile(rf",(?={_SETTING})")
-_FIRST = re.compile(rf":(?={_SETTING})")
+_BEFORE_THEN = re.compile("[:,]--then=")
 
 # What all entrants have in common, or what the comparison itself decides.
 _NOT_ITS_OWN = {"--dataset", "--model", "--loss", "--residuals", "--loss-weight", "--seed", "--run-dir"}
@@ -43,26 +41,50 @@ class Entrant:
         optimizer: what `plugins.find_optimizer` takes.
         options: tuple of "key=value", arguments of its constructor.
         settings: tuple of options of `trainloop train`, such as "--batch-size=full".
+        then: tuple of the words of the phases that follow.
     """
 
     label: str
     optimizer: str
     options: tuple = ()
     settings: tuple = ()
+    then: tuple = ()
 
     @property
     def folder(self):
         """The label as the name of a folder."""
         return re.sub(r"[^\w.=+-]+", "_", self.label)
 
-    @property
-    def arguments(self):
-        """All of it as arguments of `trainloop train`."""
+    @functools.cached_property
+    def phases(self):
+        """`PhaseWords` of all its phases; one where nothing follows.
+
+        Raises:
+            ValueError: see `words.phases`.
+        """
+        own = dict(setting.partition("=")[::2] for setting in self.settings)
+        steps = words.steps(own["--steps"]) if self.then and "--steps" in own else None
+        return words.phases({"optimizer": self.optimizer, "options": self.options, "steps": steps, "then": self.then})
+
+    def arguments(self, common):
+        """Of `trainloop train`, beside options that all methods of a comparison have, but for those of its own.
+
+        Steps that are common are those of a whole run: the last phase has what is left of them.
+
+        Args:
+            common: words such as "--steps=500".
+
+        Raises:
+            ValueError: nothing is left.
+        """
+        own = {setting.partition("=")[0] for setting in self.settings}
+        then = self.then and words.with_rest(self.then, self.phases, _steps_among(common))
         return [
-            "--optimizer",
-            self.optimizer,
+            *(word for word in common if word.partition("=")[0] not in own),
+            *("--optimizer", self.optimizer),
             *(word for option in self.options for word in ("-o", option)),
             *self.settings,
+            *(word for phase in then for word in ("--then", phase)),
         ]
 
 
@@ -72,16 +94,19 @@ def parse(label):
     Raises:
         ValueError: it is not of the form above, or sets what is common to all.
     """
-    if not isinstance(label, str) or printable(label) != label:
-        raise ValueError(f"{label!r} is no method: it is no text, or has control characters; write it anew")
-    optimizer, *rest = _FIRST.split(label, maxsplit=1)
-    settings = _BETWEEN.split(rest[0]) if rest else []
-    own = tuple(setting for setting in settings if setting.startswith("--"))
-    for setting in own:
+    words.check_text(label)
+    first, *then = _BEFORE_THEN.split(label)
+    optimizer, options, settings = words.split(first)
+    for setting in settings:
         name = setting.partition("=")[0]
         if name in _NOT_ITS_OWN:
             raise ValueError(f"{label}: {name} is common to all methods of a comparison, or set by it; leave it out")
-    return Entrant(label, optimizer, tuple(setting for setting in settings if not setting.startswith("--")), own)
+    return Entrant(label, optimizer, options, settings, tuple(then))
+
+
+def _steps_among(common):
+    """The number of steps in words such as "--steps=500"; None where there is none."""
+    return next((int(word.partition("=")[2]) for word in common if word.startswith("--steps=")), None)
 
 
 def parse_all(labels):
@@ -103,8 +128,8 @@ def parse_all(labels):
 
 
 def make_optimizer(entrant):
-    """A new optimizer of this method with these settings."""
+    """A new optimizer of this method with these settings, or a list of `Phase`s."""
     try:
-        return plugins.make_optimizer(plugins.find_optimizer(entrant.optimizer), plugins.parse_options(entrant.options))
+        return phases.in_phases(entrant.phases, phases.optimizers(entrant.phases))
     except (ValueError, OSError) as error:
         raise ValueError(f"{entrant.label}: {error}") from error

@@ -95,9 +95,7 @@ class Comparison:
 
     def arguments(self, run):
         """Of trainloop train, for one run, whether it begins or goes on."""
-        own = {setting.partition("=")[0] for setting in run.entrant.settings}
-        common = [word for word in self.common if word.partition("=")[0] not in own]
-        return [*common, *run.entrant.arguments, f"--seed={run.seed}", f"--run-dir={run.folder}", "--resume"]
+        return [*run.entrant.arguments(self.common), f"--seed={run.seed}", f"--run-dir={run.folder}", "--resume"]
 
 
 def lock(path):

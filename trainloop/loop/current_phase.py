@@ -142,7 +142,7 @@ class CurrentPhase:
         """
         self._end.observe(logs, self._taken)
         # The last one ends the run then, which may be asked to go on.
-        self._end.over |= not self.last and status > Status.RUNNING
+        self._end.ended |= not self.last and status > Status.RUNNING
 
     def state(self):
         """For a checkpoint: JSON-able; None where there is one optimizer."""
@@ -154,7 +154,7 @@ class CurrentPhase:
         """Be as this phase was when `state` returned this."""
         if state is not None:
             self.first_step = state["first_step"]
-            self._end.go_to(state)
+            self._end.go_to(state, self._taken)
 
 
 class Phases:
@@ -178,6 +178,8 @@ class Phases:
         self.identity = {"optimizer": contents.description(given)} if not self._several else {"list of phases": {}}
         for i, phase in enumerate(self._phases if self._several else ()):
             described = {f"{i} {name}": value for name, value in phase.description().items()}
+            if i == len(self._phases) - 1:
+                del described[f"{i} steps"]  # the goal of the run, which may be another one when it goes on
             self.identity["list of phases"] |= described
 
     def enter(self, index=0, first_step=0):

@@ -55,7 +55,8 @@ class Phase:
     Args:
         optimizer: a `GlobalVectorOptimizer` or a `GlobalObjectiveOptimizer`. One that was used before is not changed: a
             new one with its settings is taken, where the phase begins.
-        steps: how many the phase has; None for no limit.
+        steps: how many the phase has; None for no limit. Those of the last phase are a goal of the run: they may be
+            others when it goes on from a checkpoint.
         until: a `Plateau`; None for no such end.
 
     Raises:
@@ -87,12 +88,17 @@ class PhaseEnd:
         phase: a `Phase`.
 
     Attributes:
-        over: whether it has reached its end.
+        ended: whether it has ended before its `steps`.
     """
 
     def __init__(self, phase):
         self._steps, self._until = phase.steps, phase.until
-        self.over, self._best, self._window = False, math.inf, math.inf
+        self.ended, self._taken, self._best, self._window = False, 0, math.inf, math.inf
+
+    @property
+    def over(self):
+        """Whether it has reached its end."""
+        return self.ended or (self._steps is not None and self._taken >= self._steps)
 
     def limits(self, taken):
         """How many steps the next block may take, by each condition, when so many are taken of the phase."""
@@ -111,17 +117,23 @@ class PhaseEnd:
             values = logs[until.monitor].astype(float)
             self._window = min(self._window, float(np.min(values[~np.isnan(values)], initial=math.inf)))
             if taken % until.patience == 0:
-                self.over |= not self._window < self._best - until.min_delta
+                self.ended |= not self._window < self._best - until.min_delta
                 self._best, self._window = min(self._best, self._window), math.inf
-        self.over |= self._steps is not None and taken >= self._steps
+        self._taken = taken
 
     def state(self):
         """For a checkpoint: JSON-able."""
-        return {"over": self.over, "best": self._best, "window": self._window}
+        return {"ended": self.ended, "best": self._best, "window": self._window}
 
-    def go_to(self, state):
-        """Be as this was when `state` returned this."""
-        self.over, self._best, self._window = state["over"], state["best"], state["window"]
+    def go_to(self, state, taken):
+        """Be as this was when `state` returned this, but for the number of `steps`, which may be another one now.
+
+        Args:
+            state: see above.
+            taken: steps of the phase, then.
+        """
+        self.ended, self._best, self._window = state["ended"], state["best"], state["window"]
+        self._taken = taken
 
 
 def checked_list(given: Any) -> list[Phase]:

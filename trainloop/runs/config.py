@@ -13,7 +13,7 @@ import dataclasses
 import json
 
 from trainloop import files
-from trainloop.runs import user_code
+from trainloop.runs import user_code, words
 from trainloop.versions import versions
 
 # Settings that say where and how a run is done, and not which: they are never taken from the file of another one.
@@ -25,34 +25,35 @@ _FOLLOWS_FROM = {
     "layout_fingerprint": ("dataset", "model", "dtype"),
     "parameters": ("dataset", "model"),
     "training_samples": ("dataset",),
-    "optimizer_config": ("optimizer", "options"),
+    "optimizer_config": ("optimizer", "options", "then"),
 }
 
 # Settings that came after version 0.1, whose runs lack them: as if nothing had been given.
-_NEW = ("residuals", "loss_weights", "dtype")
+_NEW = ("residuals", "loss_weights", "dtype", "then")
 
 # Facts that may be others: the user's own files, which are edited all the time. It is said.
 _SAID = ("code",)
 
 
-def facts(settings, layout, batches, optimizer):
+def facts(settings, layout, batches, optimizers):
     """What came of the settings.
 
     Args:
-        settings: dict with "optimizer", "options", "model", "dataset" and "loss"; "residuals" where there are some.
+        settings: dict with "optimizer", "options", "model", "dataset" and "loss"; "residuals", "steps" and "then" where
+            there are some.
         layout: the `FlatLayout` of the model.
         batches: an `ArrayData` or `Points`.
-        optimizer: built or not.
+        optimizers: list of them, one for each phase, built or not. The configuration of several is a list.
     """
-    words = [settings.get(name) for name in ("optimizer", "model", "dataset", "loss", "residuals")]
-    inside = [option.partition("=")[2] for option in settings["options"]]
+    named = [settings.get(name) for name in ("model", "dataset", "loss", "residuals")]
+    configs = [optimizer.get_config() for optimizer in optimizers]
     return {
         "parameters": layout.size,
         "layout_fingerprint": layout.fingerprint(),
         "data_fingerprint": batches.fingerprint(),
         "training_samples": batches.size,
-        "optimizer_config": optimizer.get_config(),
-        "code": user_code.digests(*words, *inside),
+        "optimizer_config": configs if len(configs) > 1 else configs[0],
+        "code": user_code.digests(*named, *words.values(words.phases(settings))),
     }
 
 
@@ -84,7 +85,8 @@ class Recorded:
         elif not same_method and "options" not in given:
             settings["options"] = ()
         here = json.loads(json.dumps(settings))
-        changed = {name: (here[name], there) for name, there in self.settings.items() if here[name] != there}
+        before = {**{name: [] for name in ("then",) if name in here}, **self.settings}  # which older runs lack
+        changed = {name: (here[name], there) for name, there in before.items() if here[name] != there}
         return settings, changed
 
     def continued(self, settings, given):
@@ -93,8 +95,9 @@ class Recorded:
         Args:
             settings: all of them.
             given: names of those that were given. Goals count as one: with new steps the old epochs are forgotten.
+                Steps before --then are no goal: they are those of the first phase.
         """
-        goals = ("epochs", "steps")
+        goals = ("epochs",) if self.settings.get("then") else ("epochs", "steps")
         new = {*given, *(goals if set(goals) & set(given) else ())}
         if "optimizer" in given and settings["optimizer"] != self.settings["optimizer"]:
             new.add("options")  # those of another method; that it is another one is refused later

@@ -26,6 +26,7 @@ from trainloop.checkpoints.files import CheckpointFolder, DamagedCheckpointError
 from trainloop.files import RunLock
 from trainloop.hooks.metrics_file import read_run_log
 from trainloop.hooks.tensorboard import event_files
+from trainloop.runs import words
 from trainloop.versions import versions
 
 # What may change when a run is continued: its goals, and what has no influence on any number.
@@ -148,7 +149,7 @@ class RunDirectory:
         """Refuse to continue the run that is there with another configuration, see `resume`."""
         try:
             saved, here = files.read_json(self.config), json.loads(json.dumps(config))
-            differing = [k for k in {**saved, **here} if k not in MAY_CHANGE and not _same(saved.get(k), here.get(k))]
+            differing = [k for k in {**saved, **here} if k not in MAY_CHANGE and not _same(k, saved, here)]
         except (ValueError, TypeError) as error:
             raise ValueError(f"{self.config} is damaged; put it back, or begin again with --overwrite") from error
         if differing:
@@ -202,8 +203,11 @@ def remove_files(path):
         tensorboard.rmdir()
 
 
-def _same(there, here):
+def _same(name, *configs):
     """Whether a setting is the same; an older run lacks newer ones, which is as if nothing had been given."""
+    there, here = (config.get(name) for config in configs)
+    if name == "then":
+        there, here = map(words.without_goal, (there, here))
     return there == here or (there in (None, []) and here in (None, []))
 
 

@@ -6,6 +6,7 @@ import math
 from trainloop.data.points import Points
 from trainloop.loop import arguments as loop_arguments
 from trainloop.loop import nonfinite
+from trainloop.loop.phases import Phase
 from trainloop.optimizer import validation
 from trainloop.optimizer.saving import SHRINKABLE
 from trainloop.vectors.layout import FlatLayout
@@ -31,6 +32,11 @@ def check(model, optimizer, settings, directory, facts):
     directory.release()
     if settings["resume"] and directory.config.exists():
         directory.check({**settings, **facts})
+    return check_optimizer(model, optimizer, settings)
+
+
+def check_optimizer(model, optimizer, settings):
+    """Refuse an optimizer that a run would refuse when it or its phase begins, see `check`."""
     loop_arguments.check_kinds(model, optimizer)
     loop_arguments.check_engine(settings["jit"], settings["eager"])
     loop_arguments.check_microbatches(settings["microbatch"], settings["jit"])
@@ -50,23 +56,36 @@ def describe(data, batches, model, optimizer, settings, directory, facts):
     Args:
         data: a `DataSplit` or `Points`.
         batches: an `ArrayData` of it, or the `Points`.
-        model, optimizer, settings, directory, facts: see `check`; "epochs", "steps" and "tensorboard" are settings too.
+        model, settings, directory, facts: see `check`; "epochs", "steps" and "tensorboard" are settings too.
+        optimizer: not built; or a list of `Phase`s.
 
     Raises:
         ValueError: see `check`.
     """
-    plan = check(model, optimizer, settings, directory, facts)
+    phases, steps = (optimizer, None) if isinstance(optimizer, list) else ([Phase(optimizer)], settings["steps"])
+    plan = check(model, phases[0].optimizer, settings, directory, facts)
+    plans = [plan, *(check_optimizer(model, phase.optimizer, settings) for phase in phases[1:])]
+    if len(phases) > 1:
+        limits = [phase.steps for phase in phases]
+        steps = None if None in limits else sum(limits)
     sections = [
         f"data: {data!r}",
         f"model: {model.name}, n = {plan.n:,} trainable parameters\n{_variables(model)}",
-        f"method: {in_words(optimizer)}",
-        str(plan),
-        f"steps: {_steps(batches, settings['epochs'], settings['steps'])}",
+        *(text for i, phase in enumerate(phases) for text in (_method(phase, i, len(phases)), str(plans[i]))),
+        f"steps: {_steps(batches, settings['epochs'], steps)}",
         f"files: {', '.join(directory.files(settings['tensorboard']))} in {directory.path}",
         f"settings:\n{json.dumps(settings, indent=2)}",
         "Nothing was done: this is what the same command does without --dry-run.",
     ]
     return "\n".join(sections)
+
+
+def _method(phase, index, count):
+    """The line of an optimizer: of a single one, whose steps are those of the run, or of a phase."""
+    if count == 1:
+        return f"method: {in_words(phase.optimizer)}"
+    steps = "to the end of the run" if phase.steps is None else f"{phase.steps:,} steps at most"
+    return f"phase {index}, {steps}: {in_words(phase.optimizer)}"
 
 
 def in_words(optimizer):

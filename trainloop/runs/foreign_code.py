@@ -4,16 +4,19 @@ It runs only if file and content are those that the run has recorded, or if it i
 that is worth is said in docs/what-can-go-wrong.md: whoever sends a config.json may send the code with it.
 """
 
-from trainloop.runs import user_code
+from trainloop.runs import user_code, words
 
 _NAMES = ("optimizer", "model", "dataset", "loss", "residuals")
 
 
 def named_in(settings):
-    """Texts of settings that stand for code, by the option that they belong to: list of (option, text)."""
-    texts = [(f"--{name}", settings.get(name)) for name in _NAMES]
-    texts += [(f"-o {option.partition('=')[0]}=", option.partition("=")[2]) for option in settings.get("options") or ()]
-    return [(option, text) for option, text in texts if isinstance(text, str) and user_code.is_reference(text)]
+    """Texts of settings that stand for code, with what somebody types to name it: list of (options, text)."""
+    texts = [(f"--{name} {settings.get(name)}", settings.get(name)) for name in _NAMES]
+    texts += [(f"-o {option}", option.partition("=")[2]) for option in settings.get("options") or ()]
+    then = settings.get("then") or ()
+    all_phases = " ".join(f"--then {word}" for word in then)  # one of them alone would take the place of all
+    texts += [(all_phases, text) for text in words.values(map(words.phase, then))]
+    return [(options, text) for options, text in texts if isinstance(text, str) and user_code.is_reference(text)]
 
 
 def check(path, settings, typed, recorded):
@@ -34,7 +37,7 @@ def check(path, settings, typed, recorded):
     """
     again = {user_code.source(text) for _, text in named_in(typed)}
     lines = {}
-    for option, text in named_in(settings):
+    for options, text in named_in(settings):
         source = user_code.source(text)
         if source in again:
             continue
@@ -43,10 +46,9 @@ def check(path, settings, typed, recorded):
             raise FileNotFoundError(f"{path} names {text}, and there is no file of {source} here; put it back")
         if here != there:
             why = "was edited since it began" if there else "was not recorded there"
-            space = "" if option.endswith("=") else " "
             raise ValueError(
                 f"{path} names code that is not what its run recorded: {source} {why}; look at it, and name it again "
-                f"to run it: {option}{space}{text}"
+                f"to run it: {options}"
             )
         lines[source] = f"runs {source} (SHA-256 {here}...), because {path} names it"
     return list(lines.values())
