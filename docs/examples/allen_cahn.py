@@ -68,7 +68,7 @@ def main(scale=1.0, seed=5):
     rate = keras.optimizers.schedules.ExponentialDecay(5e-3, 1_000, 0.98)
     phases = [tl.Phase(tl.Adam(rate), steps=adam), tl.Phase(tl.SSBroyden(), steps=after)]
     hooks = [
-        tl.Resample("pde", every_steps=500, candidates=5 * count),
+        tl.Resample("pde", every_steps=max(1, after // 20), candidates=5 * count),
         tl.Measure(every_steps=max(1, after // 9), rel_l2=lambda model: relative(model, p, u)),
     ]
     loop = tl.TrainLoop(model, phases, residuals={"pde": pde}, hooks=hooks)
