@@ -12,7 +12,7 @@ COLUMNS = {
     "error": ("median error", ".2e"),
     "low": ("lowest", ".2e"),
     "high": ("highest", ".2e"),
-    "seconds": ("s", ".1f"),
+    "seconds": ("seconds", ".1f"),
     "evaluations": ("evaluations", ",.0f"),
     "milliseconds": ("ms/evaluation", ".2f"),
 }
