@@ -41,12 +41,17 @@ def vector_function(problem):
 
 
 class _Watch:
-    """Counts evaluations and seconds between the measurements of a run, and ends it in time."""
+    """Counts evaluations and seconds between the measurements of a run, and ends it in time.
+
+    Attributes:
+        late: whether it has ended the run.
+    """
 
     def __init__(self, evaluate, assign, course, steps, seconds):
         self._evaluate, self._assign, self._course = evaluate, assign, course
         self._marks, self._end = set(marks(steps)), course.seconds + seconds
         self._steps, self._evaluations, self._since = 0, 0, time.perf_counter()
+        self.late = False
 
     def function(self, x):
         self._evaluations += 1
@@ -54,11 +59,11 @@ class _Watch:
 
     def callback(self, x):
         self._steps += 1
-        late = self._course.seconds + time.perf_counter() - self._since > self._end
-        if late or self._steps in self._marks:
+        self.late = self._course.seconds + time.perf_counter() - self._since > self._end
+        if self.late:
+            raise StopIteration  # which SciPy takes for the end; the last point is measured then
+        if self._steps in self._marks:
             self.measure(x)
-        if late:
-            raise StopIteration("the time is up")
 
     def measure(self, x):
         seconds = time.perf_counter() - self._since
@@ -79,4 +84,4 @@ def run(method, problem, course, after, seconds):
         watch.function, x0, jac=True, method=name, callback=watch.callback, options={**options, "maxiter": after}
     )
     watch.measure(found.x)
-    return str(found.message)
+    return "the time is up" if watch.late else str(found.message)
