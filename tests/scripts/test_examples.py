@@ -14,7 +14,7 @@ SHORTENED = {
     "burgers": (0.03, 0.15),
     "helmholtz": (0.015, 0.2),
     "allen_cahn": (0.02, 0.7),
-    "inverse_burgers": (0.3, 0.1),
+    "inverse_burgers": (0.2, 0.05),
 }
 
 
