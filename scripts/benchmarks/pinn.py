@@ -15,7 +15,7 @@ from benchmarks.equations import EQUATIONS
 from trainloop.cli.common import import_tensorflow
 
 # What --quick runs: one method of each kind, and the smallest networks.
-_QUICK_METHODS = ("Adam", "SSBroyden", "LevenbergMarquardt", "SciPy L-BFGS-B")
+_QUICK_METHODS = ("SSBroyden", "LevenbergMarquardt", "SciPy L-BFGS-B")
 
 
 @dataclasses.dataclass
