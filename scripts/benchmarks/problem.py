@@ -35,12 +35,15 @@ class Problem:
     rate: Callable[[int], Any] = lambda steps: falling(5e-3)
 
     def value(self):
-        """The loss, in plain TensorFlow; of terms with batches it takes their first points."""
+        """The loss, in plain TensorFlow; of a term with batches as many points as a batch has, from all of it."""
         import tensorflow as tf
+
+        def chosen(values, size):
+            return values if size is None else values[:: len(values) // size][:size]
 
         f, sizes = 0.0, self.points.batch_sizes
         for term, residual in self.residuals.items():
-            p = tf.nest.map_structure(lambda values, size=sizes[term]: values[:size], self.points.values[term])
+            p = tf.nest.map_structure(lambda values, size=sizes[term]: chosen(values, size), self.points.values[term])
             f += (self.weights or {}).get(term, 1.0) * tf.reduce_mean(tf.square(residual(self.model, p)))
         return f
 

@@ -86,6 +86,13 @@ def test_by_hand_is_the_same_function():
     np.testing.assert_array_equal(objective.vector.read(), x + 1)
 
 
+def test_a_fixed_batch_is_from_all_points():
+    problem = curves_to_fit.sinc(seed=0)
+    x, y = (values.numpy() for values in problem.points.values["fit"])
+    every = np.mean((np.asarray(problem.model(x[::20])) - y[::20]) ** 2)
+    assert float(problem.value()) == pytest.approx(every, rel=1e-12)
+
+
 def test_a_report_has_a_table_a_file_and_diagrams(tmp_path, capsys):
     found = work_precision.record("Adam", small(), 0.002, 60.0)
     work_precision.publish(tmp_path, "fit", "A title", [{"problem": "fit1d", "method": "Adam", "seed": 0, **found}])
