@@ -8,6 +8,8 @@ python scripts/benchmark.py looking --dataset mnist
 python scripts/benchmark.py startup
 python scripts/benchmark.py minimize
 python scripts/benchmark.py least-squares
+python scripts/benchmark.py pinn --quick
+python scripts/benchmark.py fit --quick
 python scripts/benchmark.py shared-matrix
 python scripts/benchmark.py checkpoint save
 python scripts/launch.py --workers 2 -- scripts/benchmark.py allreduce
@@ -25,6 +27,7 @@ from benchmarks.least_squares import least_squares
 from benchmarks.loop import loop
 from benchmarks.matrix import shared_matrix
 from benchmarks.minimize import minimize
+from benchmarks.pinn import fit, pinn
 
 from trainloop.cli.common import as_help
 
@@ -43,6 +46,8 @@ for command in (
     startup,
     minimize,
     least_squares,
+    pinn,
+    fit,
     shared_matrix,
     checkpoint,
     allreduce,

@@ -13,6 +13,8 @@ import click
 import numpy as np
 
 from benchmarks.benchmarking import output_option, repeats_option, run_program
+from benchmarks.equations import example, poisson2d
+from benchmarks.problem import dense
 from benchmarks.reporting import alternate, compared, publish
 from trainloop.cli.common import import_tensorflow
 
@@ -42,27 +44,6 @@ def least_squares(seconds, seeds, repeats, output):
     publish(output, "least_squares", "Milliseconds, megabytes, relative errors", rows, columns, "median")
 
 
-def network(widths, scale=None, seed=0):
-    """A tanh network of two inputs; its weights normal with this scale, or Keras's own."""
-    import keras
-
-    keras.utils.set_random_seed(seed)
-    hidden = [keras.layers.Dense(width, "tanh") for width in widths]
-    model = keras.Sequential([keras.Input((2,)), *hidden, keras.layers.Dense(1)])
-    if scale:
-        rng = np.random.default_rng(seed)
-        model.set_weights([scale * rng.normal(size=w.shape) for w in model.get_weights()])
-    return model
-
-
-def burgers(model, p):
-    """u_t + u u_x - nu u_xx of points (x, t)."""
-    import trainloop as tl
-
-    u, du, d2u = tl.derivatives(model, p, 2)
-    return du[:, 0, 1] + u[:, 0] * du[:, 0, 0] - 0.01 / np.pi * d2u[:, 0, 0, 0]
-
-
 def burgers_jobs(points=2000, widths=(20, 20, 20, 20)):
     """Functions that compute one of each."""
     import tensorflow as tf
@@ -70,7 +51,7 @@ def burgers_jobs(points=2000, widths=(20, 20, 20, 20)):
     import trainloop as tl
 
     p = tf.constant(np.random.default_rng(0).uniform(-1, 1, (points, 2)))
-    objective = tl.ModelObjective(network(widths), residuals=burgers, batch=p)
+    objective = tl.ModelObjective(dense(2, widths, seed=0), residuals=example("burgers").pde, batch=p)
     x = objective.vector.read()
     optimizer = tl.LevenbergMarquardt(solver="cholesky")
     state = optimizer.init_state(x)
@@ -90,39 +71,19 @@ def burgers_jobs(points=2000, widths=(20, 20, 20, 20)):
     }
 
 
-def poisson(model, p):
-    """u_xx + u_yy + f for the solution sin(pi x) sin(pi y)."""
-    import tensorflow as tf
-
-    import trainloop as tl
-
-    _, _, d2u = tl.derivatives(model, p, 2)
-    return d2u[:, 0, 0, 0] + d2u[:, 0, 1, 1] + 2 * np.pi**2 * tf.sin(np.pi * p[:, 0]) * tf.sin(np.pi * p[:, 1])
-
-
-def unit_square():
-    """Interior [784, 2] and boundary [116, 2] of a grid of 30 x 30."""
-    inner, side = np.arange(1, 29) / 29, np.arange(29) / 29
-    low, high = np.zeros(29), np.ones(29)
-    edges = [np.stack(e, 1) for e in ((side, low), (high, side), (1 - side, high), (low, 1 - side))]
-    return {"pde": np.stack(np.meshgrid(inner, inner), -1).reshape(-1, 2), "bc": np.concatenate(edges)}
-
-
 def poisson_error(optimizer, seed, seconds):
     """The relative L2 error after so many seconds of steps."""
     import trainloop as tl
 
-    model = network([32], 0.1, seed)
-    residuals = {"pde": poisson, "bc": lambda model, p: model(p)}
-    loop = tl.TrainLoop(model, getattr(tl, optimizer)(), residuals=residuals, loss_weights={"bc": 4.0})
-    points = tl.Points(unit_square())
-    loop.run(points, steps=1)  # compiles
+    problem = poisson2d(seed)
+    loop = tl.TrainLoop(
+        problem.model, getattr(tl, optimizer)(), residuals=problem.residuals, loss_weights=problem.weights
+    )
+    loop.run(problem.points, steps=1)  # compiles
     began = time.perf_counter()
-    while time.perf_counter() - began < seconds and loop.run(points, steps=20).status.name == "FINISHED":
+    while time.perf_counter() - began < seconds and loop.run(problem.points, steps=20).status.name == "FINISHED":
         pass
-    p = np.random.default_rng(1).uniform(size=(5000, 2))
-    exact = np.sin(np.pi * p[:, 0]) * np.sin(np.pi * p[:, 1])
-    return float(np.linalg.norm(model.predict_on_batch(p)[:, 0] - exact) / np.linalg.norm(exact))
+    return problem.error()
 
 
 def _memory():
@@ -131,7 +92,7 @@ def _memory():
 
     import trainloop as tl
 
-    model = network([249])  # 997 weights
+    model = dense(2, [249], seed=0)  # 997 weights
     p = tf.constant(np.random.default_rng(0).uniform(size=(200_000, 2)))
     objective = tl.ModelObjective(model, residuals=lambda model, p: model(p), batch=p)
     x = objective.vector.read()

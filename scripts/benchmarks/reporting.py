@@ -28,15 +28,30 @@ def publish(folder, name, title, rows, columns, bar):
         columns: dict of key -> (heading, format such as ".2f").
         bar: the key that the chart shows.
     """
+    print_table(title, rows, columns)
+    path = write_json(folder, name, title, rows)
+    _draw(path.with_suffix(".png"), title, rows, columns[bar][0], bar)
+    click.echo(f"written: {path}, {path.with_suffix('.png')}")
+
+
+def print_table(title, rows, columns):
+    """Print rows in groups; the arguments are those of `publish`."""
     click.echo(title)
     for group in dict.fromkeys(row["group"] for row in rows):
         _print_group(group, [row for row in rows if row["group"] == group], columns)
-    folder = pathlib.Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    facts = {"title": title, "machine": _machine(), "versions": _versions(), "rows": rows}
-    (folder / f"{name}.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    _draw(folder / f"{name}.png", title, rows, columns[bar][0], bar)
-    click.echo(f"written: {folder / name}.json, {folder / name}.png")
+
+
+def write_json(folder, name, title, rows, **more):
+    """Write rows, and more under other keys, with what is known of the machine; the path of the file.
+
+    Args:
+        folder, name, title, rows: see `publish`.
+    """
+    path = pathlib.Path(folder) / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    facts = {"title": title, "machine": _machine(), "versions": _versions(), "rows": rows, **more}
+    path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    return path
 
 
 def _print_group(group, rows, columns):

@@ -9,7 +9,7 @@ from environment import ROOT
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from benchmarks import benchmarking, flatten, least_squares, libraries, reporting
+from benchmarks import benchmarking, equations, flatten, least_squares, libraries, reporting
 
 
 def test_ratios_are_of_medians():
@@ -74,9 +74,12 @@ def test_jobs_of_least_squares_compute_what_they_say():
     values = {name: job() for name, job in least_squares.burgers_jobs(points=5, widths=(3,)).items()}
     assert len(values) == 4
     assert all(np.isfinite(value) for value in values.values())
-    square = least_squares.unit_square()
-    assert {name: points.shape for name, points in square.items()} == {"pde": (784, 2), "bc": (116, 2)}
-    assert len(np.unique(np.concatenate(list(square.values())), axis=0)) == 900
+
+
+def test_a_grid_of_the_square_has_every_point_once():
+    square = equations.unit_square()
+    assert square["pde"].shape == (784, 2)
+    assert len(np.unique(np.concatenate([square["pde"], *square["sides"]]), axis=0)) == 900
 
 
 @pytest.mark.thorough

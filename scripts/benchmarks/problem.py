@@ -1,0 +1,77 @@
+"""What a method is measured on: a network, residuals whose squares it minimises, points, and the error that counts."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass
+class Problem:
+    """One problem with one start.
+
+    Args:
+        model: a Keras model, at its start.
+        residuals: {term: function (model, points) -> r}.
+        points: a `Points` with these terms.
+        error: function () -> the relative error of the model as it is.
+        adam, after: steps of Adam and of the method that finishes, in a full budget.
+        weights: {term: by how much its mean of squares counts}; None for ones.
+        extra: variables that are trained besides the model's.
+        resample: keyword arguments of `Resample`; None where points stay.
+        rate: function of Adam's steps -> learning rate.
+    """
+
+    model: Any
+    residuals: dict[str, Callable]
+    points: Any
+    error: Callable[[], float]
+    adam: int
+    after: int
+    weights: dict[str, float] | None = None
+    extra: tuple = ()
+    resample: dict[str, Any] | None = None
+    rate: Callable[[int], Any] = lambda steps: falling(5e-3)
+
+    def value(self):
+        """The loss, in plain TensorFlow; of a term with batches as many points as a batch has, from all of it."""
+        import tensorflow as tf
+
+        def chosen(values, size):
+            return values if size is None else values[:: len(values) // size][:size]
+
+        f, sizes = 0.0, self.points.batch_sizes
+        for term, residual in self.residuals.items():
+            p = tf.nest.map_structure(lambda values, size=sizes[term]: chosen(values, size), self.points.values[term])
+            f += (self.weights or {}).get(term, 1.0) * tf.reduce_mean(tf.square(residual(self.model, p)))
+        return f
+
+
+def falling(first):
+    """A learning rate that loses two per cent in every 1,000 steps."""
+    import keras
+
+    return keras.optimizers.schedules.ExponentialDecay(first, 1_000, 0.98)
+
+
+def dense(inputs, widths, seed, scale=None):
+    """A tanh network; all of its weights normal with this scale, or Keras's own."""
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    hidden = [keras.layers.Dense(width, "tanh") for width in widths]
+    model = keras.Sequential([keras.Input([inputs]), *hidden, keras.layers.Dense(1)])
+    if scale:
+        rng = np.random.default_rng(seed)
+        model.set_weights([scale * rng.normal(size=w.shape) for w in model.get_weights()])
+    return model
+
+
+def relative_error(model, p, u):
+    """Function () -> |model(p) - u| / |u|, for points p [N, d] and values u [N] or [N, 1]."""
+    import tensorflow as tf
+
+    p, u = tf.constant(np.asarray(p)), np.asarray(u).ravel()
+    predict = tf.function(lambda: model(p)[:, 0], autograph=False)
+    return lambda: float(np.linalg.norm(predict().numpy() - u) / np.linalg.norm(u))
