@@ -27,9 +27,13 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """What is imported by now stays; half a million objects need no look at every collection of garbage."""
+    """What is imported by now stays; half a million objects need no look at every collection of garbage.
+
+    A trace makes thousands of objects that live as long as its graph, so looking rarely finds as much.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
 
 
 @pytest.fixture(autouse=True)
