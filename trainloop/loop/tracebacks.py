@@ -14,7 +14,8 @@ from typing import ParamSpec, TypeVar
 
 import keras
 
-_P, _R = ParamSpec("_P"), TypeVar("_R")
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 _LIBRARIES = ("trainloop", "keras", "tensorflow")
 

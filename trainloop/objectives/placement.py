@@ -81,6 +81,11 @@ class Assignment:
             yield Sources(self._vector.native, self._vector.layout.pack)
 
     @contextlib.contextmanager
+    def here(self):
+        """Inside, the variables hold what they hold. Yields the `Sources` of it."""
+        yield Sources(self._vector.native, self._vector.layout.pack)
+
+    @contextlib.contextmanager
     def running(self, frozen, fresh=False):
         """Inside, one run of the loss finds what it writes as `frozen` says; `fresh` where that is so already."""
         if not fresh:
@@ -125,7 +130,7 @@ class Copies:
 
     @contextlib.contextmanager
     def here(self):
-        """Inside, the variables hold what they hold. Yields the `Sources` of it."""
+        """As `Assignment.here`."""
         yield Sources(self._copies, self._layout.pack)
 
     @contextlib.contextmanager
