@@ -39,6 +39,7 @@ class HandedOn:
     def __init__(self, vector):
         self._vector, self.made = vector, False
         self._key, self._others, self._values, self._restored = None, [], [], None
+        self._terms, self._restored_terms = None, None
         self._counts = self._f = self._g = self._x = None
 
     # --- In Python, between two blocks ---
@@ -61,6 +62,16 @@ class HandedOn:
         if self.made:
             self._counts.assign(False)
 
+    def see_terms(self, variable):
+        """Keep the terms at the point where the last step ended in checkpoints too.
+
+        Args:
+            variable: float64 [k], NaN where they are not known.
+        """
+        self._terms = variable
+        if self._restored_terms is not None:
+            variable.assign(self._restored_terms)
+
     def arrays(self, feed):
         """What a checkpoint needs: tensors by name, none where the next step takes f and g anew.
 
@@ -70,7 +81,8 @@ class HandedOn:
         if not self.made or not self._counts.numpy() or self._key != (feed, feed.version) or not self._is_there():
             return {}
         others = {f"other/{i:03d}": value for i, value in enumerate(self._values)}
-        return {"f": self._f, "g": self._g, **others}
+        terms = {} if self._terms is None else {"terms": self._terms}
+        return {"f": self._f, "g": self._g, **terms, **others}
 
     def go_to(self, arrays):
         """Hand on what `arrays` returned; x is where it was then.
@@ -86,6 +98,10 @@ class HandedOn:
         for variable, value in ((self._f, arrays["f"]), (self._g, arrays["g"]), (self._counts, True)):
             variable.assign(value)
         self._x.assign(self._vector.read())
+        self._restored_terms = arrays.get("terms")
+        if self._terms is not None:
+            unknown = tf.fill(self._terms.shape, tf.constant(np.nan, tf.float64))
+            self._terms.assign(unknown if self._restored_terms is None else self._restored_terms)
         # The variables that hold them may not exist before the steps are traced.
         self._key, self._restored = _RESTORED, [arrays[name] for name in sorted(arrays) if name.startswith("other/")]
         if self._others:

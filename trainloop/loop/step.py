@@ -28,7 +28,7 @@ from trainloop.distributed.replicas import without_strategy
 from trainloop.loop import nonfinite
 from trainloop.loop.failures import in_one_line
 from trainloop.loop.handed_on import HandedOn
-from trainloop.loop.terms import TermLog
+from trainloop.loop.terms import NotedTerms, TermLog
 from trainloop.loop.watch import Watches
 from trainloop.objectives import losses
 from trainloop.objectives.counting import KINDS, Counted, Evaluations
@@ -95,7 +95,7 @@ class Steps:
         self._eager, self._found, self._written = eager, None, []
         self._watches = Watches(hooks, optimizer, self.vector, self.columns, eager)
         self.columns |= self._watches.columns
-        self.test_columns, self._terms = ["samples", "loss"], None
+        self.test_columns, self._terms, self._noted = ["samples", "loss"], None, None
         if batch_loss.names is not None:
             self._log_terms()
 
@@ -110,6 +110,8 @@ class Steps:
         """
         if self._terms:
             self._terms.begin()
+        if self._noted:
+            self._noted.begin()
         objective = self._objective(take, self._metrics)
         effects = SideEffects([*objective.written, *self._metrics.variables])
         if self._last_step:
@@ -124,6 +126,8 @@ class Steps:
         status, logs, evaluated = self._optimizer.step(counted, first, self._watches or None)
         if others is not None:
             self.handed_on.keep(evaluated, values, status)
+            if self._noted:
+                self._noted.keep(self.vector.read())
         effects.undo_where(status < 0)
         logs = {"samples": take.samples(), **logs, **(self._terms.read() if self._terms else {})}
         if self.evaluations:
@@ -144,12 +148,15 @@ class Steps:
         return found.others
 
     def _first(self, counted, objective, others, values):
-        """f and g at x: those that were handed on, or by a first pass. The terms of the log are taken in any case."""
+        """f and g at x: those that were handed on, or by a first pass; with the terms of the log."""
+
+        def look():
+            self.evaluations.add(f=1)
+            objective.observe_again()
 
         def known():
             if self._terms:
-                self.evaluations.add(f=1)
-                objective.observe_again()
+                tf.cond(self._noted.known(), lambda: self._terms.put(self._noted.kept), look)
             return self.handed_on.read()
 
         f, g = tf.cond(self.handed_on.counts(others, values), known, counted.first_pass)
@@ -196,7 +203,11 @@ class Steps:
             self._log_terms()
 
     def _log_terms(self):
-        self._terms = without_strategy(TermLog, self._batch_loss.names or ())
+        names = self._batch_loss.names or ()
+        self._terms = without_strategy(TermLog, names)
+        if names and self._may_hand_on:
+            self._noted = without_strategy(NotedTerms, self.vector.layout.size, self.vector.layout.dtype, len(names))
+            self.handed_on.see_terms(self._noted.kept)
         self.columns |= dict.fromkeys(self._terms.columns, np.dtype("float64"))
         self.test_columns += self._terms.columns
 
@@ -236,6 +247,7 @@ class Steps:
             microbatch_size=self._microbatch_size,
             vector=self.vector,
             observe=functools.partial(self._observe, metrics, batch) if metrics or self._terms else None,
+            note=self._noted and self._noted.note,
             counters=[*(metrics.variables if metrics else ()), *(self._terms.variables if self._terms else ())],
             found=self._found,
         )

@@ -72,6 +72,8 @@ class ModelObjective(Objective):
         vector: the `VariableVector` of the trainable variables, if there is one already.
         observe: function (batch, predictions), called for each part in the first pass.
         counters: the variables that `observe` writes.
+        note: function (x [n], terms [k]), called where the trace of a loss with named terms, see `trace`, is evaluated at
+            another point; it may write variables.
         found: what a trace of the same loss did, a `Found`; None traces it.
         shares: for a batch that is a part of a larger one: with which weights (see f_i and b_i / b above) it counts
             there. None for a batch of its own.
@@ -113,6 +115,7 @@ class ModelObjective(Objective):
         vector: VariableVector | None = None,
         observe: Callable[[Any, Any], Any] | None = None,
         counters: Sequence = (),
+        note: Callable[[tf.Tensor, tf.Tensor], Any] | None = None,
         found: Found | None = None,
         shares: Sequence | None = None,
         frozen: Sequence | None = None,
@@ -125,6 +128,7 @@ class ModelObjective(Objective):
         self.vector = vector or VariableVector(trained_variables(model, extra_variables))
         _check_has_weights(model, self.vector)
         self._observe, self._counters, self._shares = observe, counters, shares
+        self._note = note
         self._known_to_stop: bool | None = None
         self.found = found
         self._passes: dict[Any, Any] = {}  # traces, by what observes them
@@ -179,9 +183,9 @@ class ModelObjective(Objective):
         """f and g at the point the variables hold, by the trace of the loss; as Python where nothing is compiled."""
         watched = observe is not None and tf.executing_eagerly()  # by somebody who may look at values
         if not self.found.traced or watched or tf.config.functions_run_eagerly():
-            f, g = self._f_and_g(observe)
+            f, g, *_ = self._f_and_g(observe)
         else:
-            f, g = self._traced(observe)()
+            f, g, *_ = self._traced(observe)()
         self._check_connected()
         return f, g
 
@@ -207,6 +211,9 @@ class ModelObjective(Objective):
         return self._passes[key]
 
     def _f_and_g(self, observe=None):
+        """f, g and the named terms of the loss."""
+        layout, names = self.vector.layout, self.loss.names or ()
+
         def gradient_of_part(part, frozen):
             with derivatives.Sources(self.vector.native).recorded() as tape:
                 compared, own, predictions = self.loss.terms(self.model, part.batch, training=True)
@@ -216,13 +223,14 @@ class ModelObjective(Objective):
             self._masked |= any(getattr(output, "_keras_mask", None) is not None for output in outputs)
             if observe:
                 observe(part.batch, predictions)
-            layout, gradients = self.vector.layout, tape.gradient(f, self.vector.native)
+            gradients = tape.gradient(f, self.vector.native)
             self._unconnected = [name for name, g in zip(layout.names, gradients, strict=True) if g is None]
             missing = len(self._unconnected) == len(layout.names)  # which is an error where the result is asked for
             g = tf.zeros([layout.size], layout.dtype) if missing else layout.pack(gradients)
-            return (tf.cast(f, layout.dtype), g), frozen
+            terms = [tf.cast(part.weighted_loss(predictions[name]), layout.dtype) for name in names]
+            return (tf.cast(f, layout.dtype), g, *terms), frozen
 
-        return self._sum_over_parts(gradient_of_part, [[], [self.vector.layout.size]], [])[0]
+        return self._sum_over_parts(gradient_of_part, [[], [layout.size], *[[] for _ in names]], [])[0]
 
     def _find_written(self, others):
         """Trace the loss, and say what it does that an objective cannot allow. Returns the variables that it writes."""
@@ -277,7 +285,7 @@ class ModelObjective(Objective):
 
     def value_and_grad(self, x: tf.Tensor) -> Evaluated:
         if self._is_pure():
-            f, g = self._purely(x)
+            f, g, *_ = self._purely(x)
             self._check_connected()
             return f, g
         if isinstance(self.placement, Assignment):
@@ -305,11 +313,14 @@ class ModelObjective(Objective):
         return self._pure[key].exists
 
     def _purely(self, x):
-        """(f, g) at x [n] by the trace."""
+        """(f, g, *terms) at x [n] by the trace."""
         check_repeatable(self.found)
         pieces = zip(self.vector.native, self.vector.layout.unpack(x), strict=True)
         values = [*(tf.cast(piece, v.dtype) for v, piece in pieces), *self._frozen]
-        return self._pure[tf.executing_eagerly()](values)
+        outputs = self._pure[tf.executing_eagerly()](values)
+        if self._note and outputs[2:]:
+            self._note(x, tf.stack(outputs[2:]))
+        return outputs
 
     def hvp(self, x: tf.Tensor, v: tf.Tensor) -> tf.Tensor:
         """H(x) v.
