@@ -160,7 +160,9 @@ class Fingerprint:
 
     def _of_numbers(self, value):
         if isinstance(value, tf.Variable):
-            self.nbytes += int(tf.size(value, tf.int64)) * value.dtype.size
+            # An operation to count the elements would take longer than the rest of the walk.
+            length = value.shape.num_elements()
+            self.nbytes += value.dtype.size * (int(tf.size(value, tf.int64)) if length is None else length)
             self.kept.append(value)
             return "variable", id(value.handle)  # read whenever the graph runs
         if not isinstance(value, np.ndarray):
