@@ -7,6 +7,7 @@ python scripts/benchmark.py extras --dataset mnist
 python scripts/benchmark.py looking --dataset mnist
 python scripts/benchmark.py startup
 python scripts/benchmark.py minimize
+python scripts/benchmark.py closure
 python scripts/benchmark.py least-squares
 python scripts/benchmark.py pinn --quick
 python scripts/benchmark.py fit --quick
@@ -20,6 +21,7 @@ What is not installed is named and left out. Ratios are what to look at: seconds
 import click
 from benchmarks.allreduce import allreduce
 from benchmarks.checkpoint import checkpoint
+from benchmarks.closure import closure
 from benchmarks.evaluations import evaluations
 from benchmarks.extras import extras, looking, startup
 from benchmarks.flatten import flatten
@@ -45,6 +47,7 @@ for command in (
     looking,
     startup,
     minimize,
+    closure,
     least_squares,
     pinn,
     fit,

@@ -5,6 +5,7 @@ import gc
 import types
 import weakref
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -449,3 +450,65 @@ def test_functions_that_call_themselves_have_a_fingerprint():
 def test_what_is_not_known_has_none(value):
     with pytest.raises(NoFingerprintError):
         Fingerprint().of(value)
+
+
+# --- Closures over variables ------------------------------------------------------------------------------
+
+
+class Bowl(tf.Module):
+    """Around a centre that is plain Python, from where its point is."""
+
+    def __init__(self):
+        self.centre, self.point = 1.0, tf.Variable(np.zeros(3))
+
+    def height(self):
+        return tf.reduce_sum(tf.square(self.point - self.centre))
+
+
+def test_a_method_of_a_module_compiles_once_and_again_when_an_attribute_changes(monkeypatch):
+    bowl = Bowl()
+
+    def call():
+        bowl.point.assign(X0)
+        return minimize(bowl.height, [bowl.point], LBFGS())
+
+    count, first = compiled_in(call, monkeypatch)
+    assert count > 0
+    count, again = compiled_in(call, monkeypatch)
+    assert count == 0
+    assert_same(first, again)
+    np.testing.assert_array_equal(bowl.point, again.x)
+    bowl.centre = 2.0
+    np.testing.assert_allclose(call().x, 2, atol=1e-9)
+
+
+def test_a_closure_is_known_by_its_variables_and_by_what_it_reads(monkeypatch):
+    a, b, scale = keras.Variable(3.0, dtype="float64"), tf.Variable(2.0, dtype=tf.float64), np.ones(1)
+
+    def closure():
+        return tf.reduce_sum(scale) * (a.value - 1) ** 2 + (b - a.value) ** 2
+
+    def call(variables):
+        a.assign(3.0)
+        b.assign(2.0)
+        return compiled_in(lambda: minimize(closure, variables, LBFGS()), monkeypatch)
+
+    count, both = call([a, b])
+    np.testing.assert_allclose(both.x, 1, atol=1e-6)
+    assert call([a, b])[0] == 0 < count
+    np.testing.assert_allclose(call([b])[1].x, 3, atol=1e-6)
+    np.testing.assert_allclose(call([a])[1].x, 1.5, atol=1e-6)
+    scale[:] = 3.0
+    np.testing.assert_allclose(call([a])[1].x, 1.25, atol=1e-6)
+
+
+def test_a_closure_that_writes_begins_with_what_is_there_now():
+    a, shift = tf.Variable([0.0], dtype=tf.float64), tf.Variable(1.0, dtype=tf.float64)
+
+    def closure():
+        return tf.reduce_sum((a - shift.assign_add(1.0)) ** 2)
+
+    for start in (1.0, 4.0):
+        shift.assign(start)
+        np.testing.assert_allclose(minimize(closure, [a], LBFGS()).x, start + 1, atol=1e-6)
+        assert float(shift) == start

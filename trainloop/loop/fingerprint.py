@@ -3,7 +3,8 @@
 A compiled function keeps what its Python function read while it was traced: closures, global names, defaults. What is
 compiled may be used again only where all of that is as it was. So a function is known by its code and, one by one, by
 what the names in it stand for. Functions that it calls are looked into as well, TensorFlow, Keras, NumPy and the
-standard library are not. Whatever may change unseen (an instance of a user's class, a Keras model) has no fingerprint.
+standard library are not. A `tf.Module` is its class and its attributes. Whatever may change unseen (another instance of
+a user's class, a Keras model) has no fingerprint.
 """
 
 import functools
@@ -14,7 +15,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from trainloop.objectives.closure import ClosureObjective
 from trainloop.objectives.function import FunctionObjective, LeastSquares
+from trainloop.vectors.layout import native
 
 # Their functions do what they do, whatever their globals hold.
 _FIXED = {
@@ -32,6 +35,9 @@ _FIXED = {
 
 # Objectives that are nothing but a function, and where they have it; in the other attribute nothing is read.
 _OF_FUNCTIONS = {FunctionObjective: ("_fun", "_known_to_stop"), LeastSquares: ("_residuals", "_f")}
+
+# How the attributes of a `tf.Module` begin that say nothing of what it computes.
+_BOOKKEEPING = ("_self_", "_name_scope")
 
 # A walk that is longer takes as much time as it saves.
 _MOST_OBJECTS = 10_000
@@ -86,12 +92,17 @@ class Fingerprint:
             return self._of_named(value)
         if isinstance(value, (list, tuple, dict)):
             return self._of_container(value)
-        if isinstance(value, (np.ndarray, tf.Tensor, tf.Variable)):
-            return self._of_numbers(value)
+        if isinstance(value, (np.ndarray, tf.Tensor, tf.Variable, keras.Variable)):
+            return self._of_numbers(native(value))
         if isinstance(value, keras.optimizers.schedules.LearningRateSchedule) and _is_fixed(type(value)):
             return type(value), self.of(value.get_config())
         if type(value) in _OF_FUNCTIONS and tuple(vars(value)) == _OF_FUNCTIONS[type(value)]:
             return type(value), self.of(getattr(value, _OF_FUNCTIONS[type(value)][0]))
+        # What a closure writes besides, its graph begins with as it was when that was made.
+        if type(value) is ClosureObjective and not value.written:
+            return type(value), self.of(value.definition)
+        if isinstance(value, tf.Module):
+            return self._of_module(value)
         if hasattr(value, "python_function") and _is_fixed(type(value)):
             self.kept.append(value)
             return "tf.function", id(value), self.of(value.python_function)
@@ -132,6 +143,12 @@ class Fingerprint:
         self.kept.append(cls)
         return id(cls), tuple(read), tuple(self.of(base) for base in cls.__bases__)
 
+    def _of_module(self, module):
+        """Its class, and its attributes besides what TensorFlow notes there of all of them."""
+        self.kept.append(module)
+        read = [(name, self.of(part)) for name, part in vars(module).items() if not name.startswith(_BOOKKEEPING)]
+        return id(module), self.of(type(module)), tuple(read)
+
     def _of_container(self, value):
         if type(value) not in (list, tuple, dict):
             raise NoFingerprintError
@@ -143,7 +160,9 @@ class Fingerprint:
 
     def _of_numbers(self, value):
         if isinstance(value, tf.Variable):
-            self.nbytes += int(tf.size(value, tf.int64)) * value.dtype.size
+            # An operation to count the elements would take longer than the rest of the walk.
+            length = value.shape.num_elements()
+            self.nbytes += value.dtype.size * (int(tf.size(value, tf.int64)) if length is None else length)
             self.kept.append(value)
             return "variable", id(value.handle)  # read whenever the graph runs
         if not isinstance(value, np.ndarray):

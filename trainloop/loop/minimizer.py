@@ -137,9 +137,13 @@ def _checked_gtol(gtol, optimizer):
 
 def _over_variables(fun, variables, optimizer, options):
     """`minimize` from what the variables hold; they hold the result afterwards."""
-    closure = _of_variables(fun, variables)
+    variables = [variables] if isinstance(variables, keras.Variable) else variables
+    key = kept_runs.Key("closure", fun, [native(v) for v in variables])
+    closure = kept_runs.take(key) or _of_variables(fun, variables)
     found = minimize(closure, closure.vector.read(), optimizer, **options)
     closure.vector.assign(tf.constant(found.x))
+    if not getattr(closure, "written", ()):
+        kept_runs.keep(key, closure, 0)
     return found
 
 

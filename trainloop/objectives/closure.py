@@ -11,6 +11,7 @@ from trainloop.objectives.model import ModelObjective
 from trainloop.objectives.residuals import Term
 from trainloop.objectives.rows import FunctionRows
 from trainloop.types import LossWeights, Variable
+from trainloop.vectors.layout import native
 
 
 class ClosureObjective(ModelObjective):
@@ -27,6 +28,9 @@ class ClosureObjective(ModelObjective):
         residuals: instead of `closure`: function () -> r of any shape, or a dict of such functions by name, with
             f = r'r, the plain sum of all squares.
         loss_weights: {name: w} for a dict of scalars.
+
+    Attributes:
+        definition: the arguments, with the `tf.Variable`s behind the variables.
 
     Raises:
         ValueError: not exactly one of `closure` and `residuals`, no variables, or one that is no floating variable.
@@ -59,6 +63,7 @@ class ClosureObjective(ModelObjective):
                 raise ValueError(f"closure and residuals must be functions without arguments, received {function!r}")
         self._residuals = residuals
         module = _Variables(checked_variables(variables))
+        self.definition = closure, [native(v) for v in module.variables], residuals, loss_weights
         super().__init__(
             module, loss_fn=self._f if closure is None else lambda *_: closure(), batch=(), loss_weights=loss_weights
         )
