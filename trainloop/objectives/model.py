@@ -72,8 +72,8 @@ class ModelObjective(Objective):
         vector: the `VariableVector` of the trainable variables, if there is one already.
         observe: function (batch, predictions), called for each part in the first pass.
         counters: the variables that `observe` writes.
-        note: function (x [n], terms [k]), called where the trace of a loss with named terms, see `trace`, is evaluated at
-            another point; it may write variables.
+        note: function (x [n], terms [k]), called where the trace of a loss with named terms is evaluated at another
+            point, see `trace`; it may write variables.
         found: what a trace of the same loss did, a `Found`; None traces it.
         shares: for a batch that is a part of a larger one: with which weights (see f_i and b_i / b above) it counts
             there. None for a batch of its own.
