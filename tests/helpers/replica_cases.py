@@ -333,3 +333,16 @@ def test_curvature_products_are_those_of_one_device(strategy, name, curvature):
         loop.run(tl.ArrayData(*kind.batch, None), steps=2)
         weights.append(np.concatenate([np.ravel(v.numpy()) for v in model.trainable_variables]))
     np.testing.assert_allclose(*weights, rtol=0, atol=1e-6)
+
+
+def test_a_python_function_with_a_state_of_its_own_is_named(strategy):
+    calls = iter(range(1, 1000))
+
+    def loss_fn(model, batch):
+        scale = tf.ensure_shape(tf.numpy_function(lambda: float(next(calls)), [], tf.float64), [])
+        return scale * tf.reduce_mean((model(batch[0], training=True) - batch[1]) ** 2)
+
+    kind = KINDS["mean squared error"]
+    loop = tl.TrainLoop(on_two(strategy, kind.make), tl.LBFGS(m=3), loss_fn=loss_fn)
+    with pytest.raises(ValueError, match=r"must give the same value.*PyFunc"):
+        loop.run(tl.ArrayData(*kind.batch, None), steps=2)

@@ -120,7 +120,7 @@ class Steps:
         others = self._handed_on_by(take, objective)
         values = read(others or ())
         first = counted.first_pass() if others is None else self._first(counted, objective, others, values)
-        if self._last_step and not self._replicas:  # the optimizer compares values
+        if self._last_step:  # the optimizer compares values
             is_first = tf.equal(self._optimizer.iterations.value, 0)
             check_same_again(objective, first[0], self.vector.read(), is_first)
         status, logs, evaluated = self._optimizer.step(counted, first, self._watches or None)

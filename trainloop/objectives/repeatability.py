@@ -21,7 +21,7 @@ def check_same_again(objective, f, x, now):
     where the graph of the loss tells all that it does.
 
     Args:
-        objective: a `ModelObjective`.
+        objective: a `ModelObjective` or a `ReplicatedObjective`.
         f: [], from its first pass.
         x: [n], where that was.
         now: bool [], whether to do it: at the first step of a run.

@@ -20,7 +20,7 @@ import tensorflow as tf
 from trainloop.distributed.replicas import Share
 from trainloop.objectives import losses
 from trainloop.objectives.base import Objective
-from trainloop.objectives.finder import find
+from trainloop.objectives.finder import Found, find
 from trainloop.objectives.model import ModelObjective, check_repeatable
 
 
@@ -35,10 +35,14 @@ class ReplicatedObjective(Objective):
         vector: the `VariableVector` of the model's trainable variables.
         microbatch_size: at most this many samples at a time on a replica; None for all at once.
         metrics: a `MetricSet` to count the first pass in; None for no metrics.
+
+    Attributes:
+        found: what the last trace of it did, a `Found`; None before.
     """
 
     def __init__(self, replicas, model, loss, take, vector, microbatch_size=None, metrics=None):
         self._replicas, self._vector, self._metrics = replicas, vector, metrics
+        self.found: Found | None = None
         self._others = list(getattr(model, "non_trainable_variables", ()))
         self._new = functools.partial(ModelObjective, model, loss, microbatch_size=microbatch_size, vector=vector)
         whole = take()
@@ -52,6 +56,11 @@ class ReplicatedObjective(Objective):
 
         # Once for all evaluations.
         self._parts, self._frozen = replicas.spread(part), [tf.identity(v) for v in self._others]
+
+    @property
+    def digits(self):
+        """The dtype through which the loss goes that has the fewest digits, if it has fewer than x."""
+        return self.found and self.found.coarsest
 
     @property
     def written(self):
@@ -129,8 +138,8 @@ class ReplicatedObjective(Objective):
             ) from error
 
     def _check_repeatable(self, graph):
-        check_repeatable(find(graph))
         self._check_own_variables(graph)
+        check_repeatable(self.found)
 
     def _check_own_variables(self, graph):
         """Raise where the loss writes other variables than those of x, or keeps values of another evaluation."""
@@ -141,7 +150,8 @@ class ReplicatedObjective(Objective):
                 "BatchNormalization and Dropout; call the layers directly, or train on one device"
             )
         own = {id(copy.handle) for variable in self._vector.native for copy in variable.values}
-        if written := find(graph).writes.keys() - own:
+        self.found = find(graph)
+        if written := self.found.writes.keys() - own:
             raise ValueError(
                 f"on several replicas the loss must not write variables of its own ({len(written)} are written); "
                 "make them with layer.add_weight(trainable=False), or train on one device"
