@@ -458,11 +458,13 @@ def test_what_is_not_known_has_none(value):
 class Bowl(tf.Module):
     """Around a centre that is plain Python, from where its point is."""
 
+    _shift = 0.0
+
     def __init__(self):
         self.centre, self.point = 1.0, tf.Variable(np.zeros(3))
 
     def height(self):
-        return tf.reduce_sum(tf.square(self.point - self.centre))
+        return tf.reduce_sum(tf.square(self.point - self.centre - self._shift))
 
 
 def test_a_method_of_a_module_compiles_once_and_again_when_an_attribute_changes(monkeypatch):
@@ -480,6 +482,8 @@ def test_a_method_of_a_module_compiles_once_and_again_when_an_attribute_changes(
     np.testing.assert_array_equal(bowl.point, again.x)
     bowl.centre = 2.0
     np.testing.assert_allclose(call().x, 2, atol=1e-9)
+    monkeypatch.setattr(Bowl, "_shift", 1.0)
+    np.testing.assert_allclose(call().x, 3, atol=1e-9)
 
 
 def test_a_closure_is_known_by_its_variables_and_by_what_it_reads(monkeypatch):

@@ -39,6 +39,9 @@ _OF_FUNCTIONS = {FunctionObjective: ("_fun", "_known_to_stop"), LeastSquares: ("
 # How the attributes of a `tf.Module` begin that say nothing of what it computes.
 _BOOKKEEPING = ("_self_", "_name_scope")
 
+# The same of classes.
+_OF_PYTHON = ("__", "_abc_", "_TF_MODULE_")
+
 # A walk that is longer takes as much time as it saves.
 _MOST_OBJECTS = 10_000
 
@@ -139,7 +142,7 @@ class Fingerprint:
     def _of_class(self, cls):
         """What its methods read, its bases included; not what its instances hold."""
         own = [(name, getattr(part, "__func__", getattr(part, "fget", part))) for name, part in vars(cls).items()]
-        read = [(name, self.of(part)) for name, part in own if callable(part) or not name.startswith("_")]
+        read = [(name, self.of(part)) for name, part in own if callable(part) or not name.startswith(_OF_PYTHON)]
         self.kept.append(cls)
         return id(cls), tuple(read), tuple(self.of(base) for base in cls.__bases__)
 
