@@ -2,7 +2,10 @@
 
 How many evaluations of f a solution takes is pinned in `evaluation_counts.json`, written by
 
-    python tests/test_methods.py
+    python tests/algorithms/test_methods.py
+
+which solves all pairs. The tests take every second one, so that each method meets half of the problems, and each problem
+half of the methods.
 """
 
 import functools
@@ -115,7 +118,7 @@ def counts():
     return json.loads(COUNTS.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize(("method", "name"), PAIRS, ids=["-".join(pair) for pair in PAIRS])
+@pytest.mark.parametrize(("method", "name"), PAIRS[::2], ids=["-".join(pair) for pair in PAIRS[::2]])
 def test_a_method_solves_a_problem_in_as_many_evaluations_as_before(method, name, counts):
     problem = problems[name]
     assert name in counts.get(method, {}), f"no count for {method} on {name} yet: run python {__file__}"
