@@ -4,8 +4,8 @@ How many evaluations of f a solution takes is pinned in `evaluation_counts.json`
 
     python tests/algorithms/test_methods.py
 
-which solves all pairs. The tests take every second one, so that each method meets half of the problems, and each problem
-half of the methods.
+which solves all pairs. The tests take every second one, so that each method meets half of the problems, and each
+problem half of the methods.
 """
 
 import functools

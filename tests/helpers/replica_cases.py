@@ -45,7 +45,12 @@ def average_of(model):
 @pytest.mark.parametrize(
     ("name", "dtype", "tolerance"),
     [(name, "float64", 1e-12) for name in CASES]
-    + [(name, "float32", 1e-6) for name in CASES if name not in ("clipped", "testgd factored")],
+    # Conjugate gradients amplify the rounding of float32 products.
+    + [
+        (name, "float32", 1e-5 if name == "newtoncg" else 1e-6)
+        for name in CASES
+        if name not in ("clipped", "testgd factored")
+    ],
 )
 def test_two_replicas_take_the_steps_of_one(strategy, name, dtype, tolerance):
     make, batch_size = CASES[name]
