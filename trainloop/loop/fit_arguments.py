@@ -9,6 +9,24 @@ import tensorflow as tf
 
 from trainloop import checks
 from trainloop.data.arrays import ArrayData
+from trainloop.loop.feeds import in_batches
+
+
+def as_in_fit(data, split, class_weight, loss):
+    """What to train on, and what is split off to validate on or None.
+
+    Args:
+        data: see `feeds.as_feed`.
+        split: see `split_off`; None for no split.
+        class_weight: see `with_class_weights`; None for none.
+        loss: a `BatchLoss`.
+    """
+    trained_on, validation = data, None
+    if split is not None:
+        trained_on, validation = split_off(in_batches(data), split)
+    if class_weight is not None:
+        trained_on = with_class_weights(in_batches(trained_on), class_weight, loss)
+    return trained_on, validation
 
 
 def split_off(data, fraction):

@@ -41,8 +41,8 @@ from trainloop.hooks.verbose import displays
 from trainloop.loop import arguments
 from trainloop.loop.bookkeeping import Bookkeeping, summary_names
 from trainloop.loop.current_phase import Phases, Shared, checked_phases
-from trainloop.loop.feeds import NO_DATA, Data, WithFeed, as_feed, in_batches
-from trainloop.loop.fit_arguments import split_off, with_class_weights
+from trainloop.loop.feeds import NO_DATA, Data, WithFeed, as_feed
+from trainloop.loop.fit_arguments import as_in_fit
 from trainloop.loop.goal import Goal, smallest
 from trainloop.loop.inspection import Inspection
 from trainloop.loop.measured import Measured
@@ -403,8 +403,9 @@ class TrainLoop:
         (`tf.random.normal`) draw is drawn; the seeds of Keras layers stay.
 
         Args:
-            data: as for `run`, of which the batch is taken that `run` would begin with; None for the data of the last
-                run, at the place where that stopped, also while it is going on.
+            data: as for `run`, of which the batch is taken that `run` would begin with, without a split or weights of
+                classes; None for the data of the last run, with them, at the place where that stopped, also while it is
+                going on.
 
         Returns:
             `Inspection`. A step that would fail is shown with its status.
@@ -523,11 +524,7 @@ class TrainLoop:
 
     def _fed(self, data, split, class_weight):
         """Data with a feed of their own, and what is split off to validate on."""
-        trained_on, validation = data, None
-        if split is not None:
-            trained_on, validation = split_off(in_batches(data), split)
-        if class_weight is not None:
-            trained_on = with_class_weights(in_batches(trained_on), class_weight, self.batch_loss)
+        trained_on, validation = as_in_fit(data, split, class_weight, self.batch_loss)
         feed = self._checked_feed(trained_on, static=self._jit_compile)
         return WithFeed(data, feed, (split, class_weight), validation)
 
