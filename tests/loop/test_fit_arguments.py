@@ -117,6 +117,11 @@ def test_data_without_classes_are_named(loop, data, words):
         loop(net()).run(data, epochs=1, class_weight=WEIGHTS)
 
 
+def test_a_class_that_no_target_has_is_named_in_the_log(caplog):
+    loop_for(net()).run(samples(), steps=1, class_weight={0: 2.0, 7: 3.0})
+    assert "class_weight names classes that no target has: 7" in caplog.text
+
+
 def test_a_dataset_is_not_split():
     dataset = tf.data.Dataset.from_tensor_slices(samples()).batch(8)
     with pytest.raises(ValueError, match=r"take\(\) and skip\(\), and pass validation_data"):

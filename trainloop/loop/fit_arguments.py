@@ -1,5 +1,6 @@
 """`validation_split` and `class_weight`, as Keras's `fit` means them."""
 
+import logging
 import math
 import numbers
 from collections.abc import Mapping
@@ -10,6 +11,8 @@ import tensorflow as tf
 from trainloop import checks
 from trainloop.data.arrays import ArrayData
 from trainloop.loop.feeds import in_batches
+
+_LOG = logging.getLogger("trainloop")
 
 
 def as_in_fit(data, split, class_weight, loss):
@@ -84,6 +87,8 @@ def with_class_weights(data, weights, loss):
     if isinstance(data, ArrayData):
         x, y = _inputs_and_targets(data.arrays)
         weight = _of_samples(y, weights)
+        if absent := weights.keys() - set(_labels(y).numpy().tolist()):
+            _LOG.warning("class_weight names classes that no target has: %s", ", ".join(map(str, sorted(absent))))
         return ArrayData(x, y, data.batch_size, data.seed, sample_weight=weight, shuffle=data.shuffle)
     if isinstance(data, tf.data.Dataset):
         _inputs_and_targets(data.element_spec)
@@ -123,12 +128,17 @@ def _inputs_and_targets(parts):
 
 
 def _of_samples(targets, weights):
-    """[N] weights: of class numbers [N] or [N, 1], or of the largest entries of targets [N, classes]."""
-    if targets.shape.rank == 2:
-        one = targets.shape[1] == 1
-        targets = tf.squeeze(targets, 1) if one else tf.argmax(targets, axis=-1)
-    labels = tf.cast(tf.round(targets) if targets.dtype.is_floating else targets, tf.int64)
+    """[N] weights."""
+    labels = _labels(targets)
     found = tf.ones_like(labels, keras.config.floatx())
     for label, weight in weights.items():
         found = tf.where(labels == label, tf.cast(weight, found.dtype), found)
     return found
+
+
+def _labels(targets):
+    """[N] class numbers of targets [N] or [N, 1], or where targets [N, classes] are largest."""
+    if targets.shape.rank == 2:
+        one = targets.shape[1] == 1
+        targets = tf.squeeze(targets, 1) if one else tf.argmax(targets, axis=-1)
+    return tf.cast(tf.round(targets) if targets.dtype.is_floating else targets, tf.int64)
