@@ -6,6 +6,7 @@ python scripts/benchmark.py flatten
 python scripts/benchmark.py extras --dataset mnist
 python scripts/benchmark.py looking --dataset mnist
 python scripts/benchmark.py startup
+python scripts/benchmark.py one-batch
 python scripts/benchmark.py minimize
 python scripts/benchmark.py closure
 python scripts/benchmark.py least-squares
@@ -29,6 +30,7 @@ from benchmarks.least_squares import least_squares
 from benchmarks.loop import loop
 from benchmarks.matrix import shared_matrix
 from benchmarks.minimize import minimize
+from benchmarks.one_batch import one_batch
 from benchmarks.pinn import fit, pinn
 
 from trainloop.cli.common import as_help
@@ -46,6 +48,7 @@ for command in (
     extras,
     looking,
     startup,
+    one_batch,
     minimize,
     closure,
     least_squares,

@@ -118,6 +118,8 @@ class Hook:
         monitors: names of the numbers that it looks up in the epochs' summaries. `TrainLoop.run` raises before the
             first step where no summary will have one of them.
         adds: names of the numbers that its `on_epoch` puts into the summaries, for hooks after it.
+        only_records: True for hooks whose `on_epoch` looks at nothing but the summary and asks for nothing. Where an
+            epoch is one step, it is then called for several epochs at the end of a block.
 
     Example:
         >>> class StepLength(Hook):
@@ -130,6 +132,7 @@ class Hook:
     chief_only = False
     monitors: Sequence[str] = ()
     adds: Sequence[str] = ()
+    only_records = False
     every_steps: int | None = None  # also for subclasses whose constructor does not call this one
 
     def __init__(self, every_steps: int | None = None) -> None:

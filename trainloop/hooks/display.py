@@ -42,6 +42,7 @@ class LiveDisplay(Hook):
     """
 
     chief_only = True
+    only_records = True
     showing = 0
 
     def __init__(self, console, clock=time.monotonic):
@@ -109,6 +110,7 @@ class PlainLines(Hook):
     """
 
     chief_only = True
+    only_records = True
 
     def __init__(self, write, every_seconds=10.0, clock=time.monotonic):
         super().__init__()

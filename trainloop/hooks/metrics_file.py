@@ -49,6 +49,7 @@ class MetricsFile(Hook):
     """
 
     chief_only = True
+    only_records = True
 
     def __init__(self, path: Path) -> None:
         super().__init__()

@@ -69,6 +69,7 @@ class SaveCheckpoint(Hook):
         self._keep = checks.integer("keep", keep, at_least=1)
         self._monitor = monitor and Monitor(monitor, direction(larger_is_better, mode))
         self.monitors = (monitor,) if monitor else ()
+        self.only_records = monitor is None
         self._best_step, self._better = None, False
         self._clock, self._loop = clock, None
         self._saved_step, self._saved_at = None, None

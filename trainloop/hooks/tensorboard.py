@@ -62,6 +62,7 @@ class TensorBoardFile(Hook):
     """
 
     chief_only = True
+    only_records = True
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -81,7 +82,7 @@ class TensorBoardFile(Hook):
             self._try("train", logs["step"][at], {name: logs[name][at]})
 
     def on_epoch(self, progress: Progress, summary: dict[str, Any]) -> None:
-        self._try("epoch", np.array([progress.step]), {name: [value] for name, value in summary.items()})
+        self._try("epoch", np.array([summary["step"]]), {name: [value] for name, value in summary.items()})
 
     def on_end(self, result: RunResult) -> None:
         self._close()

@@ -43,7 +43,7 @@ class ArrayFeed(Feed):
     def batch(source, i):
         """(whether there is one, the block's i-th batch: a `Batch`)."""
         arrays, order, first, size, fixed = source
-        start = first + i * size
+        start = first if fixed else first + i * size
 
         def samples():
             return size if isinstance(size, int) else tf.minimum(size, tf.shape(order)[0] - start)
@@ -59,13 +59,12 @@ class ArrayFeed(Feed):
         return specs(source[0])
 
     def advance(self, taken, wanted):
-        """Account for a block of `taken` steps. Returns whether the epoch is over."""
+        """Account for a block of `taken` steps. Returns whether an epoch is over: several, where each is one step."""
         del wanted
-        self.index += taken
-        if self.index < self.steps_per_epoch:
-            return False
-        self.epoch, self.index, self._order = self.epoch + 1, 0, None
-        return True
+        over, self.index = divmod(self.index + taken, self.steps_per_epoch)
+        if over:
+            self.epoch, self._order = self.epoch + over, None
+        return over > 0
 
     def description(self):
         """What a checkpoint says of these data: equal for equal ones."""

@@ -11,7 +11,7 @@ from trainloop.status import Status
 
 
 def summary_names(metrics, validated, hooks=(), terms=()):
-    """What the summaries of epochs will have, in their order, as `Bookkeeping.finish_epoch` makes them.
+    """What the summaries of epochs will have, in their order, as `Bookkeeping.finish_epochs` makes them.
 
     Args:
         metrics: the `MetricSet`.
@@ -34,13 +34,15 @@ class Bookkeeping:
         feed: the feed the run takes its batches from; its position is advanced here and nowhere else.
         step: steps the optimizer has taken before.
         evaluations: that were counted before, by kind; None where every step takes one f and one gradient.
+        joined: blocks may go on over the ends of epochs, each of which is one step.
 
     Attributes:
         last_step, last_epoch: after which the run ends, in total; None for no such end. See `aim`.
     """
 
-    def __init__(self, feed, step, evaluations=None):
+    def __init__(self, feed, step, evaluations=None, joined=False):
         self.last_step = self.last_epoch = None
+        self._joined = joined
         self.feed, self.step, self.first_step, self.first_epoch = feed, step, step, feed.epoch
         self.began = time.perf_counter()
         self.recorder, self.status = Recorder(), Status.RUNNING
@@ -91,6 +93,8 @@ class Bookkeeping:
     def steps_available(self):
         """Steps to the end of the epoch or of the run, None when neither is known."""
         left = None if self.last_step is None else self.last_step - self.step
+        if self._joined:
+            return smallest(left, None if self.last_epoch is None else self.last_epoch - self.feed.epoch)
         return smallest(self.feed.available(), left)
 
     def take(self, block, wanted, columns, dropped=0, measured=None, **position):
@@ -108,8 +112,11 @@ class Bookkeeping:
             Whether it ended the epoch.
         """
         count, measured = len(block.rows), measured or {}
+        self._epochs_before = self.feed.epoch
         position = {name: np.full(count, value) for name, value in {"epoch": self.feed.epoch + 1, **position}.items()}
         position = {"step": self.step + 1 + np.arange(count), **position}
+        if self._joined:
+            position["epoch"] += np.arange(count)
         named = {name: block.rows[:, i].astype(dtype) for i, (name, dtype) in enumerate(columns.items())}
         last = {name: np.append(np.full(max(0, count - 1), np.nan), value)[:count] for name, value in measured.items()}
         self.logs = {**position, **named, **last}
@@ -121,6 +128,8 @@ class Bookkeeping:
         self.step += count
         batches = count + dropped
         self.epoch, self.epoch_step = self.feed.epoch + 1, self.feed.index + batches
+        if self._joined:
+            self.epoch, self.epoch_step = self.feed.epoch + batches, 1
         ended_early = dropped or block.status != Status.RUNNING
         return self.feed.advance(batches, batches if ended_early else wanted)
 
@@ -153,13 +162,33 @@ class Bookkeeping:
             measured=self.measured,
         )
 
-    def finish_epoch(self, metrics, validation):
-        """The epoch's summary, recorded."""
-        summary = {"epoch": self.epoch, "step": self.step, "seconds": time.perf_counter() - self.began}
-        summary |= {"loss": self.recorder.epoch_loss(self.epoch), **metrics}
-        summary |= {f"val_{name}": value for name, value in (validation or {}).items()}
-        self.recorder.add_epoch(summary)
-        return summary
+    def finish_epochs(self, metrics, validation):
+        """Summaries of the epochs that ended with the last block, recorded: one, or where they are joined as many as it
+        had steps, all of which end when the block does.
+
+        Args:
+            metrics: of the epoch, by name.
+            validation: the same on the validation data; None without.
+        """
+        seconds = time.perf_counter() - self.began
+        numbers = metrics | {f"val_{name}": value for name, value in (validation or {}).items()}
+        summaries = [
+            {"epoch": epoch, "step": step, "seconds": seconds, "loss": loss, **numbers}
+            for epoch, step, loss in self._ended()
+        ]
+        for summary in summaries:
+            self.recorder.add_epoch(summary)
+        return summaries
+
+    def _ended(self):
+        """(number, last step, mean loss) of each epoch that the last block has ended without a failure."""
+        last = () if self.status.failed else [(self.epoch, self.step, self.recorder.epoch_loss(self.epoch))]
+        if not self._joined:
+            return last
+        whole = self.epoch - 1 - self._epochs_before
+        epochs, steps, samples, losses = (self.logs[name][:whole] for name in ("epoch", "step", "samples", "loss"))
+        means = losses.astype(float) * samples / samples  # rounded as a mean over several steps is
+        return [*zip(epochs.tolist(), steps.tolist(), means.tolist(), strict=True), *last]
 
     def status_by_goal(self):
         enough_steps = self.last_step is not None and self.step >= self.last_step
@@ -205,15 +234,17 @@ class Recorder:
         self._last_finite_loss = None
 
     def add_block(self, logs):
-        """Keep the arrays of one block, which lies in one epoch; names differ only from phase to phase."""
+        """Keep the arrays of one block; names differ only from phase to phase."""
         self._blocks.append(logs)
         # A block may be one step long, and its arrays take ten times what is in them: few long ones are kept.
         while len(self._blocks) > 1 and len(self._blocks[-2]["step"]) <= len(self._blocks[-1]["step"]):
             self._blocks[-2:] = [joined(self._blocks[-2:])]
-        if self._sums["epoch"] != logs["epoch"][0]:
-            self._sums = {"epoch": int(logs["epoch"][0]), "loss": 0.0, "samples": 0.0}
-        samples = logs["samples"].astype(float)
-        self._sums["loss"] = _running_sum(self._sums["loss"], logs["loss"].astype(float) * samples)
+        newest = logs["epoch"][-1]
+        if self._sums["epoch"] != newest:
+            self._sums = {"epoch": int(newest), "loss": 0.0, "samples": 0.0}
+        of_it = logs["epoch"] == newest
+        samples = logs["samples"][of_it].astype(float)
+        self._sums["loss"] = _running_sum(self._sums["loss"], logs["loss"][of_it].astype(float) * samples)
         self._sums["samples"] = _running_sum(self._sums["samples"], samples)
         finite = logs["loss"][np.isfinite(logs["loss"])]
         if finite.size:

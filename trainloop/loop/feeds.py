@@ -10,6 +10,7 @@ from trainloop.data.arrays import ArrayData
 from trainloop.data.points import Points
 from trainloop.loop.array_feed import ArrayFeed
 from trainloop.loop.dataset_feed import DatasetFeed
+from trainloop.loop.fixed_feed import FixedFeed, is_fixed
 from trainloop.loop.points_feed import PointsFeed
 
 # What can be trained on: (x, y) or (x, y, sample_weight) are arrays, a dict has the points of terms by name.
@@ -32,6 +33,8 @@ def as_feed(data, static=False, once=False):
         ValueError: anything else, or a dataset where batch sizes must be static.
     """
     if isinstance(data, tf.data.Dataset):
+        if is_fixed(data):
+            return FixedFeed(data)
         if static:
             raise ValueError(
                 "jit_compile=True needs its data in memory: XLA cannot hold a dataset's iterator; pass an "

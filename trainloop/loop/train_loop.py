@@ -261,7 +261,8 @@ class TrainLoop:
             raise ValueError("validation_data and validation_split exclude each other; received both")
         validation_data = current.validation or validation_data
         goal = self._goal(Goal(epochs, steps, until_epoch, until_step), current.feed)
-        run = Bookkeeping(current.feed, self._phase.step, self._phase.counted())
+        joined = self._joins_epochs(current.feed, validation_data)
+        run = Bookkeeping(current.feed, self._phase.step, self._phase.counted(), joined)
         self._check_epochs(validation_data, current.feed)
         arguments.tell_precision(self.optimizer, current.feed)
         continued = self._position is not None
@@ -457,16 +458,23 @@ class TrainLoop:
             run.status = Status.RUNNING  # of the run; the optimizer may have ended
         progress = run.progress(block.results)
         self._call_hooks(run, progress)
-        if epoch_over and not run.status.failed:
-            summary = run.finish_epoch(block.results, validation_data and self.evaluate(validation_data))
-            for hook in self._called:
-                hook.on_epoch(progress, summary)
+        if epoch_over:
+            validation = None if run.status.failed else validation_data and self.evaluate(validation_data)
+            for summary in run.finish_epochs(block.results, validation):
+                for hook in self._called:
+                    hook.on_epoch(progress, summary)
         stop = self._agreed_stop(run)
         if run.status == Status.RUNNING:
             ended = self._phase.over and self._phase.last
             run.status = Status.STOPPED if stop else Status.FINISHED if ended else run.status_by_goal()
         for hook in self._called:
             hook.on_rest(progress, run.status)
+
+    def _joins_epochs(self, feed, validation_data):
+        """Whether blocks go on over the ends of epochs: each is one step on one batch, and nobody looks in between."""
+        if not feed.fixed or feed.steps_per_epoch != 1 or self._metrics or validation_data is not None:
+            return False
+        return all(hook.only_records or type(hook).on_epoch is Hook.on_epoch for hook in self.hooks)
 
     def _enter(self, phase):
         """Go on in a phase; what it has compiled is new where it is another one."""
