@@ -111,7 +111,7 @@ def test_docstrings_tell_of_every_argument():
 
 
 def test_every_class_and_function_has_an_example():
-    missing = [name for name, found in PUBLIC.items() if ">>> " not in found.__doc__.partition("Example:\n")[2]]
+    missing = [name for name, found in PUBLIC.items() if ">>> " not in found.__doc__.partition("Examples:\n")[2]]
     assert not missing
 
 

@@ -11,6 +11,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
+REFERENCE = "".join(page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs" / "reference").glob("*.md")))
 
 
 def test_code_blocks_run_in_order(tmp_path, monkeypatch, float32, capsys):
@@ -36,8 +37,13 @@ def solves(names):
 
 # What the last block of a page leaves shows whether it did what it says.
 OUTCOMES = {
-    "a-method-with-a-line-search": lambda names: names["result"].history["loss"][-1] < 0.2,
-    "a-method-with-a-matrix": lambda names: names["found"].f < 1e-10,
+    "an-optimizer-with-a-line-search": lambda names: names["result"].history["loss"][-1] < 0.2,
+    "an-optimizer-with-a-matrix": lambda names: names["found"].f < 1e-10,
+    "checkpoints": lambda names: names["start_or_continue"]().step == 46,
+    "command-line": lambda names: names["parts"].model.count_params() > 0 and names["load"]()[0][0].shape == (400, 4),
+    "comparing": lambda names: len(names["steps"]) == 6 and '"loss"' in names["text"],
+    "debugging": lambda names: len(names["history"]["loss"]) == 20 and len(names["eager"].history["loss"]) == 3,
+    "entry-points": lambda names: abs(names["rate"].numpy() - np.log(10)) < 1e-4 and names["second"].step == 10,
     "fitting-and-differential-equations": lambda names: solves(names),
     "from-a-working-program": lambda names: abs(names["rate"] - 3) < 1e-6 and names["history"]["loss"][-1] < 0.3,
     "from-the-old-keras-api": lambda names: names["g"].shape == (4,),
@@ -46,7 +52,7 @@ OUTCOMES = {
     "solving-differential-equations": lambda names: names["solved"].history["rel_l2"][-1] < 1e-7,
     "using-the-loop-in-research-code": lambda names: abs(names["made"].numpy().mean() - 3) < 0.5,
     "what-your-loss-may-do": lambda names: abs(names["there"] - names["by_hand"]) < 1e-5 * names["by_hand"],
-    "your-first-method": lambda names: names["result"].epochs["val_accuracy"][-1] > 0.6,
+    "your-first-optimizer": lambda names: names["result"].epochs["val_accuracy"][-1] > 0.6,
 }
 
 
@@ -75,7 +81,15 @@ def test_the_commands_that_ci_runs_are_there_once(end):
     assert end in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
-def test_every_method_is_in_the_table():
+def test_every_public_class_and_function_is_in_the_reference():
+    import trainloop as tl
+
+    names = [name for name in tl.__all__ if callable(getattr(tl, name))]
+    shown = re.findall(r"^::: [\w.]*?(\w+)$", REFERENCE, re.MULTILINE) + re.findall(r"members: \[(\w+)\]", REFERENCE)
+    assert set(names) <= set(shown)
+
+
+def test_every_optimizer_is_in_the_table():
     from trainloop import ALGORITHMS
 
     for cls in ALGORITHMS.values():

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainloop.versions import VERSION as __version__  # noqa: F401, N811
 
-_SCRIPTS = ("train", "compare", "launch", "benchmark", "faults", "reference")
+_SCRIPTS = ("train", "compare", "launch", "benchmark", "faults")
 
 
 def _is_command_line() -> bool:

@@ -54,7 +54,7 @@ class RunResult(Plotted):
         seconds: wall-clock seconds of this run.
         evaluations: how often the objective and its gradient were evaluated in this run, by kind.
 
-    Example:
+    Examples:
         >>> result = TrainLoop(model, Adam(), loss).run((x, y), epochs=2)
         >>> result.history["loss"].shape, result.status.name
         ((2,), 'FINISHED')

@@ -15,7 +15,7 @@ import tensorflow as tf
 class Status(enum.IntEnum):
     """Codes of a step. Methods that can end return one of them as the scalar `"status"` of their state.
 
-    Example:
+    Examples:
         >>> Status(-1).name, Status.NONFINITE_LOSS.failed
         ('NONFINITE_LOSS', True)
         >>> Status.X_TOLERANCE.sentence
@@ -110,7 +110,7 @@ class TrainingError(RuntimeError):
         where: a sentence that says where the first number arose that is not finite, or None where that is not known:
             of a `tf.data.Dataset` the batch cannot be had again.
 
-    Example:
+    Examples:
         >>> try:
         ...     TrainLoop(model, SimpleGD(1e38), loss).run((x, y), epochs=9)
         ... except TrainingError as error:

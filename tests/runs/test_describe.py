@@ -18,7 +18,7 @@ class Mine(tl.SimpleGD):
             word.
         name, kwargs: see `GlobalVectorOptimizer`.
 
-    Example:
+    Examples:
         mode: no argument
     \"\"\"
 

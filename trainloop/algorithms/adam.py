@@ -35,7 +35,7 @@ class Adam(GlobalVectorOptimizer):
             except from entries of variables named bias, gamma, beta or scale.
         name, kwargs: see `GlobalVectorOptimizer`.
 
-    Example:
+    Examples:
         >>> decay = keras.optimizers.schedules.CosineDecay(0.01, decay_steps=1000)
         >>> loop = TrainLoop(model, Adam(decay, weight_decay=0.1), loss)
         >>> loop.run((x, y), epochs=2).step

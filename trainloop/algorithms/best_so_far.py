@@ -26,7 +26,7 @@ class BestSoFar(Wrapper):
         inner: any method that nothing else uses.
         name, kwargs: see `GlobalObjectiveOptimizer`.
 
-    Example:
+    Examples:
         >>> loop = TrainLoop(model, BestSoFar(SimpleGD(5.0)), loss)
         >>> result = loop.run((x, y), epochs=5)
         >>> loop.optimizer.restore_best()

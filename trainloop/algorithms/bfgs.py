@@ -42,7 +42,7 @@ class BFGS(QuasiNewton):
         storage: of H, see `storage_spec`.
         name, kwargs: see `GlobalObjectiveOptimizer`.
 
-    Example:
+    Examples:
         >>> f = lambda x: tf.reduce_sum(tf.cosh(x - [1.0, 2.0, 3.0]))
         >>> minimize(f, np.zeros(3), BFGS(line_search="hager_zhang"), gtol=1e-8).message
         'the largest entry of the gradient is at most gtol'

@@ -75,7 +75,7 @@ class CMAES(GlobalObjectiveOptimizer):
         seed: of all random numbers, at least 0.
         name, kwargs: see `GlobalObjectiveOptimizer`.
 
-    Example:
+    Examples:
         >>> stairs = lambda x: tf.reduce_sum(tf.floor(10 * tf.abs(x)))
         >>> minimize(stairs, [3.0, -2.0], CMAES(sigma=1.0), f_target=0.0).f
         0.0

@@ -64,7 +64,7 @@ class Ellipsoid(GlobalObjectiveOptimizer):
         storage: of B, see `storage_spec`.
         name, kwargs: see `GlobalObjectiveOptimizer`.
 
-    Example:
+    Examples:
         >>> found = minimize(lambda x: tf.reduce_sum(tf.abs(x - 1)), [0.0, 0.0], Ellipsoid(rad=2.0, gap=1e-3))
         >>> found.status.name, bool(found.history["gap"][-1] <= 1e-3)
         ('CERTIFIED', True)

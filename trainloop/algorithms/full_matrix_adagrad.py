@@ -64,7 +64,7 @@ class FullMatrixAdaGrad(GlobalVectorOptimizer):
         epsilon: positive, the size of a gradient that counts as small.
         name, kwargs: see `GlobalVectorOptimizer`.
 
-    Example:
+    Examples:
         >>> valley = lambda x: (x[0] + x[1]) ** 2 + 100 * (x[0] - x[1]) ** 2
         >>> minimize(valley, [1.0, 2.0], FullMatrixAdaGrad(0.2), max_steps=200).f < 1e-6
         True

@@ -52,7 +52,7 @@ class LBFGS(GlobalObjectiveOptimizer):
         storage: of the pairs: "dense", or "sharded" over devices or workers, see `VectorRing`.
         name, kwargs: see `GlobalObjectiveOptimizer`.
 
-    Example:
+    Examples:
         >>> whole = ArrayData(x, y, batch_size=None)
         >>> result = TrainLoop(model, LBFGS(m=20), loss).run(whole, steps=5)
         >>> result.evaluations["gradient"] >= 5

@@ -60,7 +60,7 @@ class LevenbergMarquardt(GlobalObjectiveOptimizer):
         max_products: per trial with "cg", at least 1.
         name, kwargs: see `GlobalObjectiveOptimizer`.
 
-    Example:
+    Examples:
         >>> t = np.linspace(0.0, 1.0, 20)
         >>> decay = LeastSquares(lambda p: p[0] * tf.exp(-p[1] * t) - 2 * np.exp(-3 * t))
         >>> minimize(decay, [1.0, 1.0], LevenbergMarquardt()).x.round(6)

@@ -1,8 +1,10 @@
-"""Gradient descent with momentum, the heavy ball and Nesterov's form of it:
+"""Gradient descent with momentum, the heavy ball and Nesterov's form of it.
 
-v <- m v - t g
-x <- x + v                    heavy ball
-x <- x + m v - t g            Nesterov, with v the new velocity
+    v <- m v - t g
+    x <- x + v                    heavy ball
+    x <- x + m v - t g            Nesterov, with v the new velocity
+
+t is the learning rate, m the momentum.
 """
 
 from typing import Any
@@ -28,7 +30,7 @@ class Momentum(GlobalVectorOptimizer):
         nesterov: take the gradient's share once more after the velocity.
         name, kwargs: see `GlobalVectorOptimizer`.
 
-    Example:
+    Examples:
         >>> optimizer = Momentum(0.1, nesterov=True)
         >>> with tf.GradientTape() as tape:
         ...     f = loss(y, model(x))

@@ -68,7 +68,7 @@ class NaturalGradient(GlobalObjectiveOptimizer):
         solver, max_products: as for `LevenbergMarquardt`.
         name, kwargs: see `GlobalObjectiveOptimizer`.
 
-    Example:
+    Examples:
         >>> t = np.linspace(0.0, 1.0, 20)
         >>> decay = LeastSquares(lambda p: p[0] * tf.exp(-p[1] * t) - 2 * np.exp(-3 * t))
         >>> minimize(decay, [1.0, 1.0], NaturalGradient()).x.round(6)

@@ -42,7 +42,7 @@ class NewtonCG(GlobalObjectiveOptimizer):
         max_products: per step, at least 1.
         name, kwargs: see `GlobalObjectiveOptimizer`.
 
-    Example:
+    Examples:
         >>> valley = testing.problems["helical_valley"]
         >>> found = minimize(valley.fun, valley.x0, NewtonCG(curvature="hessian"))
         >>> found.evaluations["Hv"] < 100

@@ -48,7 +48,7 @@ class NonlinearCG(GlobalObjectiveOptimizer):
         max_evaluations: of f in one line search, at least 2.
         name, kwargs: see `GlobalObjectiveOptimizer`.
 
-    Example:
+    Examples:
         >>> quartic = lambda x: tf.reduce_sum((x - 1) ** 4)
         >>> minimize(quartic, np.zeros(100), NonlinearCG("hager_zhang"), f_target=1e-6).status.name
         'TARGET_REACHED'

@@ -26,7 +26,7 @@ class SAM(Wrapper):
         rho: radius of the neighbourhood, positive, in units of x.
         name, kwargs: see `GlobalObjectiveOptimizer`.
 
-    Example:
+    Examples:
         >>> loop = TrainLoop(model, SAM(Momentum(0.1), rho=0.05), loss)
         >>> loop.run((x, y), steps=3).evaluations["gradient"]
         6

@@ -72,7 +72,7 @@ class ShorR(GlobalObjectiveOptimizer):
         storage: of B, see `storage_spec`.
         name, kwargs: see `GlobalObjectiveOptimizer`.
 
-    Example:
+    Examples:
         >>> kinks = lambda x: tf.abs(x[0]) + 100 * tf.abs(x[1] - tf.abs(x[0]))
         >>> minimize(kinks, [3.0, 1.0], ShorR()).f < 1e-6
         True

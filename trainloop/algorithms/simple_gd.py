@@ -1,6 +1,8 @@
-"""Gradient descent on the whole vector:
+"""Gradient descent on the flat vector.
 
-x <- x - t g          t = learning_rate
+    x <- x - t g
+
+with t the learning rate, a number or a schedule.
 """
 
 from typing import Any
@@ -20,7 +22,7 @@ class SimpleGD(GlobalVectorOptimizer):
         learning_rate: t, positive.
         name, kwargs: see `GlobalVectorOptimizer`.
 
-    Example:
+    Examples:
         >>> model.compile(optimizer=SimpleGD(0.1), loss=loss)
         >>> history = model.fit(x, y, epochs=2, verbose=0)
     """

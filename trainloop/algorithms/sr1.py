@@ -48,7 +48,7 @@ class SR1(GlobalObjectiveOptimizer):
             beginning when they are used up.
         name, kwargs: see `GlobalObjectiveOptimizer`.
 
-    Example:
+    Examples:
         >>> saddle = lambda x: x[0] ** 2 - x[1] ** 2 + x[1] ** 4
         >>> round(minimize(saddle, [1.0, 0.1], SR1(radius=0.5)).f, 6)
         -0.25

@@ -38,7 +38,7 @@ class SSBFGS(QuasiNewton):
         storage: of H, see `storage_spec`.
         name, kwargs: see `GlobalObjectiveOptimizer`.
 
-    Example:
+    Examples:
         >>> steep = lambda x: tf.reduce_sum([1.0, 1e3, 1e6] * tf.cosh(x - 1))
         >>> minimize(steep, np.zeros(3), SSBFGS(), gtol=1e-8).x.round(6)
         array([1., 1., 1.])

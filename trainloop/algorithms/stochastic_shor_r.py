@@ -39,7 +39,7 @@ class StochasticShorR(GlobalVectorOptimizer):
         storage: of B, see `storage_spec`.
         name, kwargs: see `GlobalVectorOptimizer`.
 
-    Example:
+    Examples:
         >>> optimizer = StochasticShorR(0.1, storage="factored:40:restart")
         >>> TrainLoop(model, optimizer, loss).run((x, y), epochs=3).history["restarts"]
         array([0, 0, 0], dtype=int32)

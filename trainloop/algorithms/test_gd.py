@@ -53,7 +53,7 @@ class TestGD(GlobalVectorOptimizer):
         storage: of B, see `storage_spec`. The iterates agree to rounding.
         name, kwargs: see `GlobalVectorOptimizer`. There is no learning rate.
 
-    Example:
+    Examples:
         >>> method = TestGD(rad=2000.0, storage="factored")
         >>> print(method.memory_plan(44_426))  # LeNet-5
     """

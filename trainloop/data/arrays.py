@@ -75,7 +75,7 @@ class ArrayData:
         ValueError: no samples, different lengths, arrays that are not numeric or not finite, or an argument
             outside the range given above.
 
-    Example:
+    Examples:
         >>> data = ArrayData(x, y, batch_size=5, seed=1)
         >>> data.steps_per_epoch, data.remainder
         (3, 2)

@@ -57,7 +57,7 @@ def load(name: str | os.PathLike) -> DataSplit:
         FileNotFoundError: the path, or one of the four IDX files, does not exist.
         ValueError: unknown name, failed download, unreadable file, or data that do not fit the above.
 
-    Example:
+    Examples:
         >>> data = load("wine")
         >>> data.x_train.shape, data.classes
         ((142, 13), 3)

@@ -34,7 +34,7 @@ class Box:
     Raises:
         ValueError: low above high, another shape, or a count that is not positive.
 
-    Example:
+    Examples:
         >>> Box([-1.0, 0.0], [1.0, 0.0], 3)(seed=[0, 1], count=3).numpy()[:, 1]
         array([0., 0., 0.], dtype=float32)
     """
@@ -77,7 +77,7 @@ class Points:
         ValueError: no terms, lengths that differ within one, numbers that are not finite, or a batch size that is not
             one.
 
-    Example:
+    Examples:
         >>> points = Points({"pde": Box([0, 0], [1, 1], 100), "bc": np.zeros([4, 2])}, batch_size={"pde": 10})
         >>> [len(v) for v in points.values.values()]
         [100, 4]

@@ -43,7 +43,7 @@ class DataSplit:
     Raises:
         ValueError: any of the above does not hold.
 
-    Example:
+    Examples:
         >>> rows, targets = np.zeros([6, 3], "float32"), np.zeros([6, 2], "float32")
         >>> data = DataSplit(rows[:4], targets[:4], rows[4:], targets[4:], classes=None)
         >>> data.kind, data.input_shape, data.outputs

@@ -131,7 +131,7 @@ def shard_over(where: tf.distribute.Strategy | int) -> Iterator[None]:
     Raises:
         ValueError: see `Shards.of`.
 
-    Example:
+    Examples:
         >>> optimizer = TestGD(storage="sharded")
         >>> with distributed.shard_over(2):
         ...     optimizer.build(model.trainable_variables)
@@ -164,7 +164,7 @@ class Reduction:
 def counted() -> Iterator[list["Reduction"]]:
     """A list that gets a `Reduction` for every sum in this context: each when it runs eagerly, or when it is traced.
 
-    Example:
+    Examples:
         >>> with distributed.shard_over(2):
         ...     B = SharedMatrix.identity(10, storage="sharded")
         ...

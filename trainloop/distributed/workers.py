@@ -40,7 +40,7 @@ class WorkersError(RuntimeError):
     A process that ends after this in the usual way may wait for others that wait for it: programs should end with
     `os._exit`.
 
-    Example:
+    Examples:
         >>> try:
         ...     result = TrainLoop(model, Adam(), loss).run((x, y), steps=2)
         ... except WorkersError as error:
@@ -64,7 +64,7 @@ def connect_workers(timeout_seconds: float = 60) -> tf.distribute.MultiWorkerMir
         ValueError: there is no `TF_CONFIG`, or something is missing in it.
         WorkersError: a worker cannot be reached.
 
-    Example:
+    Examples:
         >>> if os.environ.get("TF_CONFIG"):
         ...     with connect_workers().scope():
         ...         model = lenet5()

@@ -31,7 +31,7 @@ class LoopProtocol(Protocol):
     Attributes:
         model, extra_variables, batch_loss: of the loop.
 
-    Example:
+    Examples:
         >>> class StopAtNight(Hook):
         ...     def on_start(self, loop):
         ...         self.loop = loop
@@ -86,7 +86,7 @@ class Progress:
         metrics: the metrics over the epoch so far.
         measured: the newest number of every column of `Measure`, NaN before the first.
 
-    Example:
+    Examples:
         >>> class Say(Hook):
         ...     def on_step(self, progress):
         ...         print(f"step {progress.step}: loss {progress.logs['loss'][-1]:.3f}")
@@ -121,7 +121,7 @@ class Hook:
         only_records: True for hooks whose `on_epoch` looks at nothing but the summary and asks for nothing. Where an
             epoch is one step, it is then called for several epochs at the end of a block.
 
-    Example:
+    Examples:
         >>> class StepLength(Hook):
         ...     def watch(self, step):
         ...         return {"step_length": tf.norm(step.x_new - step.x)}

@@ -33,7 +33,7 @@ class LayerNorms(Hook):
     Raises:
         ValueError: not a list of distinct names; or, when the loop is made, a name that the method does not know.
 
-    Example:
+    Examples:
         >>> loop = TrainLoop(model, Momentum(), loss, hooks=[LayerNorms(of=("g", "velocity"))])
         >>> norms = loop.run((x, y), epochs=5).history["norm/velocity/mlp/dense1/kernel"]
     """

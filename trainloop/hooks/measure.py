@@ -25,7 +25,7 @@ class Measure(Hook):
         ValueError: no functions, or something else; a name that the log has already, when the loop is made; what a
             function returns is no number.
 
-    Example:
+    Examples:
         >>> hook = Measure(every_steps=2, norm=lambda model: tf.norm(model.trainable_variables[0]))
         >>> history = TrainLoop(model, Adam(), loss, hooks=[hook]).run((x, y), epochs=5).history
         >>> np.isnan(history["norm"]).tolist()

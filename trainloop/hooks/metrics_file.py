@@ -40,7 +40,7 @@ class MetricsFile(Hook):
     Args:
         path: the file, which must not exist yet.
 
-    Example:
+    Examples:
         >>> loop = TrainLoop(model, Adam(), loss, hooks=[MetricsFile("metrics.jsonl")])
         >>> result = loop.run((x, y), epochs=2)
         >>> with open("metrics.jsonl") as file:
@@ -188,7 +188,7 @@ def read_run_log(path: Path) -> RunLog:
     Raises:
         ValueError: another line is not what `MetricsFile` writes.
 
-    Example:
+    Examples:
         >>> result = TrainLoop(model, Adam(), loss, hooks=[MetricsFile("metrics.jsonl")]).run((x, y), epochs=2)
         >>> hooks.read_run_log("metrics.jsonl").epochs["epoch"].tolist()
         [1, 2]

@@ -38,7 +38,7 @@ class Resample(Hook):
         ValueError: an argument of another kind; when the run starts: its data are not `Points`, the term is none of
             theirs or of the residuals, it has no sampler, or more points than candidates.
 
-    Example:
+    Examples:
         >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(4, "tanh"), keras.layers.Dense(1)])
         >>> loop = TrainLoop(
         ...     model,

@@ -43,7 +43,7 @@ class SaveCheckpoint(Hook):
         ValueError: when the run starts: the position in its data cannot be saved, or the folder has checkpoints of
             another run.
 
-    Example:
+    Examples:
         >>> loop = TrainLoop(model, TestGD(), loss, hooks=[SaveCheckpoint("checkpoints", every_minutes=1)])
         >>> loop.restore("checkpoints")  # None at the first start
         >>> result = loop.run((x, y), epochs=5)

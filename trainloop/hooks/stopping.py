@@ -24,7 +24,7 @@ class EarlyStopping(Hook):
         min_delta: another name of `by`.
         mode: "min", "max" or "auto", which Keras has in place of `larger_is_better`.
 
-    Example:
+    Examples:
         >>> loop = TrainLoop(model, Adam(0.01), loss, hooks=[EarlyStopping("loss", patience=2, by=0.5)])
         >>> len(loop.run((x, y), epochs=100).epochs["loss"])
         3
@@ -79,7 +79,7 @@ class StopWhen(Hook):
     Raises:
         ValueError: no condition, or one out of range.
 
-    Example:
+    Examples:
         >>> loop = TrainLoop(model, Adam(0.01), loss, hooks=[StopWhen(f_target=100.0, seconds=3600)])
         >>> loop.run((x, y), epochs=1000).message
         'the loss is at most f_target = 100'
@@ -142,7 +142,7 @@ class RestoreBest(Hook):
         larger_is_better: None finds out by the name.
         mode: "min", "max" or "auto", which Keras has in place of `larger_is_better`.
 
-    Example:
+    Examples:
         >>> loop = TrainLoop(model, SimpleGD(1.0), loss, metrics=["accuracy"], hooks=[RestoreBest("val_accuracy")])
         >>> result = loop.run((x, y), epochs=3, validation_data=(x, y))
     """

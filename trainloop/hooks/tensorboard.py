@@ -56,7 +56,7 @@ class TensorBoardFile(Hook):
     Args:
         folder: for event files, made when a run starts.
 
-    Example:
+    Examples:
         >>> loop = TrainLoop(model, TestGD(), loss, hooks=[TensorBoardFile("runs/mine/tensorboard")])
         >>> # then: tensorboard --logdir runs
     """

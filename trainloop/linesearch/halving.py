@@ -29,7 +29,7 @@ def halving(objective: Objective, x: tf.Tensor, f: Scalar, g: tf.Tensor, d: tf.T
     Returns:
         `LineSearch`; `success` where f is lower than at x. Otherwise t is 0 and the point is x.
 
-    Example:
+    Examples:
         >>> bowl, x = FunctionObjective(lambda x: tf.reduce_sum(x**2)), tf.constant([3.0, 4.0])
         >>> f, g = bowl.value_and_grad(x)
         >>> float(linesearch.halving(bowl, x, f, g, -g).t)

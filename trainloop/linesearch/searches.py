@@ -47,7 +47,7 @@ class LineSearch(NamedTuple):
         success: bool [] whether the conditions hold at t.
         unbounded: bool [] whether f was -inf at a trial; the point is the lowest one before it.
 
-    Example:
+    Examples:
         >>> bowl, x = FunctionObjective(lambda x: tf.reduce_sum(x**2)), tf.constant([3.0, 4.0])
         >>> f, g = bowl.value_and_grad(x)
         >>> uphill = linesearch.armijo(bowl, x, f, g, g, 1.0)
@@ -97,7 +97,7 @@ def armijo(
     Raises:
         ValueError: a constant outside of its interval.
 
-    Example:
+    Examples:
         >>> bowl, x = FunctionObjective(lambda x: tf.reduce_sum(x**2)), tf.constant([3.0, 4.0])
         >>> f, g = bowl.value_and_grad(x)
         >>> float(linesearch.armijo(bowl, x, f, g, -g, t0=1.0).t)
@@ -152,7 +152,7 @@ def strong_wolfe(
     Raises:
         ValueError: a constant outside of its interval.
 
-    Example:
+    Examples:
         >>> bowl, x = FunctionObjective(lambda x: tf.reduce_sum(x**2)), tf.constant([3.0, 4.0])
         >>> f, g = bowl.value_and_grad(x)
         >>> found = linesearch.strong_wolfe(bowl, x, f, g, -g, t0=0.01, curvature=0.1)
@@ -209,7 +209,7 @@ def hager_zhang(
     Raises:
         ValueError: a constant outside of its interval.
 
-    Example:
+    Examples:
         >>> cosh, x = FunctionObjective(lambda x: tf.reduce_sum(tf.cosh(x))), tf.constant([1.0, 2.0])
         >>> f, g = cosh.value_and_grad(x)
         >>> bool(linesearch.hager_zhang(cosh, x, f, g, -g, t0=1.0).f < f)

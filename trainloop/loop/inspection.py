@@ -36,7 +36,7 @@ class Inspection:
         scalars: its scalars by path, as they are logged. What a matrix tells of itself is known only after a step.
         status: a `Status`. A negative one means that the step would not be taken.
 
-    Example:
+    Examples:
         >>> loop = TrainLoop(model, Momentum(0.1), loss)
         >>> seen = loop.inspect((x, y))
         >>> seen.status.name, seen.state["velocity"].shape == seen.x.shape

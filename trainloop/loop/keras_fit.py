@@ -43,7 +43,7 @@ class VectorModel(keras.Model):
     Raises:
         ValueError: not a Keras model, or one without weights yet.
 
-    Example:
+    Examples:
         >>> vector_model = VectorModel(model)
         >>> vector_model.compile(LBFGS(), loss=loss)
         >>> history = vector_model.fit(x, y, batch_size=len(x), epochs=3, verbose=0).history["loss"]

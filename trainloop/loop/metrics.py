@@ -297,7 +297,7 @@ class ReconstructionError(keras.metrics.Mean):
     Args:
         name, dtype: see `keras.metrics.Metric`.
 
-    Example:
+    Examples:
         >>> error = ReconstructionError()
         >>> error.update_state(np.ones([1, 2, 2, 1]), np.zeros([1, 2, 2, 1]))
         >>> float(error.result())

@@ -25,7 +25,7 @@ class MinimizeResult(Plotted):
             "evaluations/f" and so on. f and gradient belong to the point *before* the step, evaluations include it.
         last_state: from which `state` is read.
 
-    Example:
+    Examples:
         >>> result = minimize(lambda x: tf.reduce_sum(x**2), [3.0, 4.0], SimpleGD(0.5), gtol=1e-6)
         >>> result.steps, result.f, result.history["f"]
         (1, 0.0, array([25.]))
@@ -64,7 +64,7 @@ class MinimizeResult(Plotted):
 class Iterate(typing.NamedTuple):
     """What a callback sees after a step: its number, and x [n], f and the norm of g where it ended.
 
-    Example:
+    Examples:
         >>> def far_enough(iterate):
         ...     return iterate.step > 3 and iterate.grad_norm < 1
         ...

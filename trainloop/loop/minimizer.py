@@ -83,7 +83,7 @@ def minimize(
         ValueError: an argument of the wrong kind; x0 with NaN, of another shape than [n], or of an integer dtype;
             f or g of the wrong shape or dtype, or not finite at x0.
 
-    Example:
+    Examples:
         >>> rosenbrock = lambda x: 100 * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2
         >>> minimize(rosenbrock, [-1.2, 1.0], LBFGS()).x.round(6)
         array([1., 1.])

@@ -31,7 +31,7 @@ class Plateau:
     Raises:
         ValueError: see above. The run raises it where its log has no such column.
 
-    Example:
+    Examples:
         >>> phases = [Phase(Adam(0.01), until=Plateau("loss", patience=10)), Phase(LBFGS())]
         >>> result = TrainLoop(model, phases, loss).run((x, y), steps=50)
     """
@@ -62,7 +62,7 @@ class Phase:
     Raises:
         ValueError: an argument of another kind.
 
-    Example:
+    Examples:
         >>> loop = TrainLoop(model, [Phase(Adam(0.01), steps=3), Phase(LBFGS())], loss)
         >>> loop.run((x, y), steps=5).history["phase"].tolist()
         [0, 0, 0, 1, 1]

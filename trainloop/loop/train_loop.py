@@ -104,7 +104,7 @@ class TrainLoop:
     Raises:
         ValueError: an argument is of the wrong kind, the model is not built, or it has nothing to train.
 
-    Example:
+    Examples:
         >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         >>> loop = TrainLoop(model, TestGD(), loss, metrics=["accuracy"])
         >>> result = loop.run((x, y), epochs=5, validation_data=(x, y))

@@ -59,7 +59,7 @@ class SharedMatrix(StoredValue):
         change: what is to be done to them, see `changes`; None for nothing.
         reason: why this storage was chosen, for the memory plan; None where it was asked for.
 
-    Example:
+    Examples:
         >>> B = SharedMatrix.identity(3, dtype="float64")
         >>> B = B.add_symmetric(tf.constant([1.0, 2.0, 0.0], tf.float64), -0.1).scale(2.0)
         >>> (B @ tf.constant([1.0, 0.0, 0.0], tf.float64)).numpy()

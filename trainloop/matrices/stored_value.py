@@ -16,7 +16,7 @@ class StoredValue(abc.ABC):
     Its operations return new values that refer to the same stored numbers and describe what is different. The
     optimizer base carries the change out, in place, when the step is accepted. A rejected step costs nothing.
 
-    Example:
+    Examples:
         >>> B = SharedMatrix.identity(3)
         >>> isinstance(B, StoredValue), B.scale(2.0).describes_change_of(B)
         (True, True)

@@ -32,7 +32,7 @@ class VectorRing(StoredValue):
         rows: `SpreadRows` [m, n].
         pending: (row int32 [], v [n], when bool []) for each vector that waits to be written.
 
-    Example:
+    Examples:
         >>> ring = VectorRing.empty(4, n=3, dtype="float64")
         >>> ring.dots(tf.ones([3], tf.float64)).numpy()
         array([0., 0., 0., 0.])

@@ -20,7 +20,7 @@ def autoencoder(input_shape: Sequence[int] = (28, 28, 1), outputs: int | None = 
         input_shape: (height, width, channels), pixels in [0, 1].
         outputs: not used: as many pixels come out as go in.
 
-    Example:
+    Examples:
         >>> autoencoder(input_shape=(8, 8, 1)).output_shape
         (None, 8, 8, 1)
     """

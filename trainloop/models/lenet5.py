@@ -18,7 +18,7 @@ def lenet5(input_shape: Sequence[int] = (28, 28, 1), outputs: int = 10) -> keras
         input_shape: (height, width, channels).
         outputs: classes or targets.
 
-    Example:
+    Examples:
         >>> lenet5().count_params()
         44426
     """

@@ -16,7 +16,7 @@ def lstm(input_shape: Sequence[int] = (64,), outputs: int = 96) -> keras.Model:
         input_shape: (length,) of sequences of tokens.
         outputs: size of the vocabulary, of what goes in and of what comes out.
 
-    Example:
+    Examples:
         >>> lstm(input_shape=(16,), outputs=10)(np.zeros([2, 16], "int32")).shape
         TensorShape([2, 16, 10])
     """

@@ -16,7 +16,7 @@ def mlp(input_shape: Sequence[int] = (28, 28, 1), outputs: int = 10, hidden: Seq
         outputs: classes or targets.
         hidden: widths of the hidden layers, possibly none.
 
-    Example:
+    Examples:
         >>> mlp(input_shape=(13,), outputs=3, hidden=(32, 16)).count_params()
         1027
     """
@@ -39,7 +39,7 @@ def softmax_regression(input_shape: Sequence[int] = (28, 28, 1), outputs: int = 
 
     With the squared error of regression data it is linear least squares.
 
-    Example:
+    Examples:
         >>> network = softmax_regression(input_shape=(4,), outputs=3)
         >>> whole = ArrayData(x, y, batch_size=None)
         >>> result = TrainLoop(network, NewtonCG(), loss).run(whole, steps=2)

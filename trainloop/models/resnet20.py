@@ -20,7 +20,7 @@ def resnet20(input_shape: Sequence[int] = (28, 28, 1), outputs: int = 10) -> ker
         input_shape: (height, width, channels), of any size.
         outputs: classes or targets.
 
-    Example:
+    Examples:
         >>> resnet20(input_shape=(32, 32, 3), outputs=100).output_shape
         (None, 100)
     """

@@ -25,7 +25,7 @@ def transformer(input_shape: Sequence[int] = (64,), outputs: int = 96) -> keras.
         input_shape: (length,) of sequences of tokens.
         outputs: size of the vocabulary, of what goes in and of what comes out.
 
-    Example:
+    Examples:
         >>> gpt = transformer(input_shape=(16,), outputs=10)
         >>> TrainLoop(gpt, Adam(), loss).evaluate((np.zeros([4, 16], "int32"), np.ones([4, 16], "int32")))["loss"] > 1
         True
@@ -57,7 +57,7 @@ def _norm(name):
 class LearnedPositions(keras.layers.Layer):
     """x [N, T, d] plus a trainable vector [d] for each of the T positions.
 
-    Example:
+    Examples:
         >>> models.LearnedPositions()(tf.zeros([2, 5, 3])).shape
         TensorShape([2, 5, 3])
     """

@@ -39,7 +39,7 @@ class Objective(abc.ABC):
         has_residuals: whether f = r'r with residuals that `rows` knows.
         of_weights: whether x are the weights of a model, so that its entries are alike.
 
-    Example:
+    Examples:
         >>> class Bowl(Objective):
         ...     def value(self, x):
         ...         return tf.reduce_sum(x**2)

@@ -46,7 +46,7 @@ def derivatives(
         ValueError: points or values of another shape, u does not depend on p, or a layer has first derivatives only
             (normalisation layers and bilinear resizing stop gradients inside).
 
-    Example:
+    Examples:
         >>> p = tf.constant([[1.0, 2.0], [3.0, 4.0]])
         >>> u, du, d2u = derivatives(lambda p: p[:, :1] ** 2 * p[:, 1:], p, order=2)
         >>> du[:, 0].numpy()

@@ -35,7 +35,7 @@ class ClosureObjective(ModelObjective):
     Raises:
         ValueError: not exactly one of `closure` and `residuals`, no variables, or one that is no floating variable.
 
-    Example:
+    Examples:
         >>> a, b = tf.Variable(1.0), tf.Variable([0.0, 3.0])
         >>> objective = ClosureObjective(lambda: a**2 + tf.reduce_sum(b**2), [a, b])
         >>> float(objective.value(tf.constant([2.0, 1.0, 0.0]))), float(a)

@@ -18,7 +18,7 @@ class FunctionObjective(Objective):
         fun: function x [n] -> f [], differentiated here, or x -> (f [], g [n]), which may then come from
             anywhere: a hand-written gradient, `tf.numpy_function`. The same x must give the same f.
 
-    Example:
+    Examples:
         >>> objective = FunctionObjective(lambda x: tf.reduce_sum(x**4))
         >>> objective.hvp(tf.constant([1.0, 2.0]), tf.constant([1.0, 1.0])).numpy()
         array([12., 48.], dtype=float32)
@@ -101,7 +101,7 @@ class LeastSquares(Objective):
     Args:
         residuals: function x [n] -> r [m].
 
-    Example:
+    Examples:
         >>> rosenbrock = LeastSquares(lambda x: tf.stack([10 * (x[1] - x[0] ** 2), 1 - x[0]]))
         >>> minimize(rosenbrock, [-1.2, 1.0], LevenbergMarquardt()).x.round(3)
         array([1., 1.])

@@ -91,7 +91,7 @@ class ModelObjective(Objective):
         ValueError: not exactly one of `loss`, `loss_fn` and `residuals`; the loss writes a trainable variable, is not a
             scalar, or depends on none of the variables.
 
-    Example:
+    Examples:
         >>> objective = ModelObjective(model, loss, (x, y))
         >>> w = objective.vector.read()
         >>> f, g = objective.value_and_grad(w)

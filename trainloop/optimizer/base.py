@@ -42,7 +42,7 @@ class StepResult(typing.NamedTuple):
     `status` is an int32 code [] of `Status`; `logs` has the loss, the gradient norm, every scalar of the state and what
     was watched. `evaluated` is (f, g) at the point where the step ended, if the method knows them, else None.
 
-    Example:
+    Examples:
         >>> bowl = FunctionObjective(lambda x: tf.reduce_sum(x**2))
         >>> optimizer, x = SimpleGD(0.1), tf.Variable([3.0, 4.0])
         >>> optimizer.build([x])

@@ -54,7 +54,7 @@ class GlobalVectorOptimizer(WholeVectorOptimizer):
     Raises:
         ValueError: an option out of range or refused, or a subclass written for an older optimizer API.
 
-    Example:
+    Examples:
         >>> class HeavyBall(GlobalVectorOptimizer):
         ...     def __init__(self, learning_rate=0.05, momentum=0.9, name="heavy_ball", **kwargs):
         ...         super().__init__(learning_rate, name=name, **kwargs)
@@ -130,7 +130,7 @@ class GlobalObjectiveOptimizer(WholeVectorOptimizer):
         learning_rate, name, kwargs: see `GlobalVectorOptimizer`. There is no `global_clipnorm`: values and
             slopes along a line must belong to the same function.
 
-    Example:
+    Examples:
         >>> class SteepestDescent(GlobalObjectiveOptimizer):
         ...     def init_state(self, x):
         ...         return {"length": tf.ones([], x.dtype)}

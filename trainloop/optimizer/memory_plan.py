@@ -44,7 +44,7 @@ class MemoryPlan:
         notes: sentences about matrices: how they are stored, and why.
         alternatives: (storage word, bytes) of other ways to store the largest matrix.
 
-    Example:
+    Examples:
         >>> plan = BFGS(storage="dense").memory_plan(1000, "float64")
         >>> plan.nbytes >= 8 * 1000**2 / 2  # a symmetric matrix takes half
         True

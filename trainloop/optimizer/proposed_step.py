@@ -22,7 +22,7 @@ class ProposedStep:
             can be multiplied with.
         status: int32 [], a code of `Status`.
 
-    Example:
+    Examples:
         >>> optimizer = Momentum(0.1)
         >>> optimizer.build(model.trainable_variables)
         >>> step = optimizer.propose(ModelObjective(model, loss, (x, y)))

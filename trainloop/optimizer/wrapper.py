@@ -25,7 +25,7 @@ class Wrapper(GlobalObjectiveOptimizer):
         takes: the class it must belong to.
         name, kwargs: see `GlobalObjectiveOptimizer`.
 
-    Example:
+    Examples:
         >>> class Doubled(Wrapper):
         ...     def init_state(self, x):
         ...         return self.inner_state(x)

@@ -22,7 +22,7 @@ def draw_curves(result: Any, title: str = "") -> Picture:
     Returns:
         A Matplotlib figure.
 
-    Example:
+    Examples:
         >>> result = TrainLoop(model, Adam(), loss).run((x, y), epochs=2)
         >>> plots.draw_curves(result, "two epochs of Adam").savefig("curves.png")
     """

@@ -35,7 +35,7 @@ def draw_histograms(layout: FlatLayout, vectors: Mapping[str, np.ndarray], title
     Returns:
         A Matplotlib figure.
 
-    Example:
+    Examples:
         >>> vector = VariableVector(model.trainable_variables)
         >>> figure = plots.draw_histograms(vector.layout, {"x": vector.read().numpy()}, "weights")
     """

@@ -44,7 +44,7 @@ class Assembly:
         train, test: (inputs, targets), the targets as the loss takes them. Of points `train` is a `Points` and `test`
             None.
 
-    Example:
+    Examples:
         >>> parts = assemble("wine", "mlp")
         >>> loop = TrainLoop(parts.model, Adam(), parts.loss, loss_fn=parts.loss_fn, metrics=parts.metrics)
         >>> result = loop.run(parts.train, epochs=5, validation_data=parts.test)
@@ -90,7 +90,7 @@ def assemble(
         FileNotFoundError: a file that is named does not exist.
         ValueError: what is named does not exist, does not work or does not fit together. One line.
 
-    Example:
+    Examples:
         >>> parts = assemble("diabetes", "mlp")
         >>> parts.loss.name, parts.metrics, parts.model.output_shape
         ('mean_squared_error', ['mean_absolute_error'], (None, 1))

@@ -36,7 +36,7 @@ from trainloop.vectors.layout import VariableVector
 class ConformanceError(AssertionError):
     """A method breaks one of the promises; the message says which and how.
 
-    Example:
+    Examples:
         >>> testing.check_optimizer(keras.optimizers.SGD)
         Traceback (most recent call last):
             ...
@@ -54,7 +54,7 @@ def check_optimizer(make: Callable[[], WholeVectorOptimizer]) -> None:
         ConformanceError: names the promise.
         ValueError: from the base class, which checks shapes and dtypes of what `update` returns while tracing.
 
-    Example:
+    Examples:
         >>> testing.check_optimizer(lambda: SimpleGD(0.01))
     """
     _check_config(make)

@@ -30,7 +30,7 @@ class Problem:
             infinity, or of a saddle that the gradients from x0 cannot tell from a minimiser.
         source: where the problem is from.
 
-    Example:
+    Examples:
         >>> f = lambda x: tf.reduce_sum(x**2)
         >>> bowl = testing.Problem("bowl", f, np.ones(2), minimum=0.0, smooth=True, convex=True)
         >>> minimize(bowl.fun, bowl.x0, SimpleGD(0.5)).f - bowl.minimum

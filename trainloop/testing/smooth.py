@@ -29,7 +29,7 @@ def extended_rosenbrock(n: int) -> Problem:
     Returns:
         A `Problem` with minimum 0 at ones, starting from (-1.2, 1, -1.2, 1, ...).
 
-    Example:
+    Examples:
         >>> testing.extended_rosenbrock(4).x0
         array([-1.2,  1. , -1.2,  1. ])
     """
@@ -57,7 +57,7 @@ def chained_rosenbrock(n: int) -> Problem:
     Returns:
         A `Problem` with minimum 0 at ones.
 
-    Example:
+    Examples:
         >>> valley = testing.chained_rosenbrock(10)
         >>> float(valley.fun(tf.ones(10))), valley.minimum
         (0.0, 0.0)

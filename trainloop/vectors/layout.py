@@ -47,7 +47,7 @@ class FlatLayout:
         ValueError: names and shapes differ in number, a name occurs twice, a shape is not fully known, the
             dtype is not a real floating type.
 
-    Example:
+    Examples:
         >>> layout = FlatLayout(("kernel", "bias"), ((2, 3), (3,)), "float32")
         >>> layout.size, layout.span("bias")
         (9, slice(6, 9, None))
@@ -234,7 +234,7 @@ class VariableVector:
     Raises:
         ValueError: a variable occurs twice, or is not floating.
 
-    Example:
+    Examples:
         >>> vector = VariableVector(model.trainable_variables)
         >>> w = vector.read()
         >>> vector.assign(w * (1 - 0.1 * tf.cast(vector.layout.mask(lambda name: "bias" not in name), w.dtype)))
