@@ -5,6 +5,7 @@
 The curves are fits of one network, with a state of two vectors (Adam), of twenty, and of one matrix over all weights.
 """
 
+import itertools
 import sys
 
 import keras
@@ -24,7 +25,7 @@ def box(axes, x, y, width, height, text, color="#eef2f5", **options):
 
 
 def arrow(axes, *points, label="", above=0.22):
-    for start, end in zip(points, points[1:], strict=False):
+    for start, end in itertools.pairwise(points):
         style = "-|>" if end is points[-1] else "-"
         axes.add_patch(FancyArrowPatch(start, end, arrowstyle=style, mutation_scale=11, color=INK, linewidth=1.1,
                                        shrinkA=0, shrinkB=0))  # fmt: skip
