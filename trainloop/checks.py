@@ -48,7 +48,7 @@ def real(name, value, *, above=None, at_least=None, below=None, at_most=None):
 
 
 def integer(name, value, *, at_least=None):
-    """A whole number not below a limit, as an int. Booleans and floats are refused.
+    """A whole number not below a limit, as an int. Booleans and floats are errors.
 
     Raises:
         ValueError: not an integer, or below the limit.

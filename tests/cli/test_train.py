@@ -123,7 +123,10 @@ def test_an_interrupted_run_is_continued_by_the_same_command(tmp_path):
             break
     begun.send_signal(signal.SIGTERM)
     out, err = begun.communicate(timeout=100)
-    assert (begun.returncode, err) == (143, "SIGTERM: finishing and saving what is at work; once more leaves at once\n")
+    assert (begun.returncode, err) == (
+        143,
+        "SIGTERM: finishing the compiled block and saving a checkpoint; press again to quit immediately\n",
+    )
     last = out.splitlines()[-1]
     stopped = int(re.match(r"Stopped after step (\d+)\. Continue with: \S*python\S* .*--run-dir a --resume$", last)[1])
     assert not (tmp_path / "a" / "model.keras").exists()

@@ -1,4 +1,4 @@
-"""Shards in one process: where parts go, and a matrix spread over 1, 2, 3 of them against NumPy."""
+"""Shards in one process: where parts go, and a matrix sharded over 1, 2, 3 of them against NumPy."""
 
 import dataclasses
 
@@ -44,7 +44,7 @@ every_count = pytest.mark.parametrize("shards", [1, 2, 3])
 every_symmetry = pytest.mark.parametrize("symmetric", [False, True], ids=["any", "symmetric"])
 
 
-def spread(n, shards, storage="sharded", dtype="float64", updates="any"):
+def sharded(n, shards, storage="sharded", dtype="float64", updates="any"):
     with shard_over(shards):
         return SharedMatrix.identity(n, storage=storage, dtype=dtype, updates=updates)
 
@@ -120,7 +120,7 @@ def test_sums_are_counted_with_their_bytes():
 @every_symmetry
 @pytest.mark.parametrize(("n", "dtype"), [(1, "float64"), (2, "float64"), (7, "float64"), (31, "float32")])
 def test_the_identity_is_the_identity(shards, symmetric, n, dtype):
-    B = spread(n, shards, dtype=dtype, updates="symmetric" if symmetric else "any")
+    B = sharded(n, shards, dtype=dtype, updates="symmetric" if symmetric else "any")
     assert (B.n, B.dtype.name, B.storage) == (n, dtype, "sharded")
     np.testing.assert_array_equal(B.to_dense().numpy(), np.eye(n, dtype=dtype), strict=True)
     assert_equals(B, np.eye(n))
@@ -132,7 +132,7 @@ def test_the_identity_is_the_identity(shards, symmetric, n, dtype):
 @pytest.mark.thorough_after(1)
 def test_updates_in_place_equal_numpy(shards, symmetric, n):
     """5 rows are fewer than there are panels, 17 are more."""
-    B, variables = with_variables(spread(n, shards, updates="symmetric" if symmetric else "any"))
+    B, variables = with_variables(sharded(n, shards, updates="symmetric" if symmetric else "any"))
     M = run_updates(B, [1] * 12, symmetric)
     assert_equals(B, M)
     assert [name for name in variables if name.startswith("panel_")] == [f"panel_{i:02d}" for i in range(min(n, 6))]
@@ -145,7 +145,7 @@ def test_updates_in_place_equal_numpy(shards, symmetric, n):
 def test_every_change_is_that_of_numpy(shards, updates, storage):
     n = 5
     draw, M = Draw(n), np.eye(n)
-    B, _ = with_variables(spread(n, shards, storage, updates=updates))
+    B, _ = with_variables(sharded(n, shards, storage, updates=updates))
     changes = {
         "any": ["symmetric", "scale", "outer", "dilate"],
         "symmetric": ["symmetric", "scale"],
@@ -168,7 +168,7 @@ def test_every_change_is_that_of_numpy(shards, updates, storage):
 @every_symmetry
 @pytest.mark.thorough_after(1)
 def test_a_value_dropped_without_commit_leaves_no_trace(symmetric):
-    B, variables = with_variables(spread(6, 2, updates="symmetric" if symmetric else "any"))
+    B, variables = with_variables(sharded(6, 2, updates="symmetric" if symmetric else "any"))
     run_updates(B, [1] * 10, symmetric, way=eagerly)
     before = {name: variable.numpy() for name, variable in variables.items()}
     x = np.ones(6)
@@ -180,7 +180,7 @@ def test_a_value_dropped_without_commit_leaves_no_trace(symmetric):
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_a_product_is_one_sum_of_n_numbers_and_a_change_none(symmetric):
     n = 30
-    B, _ = with_variables(spread(n, 3, "sharded:2", updates="symmetric" if symmetric else "any"))
+    B, _ = with_variables(sharded(n, 3, "sharded:2", updates="symmetric" if symmetric else "any"))
     x = tf.ones([n], tf.float64)
 
     def traffic(work):
@@ -212,13 +212,13 @@ def test_every_shard_has_its_part_of_the_numbers(monkeypatch, k, symmetric):
 
 
 def test_there_may_be_more_shards_than_rows():
-    B, _ = with_variables(spread(3, 5))
+    B, _ = with_variables(sharded(3, 5))
     assert_equals(B, run_updates(B, [1] * 10, False))
 
 
 def test_large_panels_are_changed_in_one_pass(monkeypatch):
     monkeypatch.setattr(dense, "SMALL", 5)
-    B, _ = with_variables(spread(7, 2, updates="symmetric"))
+    B, _ = with_variables(sharded(7, 2, updates="symmetric"))
     assert_equals(B, run_updates(B, [1] * 20, True))
 
 
@@ -237,8 +237,8 @@ def test_a_scope_in_which_variables_are_copied_is_refused():
 @every_symmetry
 @pytest.mark.parametrize(("storage", "count"), [("sharded:factored", 66), ("sharded:factored:20:restart", 15)])
 @pytest.mark.thorough_after(1)
-def test_a_spread_history_is_that_of_numpy(shards, symmetric, storage, count):
-    B, variables = with_variables(spread(7, shards, storage, updates="symmetric" if symmetric else "any"))
+def test_a_sharded_history_is_that_of_numpy(shards, symmetric, storage, count):
+    B, variables = with_variables(sharded(7, shards, storage, updates="symmetric" if symmetric else "any"))
     assert B.storage == "sharded"
     assert_equals(B, run_updates(B, [1] * count, symmetric))
     assert sum(variables[f"left_{i:02d}"].shape[1] for i in range(shards)) == 7
@@ -246,18 +246,18 @@ def test_a_spread_history_is_that_of_numpy(shards, symmetric, storage, count):
 
 
 @every_symmetry
-def test_the_largest_terms_of_a_spread_history_are_those_of_one_that_is_not(symmetric):
+def test_the_largest_terms_of_a_sharded_history_are_those_of_one_that_is_not(symmetric):
     updates = "symmetric" if symmetric else "any"
     (one, _), (other, _) = (
-        with_variables(spread(7, 3, f"{kind}factored:6:subspace", updates=updates)) for kind in ("", "sharded:")
+        with_variables(sharded(7, 3, f"{kind}factored:6:subspace", updates=updates)) for kind in ("", "sharded:")
     )
     for B in (one, other):
         run_updates(B, [1] * 15, symmetric, way=eagerly)
     np.testing.assert_allclose(other.to_dense(), one.to_dense(), rtol=0, atol=1e-12)
 
 
-def test_a_product_with_a_spread_history_is_a_sum_of_k_numbers_and_one_of_n():
-    B, _ = with_variables(spread(30, 3, "sharded:factored:5:restart"))
+def test_a_product_with_a_sharded_history_is_a_sum_of_k_numbers_and_one_of_n():
+    B, _ = with_variables(sharded(30, 3, "sharded:factored:5:restart"))
     with counted() as traffic:
         B @ np.ones(30)
         B.add_outer(np.ones(30), np.arange(30.0)).commit()
@@ -271,14 +271,14 @@ def test_a_product_with_a_spread_history_is_a_sum_of_k_numbers_and_one_of_n():
         ("any", "sharded:factored:5:dense", "does not become dense.* 'sharded:factored:5:restart'"),
     ],
 )
-def test_what_is_not_spread_is_refused_with_the_reason(updates, storage, reason):
+def test_what_is_not_sharded_raises_with_the_reason(updates, storage, reason):
     with pytest.raises(ValueError, match=reason):
-        spread(5, 2, storage, updates=updates)
+        sharded(5, 2, storage, updates=updates)
 
 
 @pytest.mark.parametrize("shards", [1, 3])
 @pytest.mark.parametrize("n", [2, 7, 2**11])
-def test_a_spread_ring_is_one_that_is_not(shards, n):
+def test_a_sharded_ring_is_one_that_is_not(shards, n):
     rng = np.random.default_rng(0)
     with shard_over(shards):
         rings = [
@@ -398,7 +398,7 @@ def test_the_plan_has_the_parts_of_this_process(monkeypatch):
     with shard_over(2):
         (note,) = TestGD(storage="sharded").memory_plan(n).notes
     assert note == (
-        "B: sharded, half of n x n numbers, B being symmetric, spread over 2 shards, here; "
+        "B: sharded, half of n x n numbers, B being symmetric, sharded over 2 shards, here; "
         "up to 8 changes wait beside it"
     )
 
@@ -408,7 +408,7 @@ def test_methods_take_the_word(cls):
     method = cls(storage="sharded")
     assert type(method).from_config(method.get_config()).storage == "sharded"
     with shard_over(2):
-        assert any("spread over 2 shards" in note for note in method.memory_plan(10_000).notes)
+        assert any("sharded over 2 shards" in note for note in method.memory_plan(10_000).notes)
 
 
 @pytest.mark.parametrize("cls", [CMAES, FullMatrixAdaGrad])

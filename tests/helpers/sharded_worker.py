@@ -83,14 +83,14 @@ def case_more_workers_than_rows(folder, me):
     np.testing.assert_array_equal(compiled(lambda: B.to_dense())(), [[3.0]])
 
 
-def case_a_spread_history(folder, me):
+def case_a_sharded_history(folder, me):
     for storage, updates in [("sharded:factored", "any"), ("sharded:factored:70:restart", "symmetric")]:
         B, variables = matrix(storage, updates)
         check(B, run_updates(B, [1] * 66, updates == "symmetric"))
         assert variables[f"left_{me:02d}"].shape[1] == N / 2
 
 
-def case_the_largest_terms_of_a_spread_history(folder, me):
+def case_the_largest_terms_of_a_sharded_history(folder, me):
     B, _ = matrix("sharded:factored:6:subspace", "symmetric")
     add = compiled(lambda u, c: B.add_symmetric(u, c).commit())
     U = np.linalg.qr(Draw(N).vector(6))[0].T

@@ -38,7 +38,7 @@ WRONG = [
 @pytest.mark.parametrize("word", WORDS)
 def test_every_word_is_read(word):
     choice = StorageChoice.parse(word)
-    assert (choice.kind, choice.capacity, choice.when_full, choice.spread) == WORDS[word]
+    assert (choice.kind, choice.capacity, choice.when_full, choice.sharded) == WORDS[word]
     assert check_storage(word) is word
 
 

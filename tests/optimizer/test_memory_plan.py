@@ -165,7 +165,7 @@ def test_all_that_is_free_may_be_taken_and_no_byte_more(monkeypatch, missing):
 
 def test_a_system_that_does_not_tell_refuses_nothing(monkeypatch):
     monkeypatch.setattr(memory_plan, "free_memory", lambda: None)
-    memory_plan.MemoryPlan(10, (), 10**18, 10**18).refuse_what_does_not_fit("Any")
+    memory_plan.MemoryPlan(10, (), 10**18, 10**18).check_fits("Any")
     assert built(TestGD()).built
 
 

@@ -41,7 +41,7 @@ import tensorflow as tf
 
 from trainloop import checks
 from trainloop.algorithms._cmaes import Axes, Full, Separable, Strategy
-from trainloop.matrices.storage_spec import refuse_storage
+from trainloop.matrices.storage_spec import check_no_storage
 from trainloop.objectives.base import Objective
 from trainloop.optimizer.contracts import GlobalObjectiveOptimizer
 from trainloop.status import Status, first_failure
@@ -92,7 +92,7 @@ class CMAES(GlobalObjectiveOptimizer):
         name: str = "cmaes",
         **kwargs: Any,
     ) -> None:
-        refuse_storage("CMAES", kwargs)
+        check_no_storage("CMAES", kwargs)
         super().__init__(None, name=name, **kwargs)
         self.sigma = checks.real("sigma", sigma, above=0)
         self.population = population if population is None else checks.integer("population", population, at_least=2)

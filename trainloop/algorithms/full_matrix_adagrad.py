@@ -36,7 +36,7 @@ import tensorflow as tf
 
 from trainloop import checks
 from trainloop.matrices.shared_matrix import SharedMatrix
-from trainloop.matrices.storage_spec import refuse_storage
+from trainloop.matrices.storage_spec import check_no_storage
 from trainloop.matrices.vector_ring import VectorRing, combine
 from trainloop.optimizer.contracts import GlobalVectorOptimizer
 from trainloop.types import LearningRate, State, VectorUpdate
@@ -79,7 +79,7 @@ class FullMatrixAdaGrad(GlobalVectorOptimizer):
         name: str = "full_matrix_adagrad",
         **kwargs: Any,
     ) -> None:
-        refuse_storage("FullMatrixAdaGrad", kwargs)
+        check_no_storage("FullMatrixAdaGrad", kwargs)
         super().__init__(learning_rate, name=name, **kwargs)
         given = window is not None and window != "auto"
         self.window = checks.integer("window", window, at_least=1) if given else window

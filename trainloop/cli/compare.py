@@ -160,7 +160,7 @@ def do_runs(comparison, jobs):
     outcomes = read_outcomes(comparison)
     for one in outcomes:
         if one.changed_code:
-            echo(f"{one.run.name}: {', '.join(one.changed_code)} changed since, again from the beginning")
+            echo(f"{one.run.name}: {', '.join(one.changed_code)} changed; restarting this run")
             one.run.remove()
     waiting = [one.run for one in outcomes if one.changed_code or one.state != "complete"]
     total = len(comparison.runs)
@@ -249,7 +249,7 @@ def problems(methods, kind, tolerances, budget, out):
             record = collection.Record(out / "problems.json", tolerances[-1], budget)
         for one in entrants:
             if record.is_outdated(one):
-                echo(f"{one.label}: its file changed since, again from the beginning")
+                echo(f"{one.label}: its file changed; restarting this run")
                 record.forget(one)
         names = collection.of_kind(kind)
         todo = [(e, name) for e in entrants for name in names if not record.has(e.label, name)]

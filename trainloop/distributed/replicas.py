@@ -43,7 +43,7 @@ class Replicas:
         """How many numbers were summed in them."""
         return int(self._traffic[1])
 
-    def spread(self, make):
+    def distribute(self, make):
         """What `make(r)` makes for every replica r of this process: an argument for `sum`."""
         return self.strategy.experimental_distribute_values_from_function(
             lambda context: make(context.replica_id_in_sync_group)
@@ -56,7 +56,7 @@ class Replicas:
             one: function of the values of `arguments` on that replica -> (structure of floating tensors of known
                 shapes, structure of other tensors that are the same on all replicas). It is traced once, outside of the
                 strategy: Keras's losses would divide themselves by the number of replicas where they see one.
-            arguments: tuple of what came from `spread` and of tensors that are the same on all replicas.
+            arguments: tuple of what came from `distribute` and of tensors that are the same on all replicas.
             dtype: of the vector that is sent.
             check: function of the graph of `one`, which may raise.
             variables: those with copies that `one` uses. The trace knows the first copy; every replica uses its own.

@@ -67,16 +67,16 @@ class Shards:
             return cls(len(devices), tuple(range(len(devices))), devices)
         if where.num_replicas_in_sync > 1:
             raise ValueError(
-                f"shards are spread over a MirroredStrategy or a MultiWorkerMirroredStrategy, received "
+                f"shards are sharded over a MirroredStrategy or a MultiWorkerMirroredStrategy, received "
                 f"{type(where).__name__}"
             )
         return cls(1, (0,), (None,))
 
     @property
     def in_words(self):
-        """For people: over what something is spread."""
+        """For people: over what something is sharded."""
         here = "here" if len(self.mine) == self.count else f"{len(self.mine)} of them here"
-        return f"spread over {self.count} {'shard' if self.count == 1 else 'shards'}, {here}"
+        return f"sharded over {self.count} {'shard' if self.count == 1 else 'shards'}, {here}"
 
     def on(self, shard):
         """A context whose operations run, and whose variables are, on the device of a shard of mine."""
@@ -104,7 +104,7 @@ class Shards:
             traffic.append(Reduction(tuple(total.shape), total.dtype))
         return total if self.strategy is None else _over_processes(self.strategy, total)
 
-    def refuse_scopes(self):
+    def check_no_scope(self):
         """For whoever makes variables of a part.
 
         Raises:
@@ -112,12 +112,12 @@ class Shards:
         """
         if tf.distribute.has_strategy():
             raise ValueError(
-                "in the scope of a strategy every variable has a copy for every replica, and nothing could be spread; "
+                "inside strategy.scope() variables are mirrored, so nothing would be sharded; "
                 "build the optimizer outside of strategy.scope(), in trainloop.distributed.shard_over(strategy)"
             )
 
 
-# All of it, as one part, on the only device: for what is not spread.
+# All of it, as one part, on the only device: for what is not sharded.
 ALONE = Shards(1, (0,), (None,))
 
 
@@ -214,7 +214,7 @@ def _over_processes(strategy, tensor):
 
 
 class WholeArray:
-    """What a variable would be that had all numbers.
+    """Presents an array sharded over processes as one variable, for saving and restoring.
 
     Reading it gathers the pieces, so every process must read it, at the same point of its work; and every process has
     the whole for that moment. Assigning takes from the whole what belongs here.

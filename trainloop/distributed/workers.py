@@ -153,7 +153,7 @@ class Workers:
             if self.count == 1 or not isinstance(error, _LOST) or not _is_of_collectives(error):
                 raise
             raise WorkersError(
-                "another worker has died, does not answer within the time-out, or does other things than this one "
+                "another worker has died, does not answer within the time-out, or runs a different program "
                 f"({_reason(error)}); end all of them and start them again, with the last checkpoint if there is one"
             ) from error
 

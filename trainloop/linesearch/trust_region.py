@@ -77,7 +77,7 @@ class TrustedTrial(typing.NamedTuple):
         rho: [] actual over predicted decrease of f.
         radius: [] of the next region.
         products: int32 [] with B.
-        stalled: bool [] the trial was refused, and the region is too small for another one.
+        stalled: bool [] the trial was rejected, and the region is too small for another one.
         unbounded: bool [] f is -inf at the trial, which is not taken.
     """
 

@@ -1,11 +1,11 @@
 """What a loop does about a step that met a NaN or an infinity, and how it finds out where that came from.
 
     stop        the run ends with a `TrainingError`, which for data in memory says where the first such number arose
-    skip        the step is left out, and the run goes on with the next batch
+    skip        the step is left out, and the run continues with the next batch
     rollback    the run goes back to its last checkpoint and takes shorter steps from there
 
-The weights are never touched by such a step. Both ways on are bounded: where every batch fails, or steps that are 32
-times shorter fail too, going on would only hide it.
+The weights are never touched by such a step. Both policies are limited (100 skips in a row, 5 rollbacks), so that
+a persistent failure is reported.
 
 Where the first such number arose (the batch, a layer, the loss, or the gradient of a variable): a failed step leaves
 the model as it was before it, dropout seeds included. So its batch can be run once more, outside of compiled code, with

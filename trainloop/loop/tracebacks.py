@@ -21,7 +21,7 @@ _LIBRARIES = ("trainloop", "keras", "tensorflow")
 
 
 def folded(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """A function whose exceptions show no lines of libraries. For the doors that a user calls."""
+    """A function whose exceptions show no lines of libraries. For the entry points."""
 
     @functools.wraps(function)
     def folding(*args: _P.args, **kwargs: _P.kwargs) -> _R:

@@ -193,7 +193,9 @@ class TrainLoop:
         return self._traces_before + self._phase.train.traces
 
     def chief_says(self, word: Any) -> Any:
-        """What the chief says at this point. All workers have to ask together; one alone hears itself.
+        """Broadcast a value from the chief. All workers must call this at the same point.
+
+        A single process gets its own value.
 
         For decisions that depend on a clock, or on files that only the chief has.
 

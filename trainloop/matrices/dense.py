@@ -15,7 +15,7 @@
 So a symmetric matrix takes half of the memory, and changing it half of the time. The squares on the diagonal are kept
 whole; with 16 panels they add a sixteenth to that half.
 
-Panels may be spread over shards, see `shards`: every panel is whole in one of them, and a product is one sum over the
+Panels may be sharded, see `shards`: every panel is whole in one of them, and a product is one sum over the
 shards of n numbers per column, to which a panel contributes its rows (and where M is symmetric, or for M', a part of
 other rows). There are 24 panels then, for 12 shards or fewer, so that the panels of a matrix do not depend on how many
 shards have them; and they are dealt such that all shards have about as many numbers.
@@ -33,23 +33,23 @@ import tensorflow as tf
 from trainloop.distributed import shards
 from trainloop.distributed.shards import ALONE, Shards, WholeArray
 from trainloop.matrices import lazy
-from trainloop.matrices.lazy import Unmade
+from trainloop.matrices.lazy import Lazy
 
 # Up to this n there is one panel, changed by plain operations: calls are what costs there, not memory. Beyond, panels
 # have about as many rows, but there are no more than sixteen: each is a piece of code to compile.
 SMALL = 2048
 _PANELS = 16
 
-# The least number of panels of a spread matrix: 2, 3, 4, 6, 8 and 12 shards get as many each, also where M is symmetric
-# and a long one comes with a short one.
-_SPREAD_PANELS = 24
+# The least number of panels of a sharded matrix: 2, 3, 4, 6, 8 and 12 shards get as many each, also of a symmetric M
+# where a long one comes with a short one.
+_SHARDED_PANELS = 24
 
 # Changes of a higher rank are matrix products, which take the memory of a panel.
 _LARGEST_PASS = 16
 
 
 def _made_unit_rows(first, shape, dtype):
-    """`_unit_rows` with next to nothing besides, where nobody fuses."""
+    """`_unit_rows` allocates almost no temporaries when it is not compiled by XLA."""
     rows, width = shape
     return tf.pad(tf.eye(rows, dtype=dtype), [[0, 0], [first, width - first - rows]])
 
@@ -61,7 +61,7 @@ def _unit_rows(first, shape, dtype):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Panels:
-    """M, built from tensors or variables; what is not in this process stays unmade."""
+    """M, built from tensors or variables; what is not in this process stays lazy."""
 
     parts: tuple
     n: int
@@ -71,7 +71,7 @@ class Panels:
     @classmethod
     def identity(cls, n, dtype, symmetric, shards=ALONE):
         parts = [
-            Unmade(tf.TensorShape(shape), dtype, functools.partial(_made_unit_rows, first, shape, dtype))
+            Lazy(tf.TensorShape(shape), dtype, functools.partial(_made_unit_rows, first, shape, dtype))
             for first, shape in _places(n, symmetric, _count(n, shards))
         ]
         return cls(tuple(parts), n, symmetric, shards)
@@ -87,8 +87,8 @@ class Panels:
         return tf.as_dtype(self.parts[0].dtype)
 
     @property
-    def spread(self):
-        """Whether M was asked to be spread, be it over one shard."""
+    def sharded(self):
+        """Whether M was asked to be sharded, be it over one shard."""
         return self.shards is not ALONE
 
     @property
@@ -118,11 +118,11 @@ class Panels:
             if not self.symmetric or len(self.parts) == 1
             else "half of n x n numbers, B being symmetric"
         )
-        return f"{how}, {self.shards.in_words}" if self.spread else how
+        return f"{how}, {self.shards.in_words}" if self.sharded else how
 
     def as_variables(self, make_variable, *, later=False):
-        if self.spread:
-            self.shards.refuse_scopes()
+        if self.sharded:
+            self.shards.check_no_scope()
         parts = list(self.parts)
         for i, (name, owner) in enumerate(zip(self.widths(), self._owners(), strict=True)):
             if self._is_mine(owner):
@@ -236,7 +236,7 @@ def _count(n, where):
     """How many panels there are."""
     if where is ALONE:
         return min(_PANELS, max(1, n // SMALL))
-    count = _SPREAD_PANELS
+    count = _SHARDED_PANELS
     while count < 2 * where.count:
         count *= 2
     return min(count, n)

@@ -39,13 +39,13 @@ class HistoryStorage(MatrixStorage):
 
     @property
     def storage(self):
-        if self._spread:
+        if self._sharded:
             return "sharded"
         return "dense" if self.when_full == "fold" else "factored"
 
     @property
-    def _spread(self):
-        return self.history.shards is not ALONE or (self.panels is not None and self.panels.spread)
+    def _sharded(self):
+        return self.history.shards is not ALONE or (self.panels is not None and self.panels.sharded)
 
     @property
     def dtype(self):

@@ -1,4 +1,4 @@
-"""Tensors that are made when they are needed: first values of large variables, which so exist only once.
+"""Lazy initial values: a large variable's initial tensor is created only when it is assigned, so it exists only once.
 
 A variable of eight gigabytes that begins as a tensor of eight gigabytes needs sixteen. And a table of what a state will
 take should take nothing.
@@ -11,7 +11,7 @@ import tensorflow as tf
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Unmade:
+class Lazy:
     """A tensor to be: TensorFlow's operations take it and make it."""
 
     shape: tf.TensorShape
@@ -24,7 +24,7 @@ class Unmade:
 
 def zeros(shape, dtype):
     """tf.zeros, not made yet."""
-    return Unmade(tf.TensorShape(shape), tf.as_dtype(dtype), lambda: tf.zeros(shape, dtype))
+    return Lazy(tf.TensorShape(shape), tf.as_dtype(dtype), lambda: tf.zeros(shape, dtype))
 
 
-tf.register_tensor_conversion_function(Unmade, lambda value, dtype=None, name=None, as_ref=False: value())
+tf.register_tensor_conversion_function(Lazy, lambda value, dtype=None, name=None, as_ref=False: value())

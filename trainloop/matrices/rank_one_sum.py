@@ -37,7 +37,7 @@ class RankOneSum:
             capacity: k, or None for one that grows.
             dtype: of everything.
             symmetric: every v_j is u_j.
-            shards: over which U and V are spread.
+            shards: over which U and V are sharded.
         """
         rows = capacity or first_rows(n)
         left = SpreadRows.zeros(rows, n, dtype, shards)
@@ -91,7 +91,7 @@ class RankOneSum:
         return self.rank + r <= self.room
 
     def weighted(self):
-        """(left, right) [k, n] with left' right = the sum; not where it is spread."""
+        """(left, right) [k, n] with left' right = the sum; not where it is sharded."""
         left, right, c = self.left.whole, self.right.whole, tf.convert_to_tensor(self.coefficients)
         return (c[:, None] * left, right) if self.right is not self.left else _balanced(left, c)
 

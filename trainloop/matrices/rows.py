@@ -27,7 +27,7 @@ from trainloop.matrices import lazy
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SpreadRows:
-    """R, of tensors or variables; what is not in this process stays unmade. One piece where nothing is spread."""
+    """R, of tensors or variables; what is not in this process stays lazy. One piece where nothing is sharded."""
 
     pieces: tuple
     n: int
@@ -59,14 +59,14 @@ class SpreadRows:
 
     @property
     def whole(self):
-        """[k, n], where nothing is spread."""
+        """[k, n], where nothing is sharded."""
         (piece,) = self.pieces
         return tf.convert_to_tensor(piece)
 
     def as_variables(self, make_variable, name, grows):
         pieces = list(self.pieces)
         if self.shards is not ALONE:
-            self.shards.refuse_scopes()
+            self.shards.check_no_scope()
         for shard in self.shards.mine:
             with self.shards.on(shard):
                 pieces[shard] = make_variable(self._name(name, shard), pieces[shard], grows)
@@ -84,7 +84,7 @@ class SpreadRows:
 
         Args:
             multiply: function of a piece and the part of each of `vectors` that belongs to it.
-            *vectors: [n] or [n, c], or other rows that are spread alike.
+            *vectors: [n] or [n, c], or other rows that are sharded alike.
         """
         return self.shards.sum(self._each(multiply, vectors))
 

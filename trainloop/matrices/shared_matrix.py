@@ -81,7 +81,7 @@ class SharedMatrix(StoredValue):
         Args:
             n: number of parameters.
             dtype: a floating dtype.
-            storage: "dense", "factored", "sharded": as dense, but spread over the devices or workers of
+            storage: "dense", "factored", "sharded": as dense, but sharded over the devices or workers of
                 `trainloop.shards`, or "auto": dense while n x n numbers take at most 64 MiB, else factored, and never
                 sharded. See `storage_spec` for capacities.
             updates: which operations will change B. "symmetric": only `add_symmetric`, `scale`, `shift` and `reset`, so
@@ -337,7 +337,7 @@ def _build(choice, n, dtype, updates):
     """
     symmetric, dilations = updates == "symmetric", updates == "dilations"
     dense = choice.kind == "dense"
-    shards = Shards.here() if choice.spread else ALONE
+    shards = Shards.here() if choice.sharded else ALONE
     capacity = choice.capacity
     if dense and capacity is None:
         capacity = _WAITING if n > SMALL else 0
@@ -347,8 +347,8 @@ def _build(choice, n, dtype, updates):
         raise ValueError(
             "a product of dilations has no dominant subspace that dilations could keep; use restart, dense or error"
         )
-    if choice.spread and not dense:
-        _refuse_what_is_not_spread(choice, dilations)
+    if choice.sharded and not dense:
+        _check_can_be_sharded(choice, dilations)
     when_full = "fold" if dense else choice.when_full or "grow"
     panels = None
     if dense:
@@ -363,14 +363,14 @@ def _build(choice, n, dtype, updates):
     return StoredSum(n, panels, when_full, none, one, diagonal, history)
 
 
-def _refuse_what_is_not_spread(choice, dilations):
+def _check_can_be_sharded(choice, dilations):
     if dilations:
         raise ValueError(
-            "a history of dilations is not spread: a product would wait for one sum over the shards after the other, "
+            "a history of dilations is not sharded: a product would wait for one sum over the shards after the other, "
             "k / 8 of them for k dilations; use storage='sharded' or 'factored'"
         )
     if choice.when_full == "dense":
         raise ValueError(
-            "a spread history does not become dense when it is full; use storage='sharded', or 'sharded:factored:"
+            "a sharded history does not become dense when it is full; use storage='sharded', or 'sharded:factored:"
             f"{choice.capacity}:restart'"
         )

@@ -72,7 +72,7 @@ class Dense(MatrixStorage):
 
     @property
     def storage(self):
-        return "sharded" if self.panels.spread else "dense"
+        return "sharded" if self.panels.sharded else "dense"
 
     @property
     def n(self):

@@ -8,9 +8,9 @@
     "factored:1000:subspace"     at most 1000; then the half that matters most is kept
     "factored:1000:dense"        at most 1000; then n x n numbers
     "factored:1000:error"        at most 1000; then the run ends with `Status.HISTORY_FULL`
-    "sharded"                    as "dense", with the n x n numbers spread over devices or workers, see `shards`
+    "sharded"                    as "dense", with the n x n numbers sharded over devices or workers, see `shards`
     "sharded:0"                  as "dense:0"
-    "sharded:factored"           as "factored", with the vectors of the history spread; with a capacity likewise
+    "sharded:factored"           as "factored", with the vectors of the history sharded; with a capacity likewise
 
 One word, because it passes unchanged through constructors, saved configurations and command lines.
 """
@@ -26,14 +26,14 @@ class StorageChoice:
     """A parsed storage word.
 
     `kind` is "auto", "dense" or "factored"; `capacity` the number of changes kept beside or instead of the matrix, None
-    for the default; `when_full` one of `WHEN_FULL`, or None: dense folds them in, factored grows; `spread` tells
-    whether the numbers are spread over shards.
+    for the default; `when_full` one of `WHEN_FULL`, or None: dense folds them in, factored grows; `sharded` tells
+    whether the numbers are sharded.
     """
 
     kind: str
     capacity: int | None = None
     when_full: str | None = None
-    spread: bool = False
+    sharded: bool = False
 
     @classmethod
     def parse(cls, word):
@@ -61,7 +61,7 @@ def check_storage(word):
     return word
 
 
-def refuse_storage(method, options):
+def check_no_storage(method, options):
     """For constructors of methods whose steps need the eigenvectors of their matrix.
 
     Args:
@@ -79,19 +79,19 @@ def refuse_storage(method, options):
 
 
 def _parts(word):
-    """(kind, capacity, when_full, spread), or None where the word means nothing."""
+    """(kind, capacity, when_full, sharded), or None where the word means nothing."""
     if not isinstance(word, str):
         return None
     kind, *rest = word.split(":")
-    spread = kind == "sharded"
-    if spread:
+    sharded = kind == "sharded"
+    if sharded:
         kind, rest = ("factored", rest[1:]) if rest[:1] == ["factored"] else ("dense", rest)
     if kind not in STORAGES or not all(part.isdecimal() for part in rest[:1]):
         return None
     if not rest:
-        return kind, None, None, spread
+        return kind, None, None, sharded
     if kind == "dense" and len(rest) == 1:
-        return kind, int(rest[0]), None, spread
+        return kind, int(rest[0]), None, sharded
     if kind == "factored" and len(rest) == 2 and int(rest[0]) > 0 and rest[1] in WHEN_FULL:
-        return kind, int(rest[0]), rest[1], spread
+        return kind, int(rest[0]), rest[1], sharded
     return None

@@ -1,4 +1,4 @@
-"""What a state may hold besides tensors: large values that only describe their change until a step is taken."""
+"""State values that are updated in place: operations record a pending change, applied when the step is committed."""
 
 import abc
 from collections.abc import Callable, Sequence

@@ -7,7 +7,7 @@ Reading does not care for the order of rows: products with all of them come as [
 
 A queue would move every vector at every step. Here a step writes n numbers where they stand, see `rows`.
 
-The rows may be spread over shards, see `rows`: products with all of them are then one sum over the shards of m
+The rows may be sharded, see `rows`: products with all of them are then one sum over the shards of m
 numbers, and sums of them one of n.
 """
 
@@ -49,7 +49,7 @@ class VectorRing(StoredValue):
             m: number of rows, at least 1.
             n: length of the vectors, at least 1.
             dtype: a floating dtype.
-            storage: "dense", or "sharded": spread over the devices or workers of `trainloop.shards`.
+            storage: "dense", or "sharded": sharded over the devices or workers of `trainloop.shards`.
         """
         m, n = checks.integer("m", m, at_least=1), checks.integer("n", n, at_least=1)
         shards = Shards.here() if checks.choice("storage", storage, STORAGES) == "sharded" else ALONE
@@ -97,7 +97,7 @@ class VectorRing(StoredValue):
 
     def _readable(self):
         if self._pending:
-            raise ValueError("a ring that was put into can be used again after the step is committed")
+            raise ValueError("this ring has pending writes; it can be read after the step is committed")
         return self._rows
 
     def __repr__(self):

@@ -55,7 +55,7 @@ class ReplicatedObjective(Objective):
             return batch, [tf.cast(has_any, tf.float64) * tf.cast(s, tf.float64) for s in shares], has_any
 
         # Once for all evaluations.
-        self._parts, self._frozen = replicas.spread(part), [tf.identity(v) for v in self._others]
+        self._parts, self._frozen = replicas.distribute(part), [tf.identity(v) for v in self._others]
 
     @property
     def digits(self):

@@ -233,7 +233,7 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
             x = self._vector.read() if have_values else tf.zeros([layout.size], layout.dtype)
             leaves = self._first_leaves(x)
             needed = memory_plan.plan(leaves, x.shape[0], x.dtype)
-            needed.refuse_what_does_not_fit(type(self).__name__, has_storage=hasattr(self, "storage"))
+            needed.check_fits(type(self).__name__, has_storage=hasattr(self, "storage"))
             _LOG.info("%s: %s", type(self).__name__, needed)
             self._memory.create(leaves, self.add_variable, of_x=have_values)
             self._skipped_steps = self.add_variable((), "zeros", "int64", name="skipped_steps")
@@ -275,7 +275,7 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
     # Without this, autograph would rewrite `update` in some callers' functions and not in others'.
     @tf.autograph.experimental.do_not_convert
     def _advance(self, f, g, objective, watch=None):
-        """From f and g to the next committed point. Both doors end here."""
+        """From f and g to the next committed point. Both entry points end here."""
         old = self._read_state()
         if self._memory.is_late():
             old = self._memory.read_or(self._first_leaves(self._vector.read()))

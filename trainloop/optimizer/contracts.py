@@ -6,7 +6,7 @@
     ellipsoid method            {"B": I, "radius"}    x - r/(n+1) B g / sqrt(g'B g);  B, r contracted
     limited-memory BFGS         {"s", "y": rings}     x + t d,  d = -H g,  t from a line search on the objective
 
-The first three need x and g: `GlobalVectorOptimizer`. It has two doors: `model.fit` comes in through Keras's
+The first three need x and g: `GlobalVectorOptimizer`. It has two entry points: `model.fit` comes in through Keras's
 public `apply`, the compiled loop through `step`. Both end in the same `update` and the same commit, so for the same
 batches they give the same weights, bit for bit.
 
@@ -49,10 +49,10 @@ class GlobalVectorOptimizer(WholeVectorOptimizer):
         global_clipnorm: positive number or None. g is shortened to this norm before `update` sees it, and
             after all replicas are summed.
         name: for variables and messages.
-        kwargs: other options of Keras optimizers are refused with the reason and the replacement.
+        kwargs: other options of Keras optimizers raise an error with the reason and the replacement.
 
     Raises:
-        ValueError: an option out of range or refused, or a subclass written for an older optimizer API.
+        ValueError: an option out of range or not supported, or a subclass written for an older optimizer API.
 
     Examples:
         >>> class HeavyBall(GlobalVectorOptimizer):
@@ -97,7 +97,7 @@ class GlobalVectorOptimizer(WholeVectorOptimizer):
         grads: Iterable[tf.Tensor | tf.IndexedSlices | None],
         trainable_variables: Iterable[Variable] | None = None,
     ) -> None:
-        """The door of `model.fit` and of `apply_gradients`.
+        """The entry point of `model.fit` and of `apply_gradients`.
 
         Args:
             grads: one gradient per variable: a tensor, an `IndexedSlices`, or None for zeros.
@@ -167,7 +167,7 @@ class GlobalObjectiveOptimizer(WholeVectorOptimizer):
         return self.update(x, f, g, state, objective)
 
     def apply(self, grads: Any, trainable_variables: Any = None) -> None:
-        """The door of `model.fit`, which is closed.
+        """The entry point of `model.fit`, which raises.
 
         Args:
             grads, trainable_variables: not looked at.

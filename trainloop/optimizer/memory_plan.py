@@ -73,7 +73,7 @@ class MemoryPlan:
 
     __repr__ = __str__
 
-    def refuse_what_does_not_fit(self, method: str, has_storage: bool = True) -> None:
+    def check_fits(self, method: str, has_storage: bool = True) -> None:
         """Compare with the memory that is free now.
 
         Args:
@@ -133,7 +133,7 @@ def plan(leaves, n, dtype):
 
 
 def _where(word):
-    return f" in each of {Shards.here().count} workers" if StorageChoice.parse(word).spread else ""
+    return f" in each of {Shards.here().count} workers" if StorageChoice.parse(word).sharded else ""
 
 
 def _shape(shape):

@@ -1,4 +1,4 @@
-"""What an optimizer of the whole vector refuses, each with the reason and the replacement."""
+"""What an optimizer on the flat vector rejects, each with the reason and the replacement."""
 
 import keras
 import tensorflow as tf
@@ -6,9 +6,9 @@ import tensorflow as tf
 from trainloop import checks
 
 # What Keras's own options would do to a method on the whole vector, and what to use instead.
-_REFUSED = {
-    "weight_decay": "it would move x behind the method's back; use a method with its own (Adam), or a regularizer",
-    "use_ema": "it would overwrite x behind the method's back; average the weights in a hook",
+_UNSUPPORTED = {
+    "weight_decay": "it would change x outside of `update`; use an optimizer with its own (Adam), or a regularizer",
+    "use_ema": "it would overwrite x outside of `update`; average the weights in a hook",
     "ema_momentum": "see use_ema",
     "ema_overwrite_frequency": "see use_ema",
     "gradient_accumulation_steps": "the method would see x change between gradients; use a larger batch_size",
@@ -49,11 +49,11 @@ def options(given):
         ValueError: an option of Keras that does not fit, with the reason, or one that nobody knows.
     """
     for name, value in given.items():
-        if name not in _REFUSED:
+        if name not in _UNSUPPORTED:
             known = ["learning_rate", "global_clipnorm", "name"]
             raise ValueError(f"unknown option {name}={value!r}{checks.near_miss(name, known)}")
         if value not in (None, False):
-            raise ValueError(f"{name}={value!r} is refused: {_REFUSED[name]}")
+            raise ValueError(f"{name}={value!r} is not supported: {_UNSUPPORTED[name]}")
 
 
 def weight_decay_exclusions(optimizer):
@@ -108,7 +108,7 @@ def variables(given):
     for v in given:
         if getattr(v, "constraint", None) is not None:
             raise ValueError(
-                f"{v.path} has a constraint, which would move x behind the method's back; remove it, or project "
+                f"{v.path} has a constraint, which would change x outside of `update`; remove it, or project "
                 "inside update"
             )
         if getattr(v, "overwrite_with_gradient", False):
@@ -127,7 +127,7 @@ def variables(given):
 
 
 def several_replicas():
-    """Refuse the doors of Keras where there are several replicas.
+    """Raise if Keras's entry points are used with more than one replica.
 
     Raises:
         ValueError: names the way that there is.

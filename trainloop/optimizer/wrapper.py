@@ -14,7 +14,7 @@ from trainloop.types import Evaluated, State
 
 
 class Wrapper(GlobalObjectiveOptimizer):
-    """A method around another one.
+    """An optimizer that contains another one.
 
     A subclass defines `init_state` and `update`; it takes `self.inner_state(x)` into the first and `self.inner_update`
     into the second. The inner method works on the vector and the step counter of this one. A `global_clipnorm` of the

@@ -1,4 +1,4 @@
-"""From words to everything that is trained, but for the method: data, model, loss and metrics that fit together.
+"""From names to data, model, loss and metrics that fit together.
 
     data                            loss unless another is asked for        metrics
     classes                         crossentropy from logits                accuracy

@@ -68,7 +68,7 @@ class RunDirectory:
         self._lock = RunLock(self.path / "lock") if (self.path / "lock").exists() else None
         self._overwrite = overwrite
         if not resume:
-            self._refuse_another_run()
+            self._check_no_other_run()
 
     def begin(self, config):
         """Make the folder, remove the files of the run that is overwritten, and write config.json.
@@ -82,14 +82,14 @@ class RunDirectory:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = self._lock or RunLock(self.path / "lock")
-        self._refuse_another_run()  # which may have begun and ended since this object was made
+        self._check_no_other_run()  # which may have begun and ended since this object was made
         self._begin_anew(config)
 
     def _begin_anew(self, config):
         remove_files(self.path)
         self._write(config)
 
-    def _refuse_another_run(self):
+    def _check_no_other_run(self):
         present = self._present()
         if present and not self._overwrite:
             self.release()

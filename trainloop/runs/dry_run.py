@@ -13,7 +13,7 @@ from trainloop.vectors.layout import FlatLayout
 
 
 def check(model, optimizer, settings, directory, facts):
-    """Refuse what a run would refuse, without building the method's state.
+    """Raise what a run would raise, without building the method's state.
 
     Args:
         model: a built Keras model.
@@ -36,14 +36,14 @@ def check(model, optimizer, settings, directory, facts):
 
 
 def check_optimizer(model, optimizer, settings):
-    """Refuse an optimizer that a run would refuse when it or its phase begins, see `check`."""
+    """Raise for an optimizer for which a run would raise when it or its phase begins, see `check`."""
     loop_arguments.check_kinds(model, optimizer)
     loop_arguments.check_engine(settings["jit"], settings["eager"])
     loop_arguments.check_microbatches(settings["microbatch"], settings["jit"])
     validation.variables(model.trainable_variables)
     layout = FlatLayout.of(model.trainable_variables)
     plan = optimizer.memory_plan(layout.size, layout.dtype)
-    plan.refuse_what_does_not_fit(type(optimizer).__name__, has_storage=hasattr(optimizer, "storage"))
+    plan.check_fits(type(optimizer).__name__, has_storage=hasattr(optimizer, "storage"))
     loop_arguments.check_growth(optimizer, plan.grows, settings["jit"])
     of_state = [entry.name for entry in plan.entries if entry.name.rpartition("/")[2] in SHRINKABLE]
     nonfinite.check_policy(settings["on_nonfinite"], optimizer, of_state + optimizer.shrink_steps(1))

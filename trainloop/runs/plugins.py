@@ -4,7 +4,7 @@ testgd                  a name of the register of its kind
 my_package.methods:Mine an object in an installed module, or in one below the current folder
 my_method.py:Mine       an object in a file
 rad=2000                an argument of a method's constructor
-inner=momentum          for a method around another one: any of the above
+inner=momentum          for a wrapper: any of the above
 inner.momentum=0.95     an argument of that one's constructor
 
 What a user's object has to be:
@@ -273,11 +273,11 @@ def make_optimizer(cls, options):
 
 
 def _with_inner(options):
-    """Options of a method around another one, with that one made of `inner` and the options below it."""
+    """Options of a wrapper, with the inner optimizer made of `inner` and the options below it."""
     below = {key.removeprefix("inner."): value for key, value in options.items() if key.startswith("inner.")}
     own = {key: value for key, value in options.items() if not key.startswith("inner.")}
     if not isinstance(own.get("inner"), str):
-        raise ValueError("this method works around another one; name it: -o inner=momentum -o inner.momentum=0.95")
+        raise ValueError("a wrapper needs another optimizer; name it: -o inner=momentum -o inner.momentum=0.95")
     return own | {"inner": make_optimizer(find_optimizer(own["inner"]), below)}
 
 

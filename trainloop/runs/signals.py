@@ -62,12 +62,15 @@ class StopOnSignals:
 
     def _take(self, number):
         if self.received is not None:
-            self._say(b"Left at once; the last checkpoint is as it was.\n")
+            self._say(b"Quit immediately; the last checkpoint is unchanged.\n")
             os._exit(128 + number)
         else:
             self.received = number
             self._stop(f"{_NAMES[number]} was received")
-            self._say(f"{_NAMES[number]}: finishing and saving what is at work; once more leaves at once\n".encode())
+            self._say(
+                f"{_NAMES[number]}: finishing the compiled block and saving a checkpoint; "
+                "press again to quit immediately\n".encode()
+            )
 
     def _say(self, line):
         """In a thread of its own: a terminal that takes nothing more must not keep the second signal waiting."""

@@ -12,7 +12,7 @@ and raises `ConformanceError` with the name of the first promise that is broken.
     blocks        6 x 1, 2 x 3 and 1 x 6 steps end in the same bits
     restore       a saved state goes on as the original does
     finite        no step is lost: six steps leave a finite point that is not the first one
-    fit           a GlobalVectorOptimizer trains in model.fit as in TrainLoop; others refuse and name TrainLoop
+    fit           a GlobalVectorOptimizer trains in model.fit as in TrainLoop; others raise and name TrainLoop
 """
 
 import copy
@@ -205,7 +205,7 @@ def _check_fit(make):
         except ValueError as error:
             if "TrainLoop" in str(error):
                 return
-        raise ConformanceError(f"fit: {type(optimizer).__name__} must be refused by fit, naming TrainLoop")
+        raise ConformanceError(f"fit: {type(optimizer).__name__} must raise in fit, naming TrainLoop")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         models[0].fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0)
