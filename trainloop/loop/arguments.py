@@ -9,6 +9,7 @@ import tensorflow as tf
 from trainloop import checks
 from trainloop.hooks.base import Hook
 from trainloop.loop.array_feed import ArrayFeed
+from trainloop.loop.dataset_feed import DatasetFeed
 from trainloop.loop.metrics import MetricSet
 from trainloop.loop.points_feed import PointsFeed
 from trainloop.objectives import losses
@@ -193,7 +194,7 @@ def check_data(feed, loss, replicas=None):
     """Raise for data of which it shows before the first step that they cannot be trained on.
 
     Args:
-        feed: an `ArrayFeed` or a `DatasetFeed`.
+        feed: a `Feed`.
         loss: a `BatchLoss`.
         replicas: a `Replicas`, or None for a single one.
 
@@ -206,7 +207,7 @@ def check_data(feed, loss, replicas=None):
     if isinstance(feed, ArrayFeed):
         if loss.composite and len(feed.data.arrays) > 1:
             loss.check_labels(feed.data.arrays[1])
-    elif replicas:
+    elif replicas and isinstance(feed, DatasetFeed):  # that of one fixed batch has dense tensors only
         for spec in tf.nest.flatten(feed.dataset.element_spec):
             if isinstance(spec, (tf.SparseTensorSpec, tf.RaggedTensorSpec)):
                 raise ValueError(
