@@ -44,7 +44,7 @@ class RunResult(Plotted):
         status: a `Status`.
         message: its sentence.
         history: one array entry per step under each of "step", "epoch", "samples", "loss", "grad_norm",
-            every scalar of the method's state, every number that hooks watch, and what the hook `Measure` finds, NaN
+            every scalar of the optimizer's state, every number that hooks watch, and what the hook `Measure` finds, NaN
             where it did not measure; for a list of phases also "phase", counted from 0, and NaN in the rows of those
             that lack a column. All arrays are equally long, so `pandas.DataFrame(result.history)` works. Steps
             and epochs count from 1. Losses and gradients belong to the weights *before* the step.

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 
 class Status(enum.IntEnum):
-    """Codes of a step. Methods that can end return one of them as the scalar `"status"` of their state.
+    """Codes of a step. Optimizers that can end return one of them as the scalar `"status"` of their state.
 
     Examples:
         >>> Status(-1).name, Status.NONFINITE_LOSS.failed
@@ -68,7 +68,7 @@ _SUCCESSES = {
 }
 
 _SENTENCES = {
-    Status.RUNNING: "the method goes on",
+    Status.RUNNING: "the run continues",
     Status.CONVERGED: "the step no longer changes the point: converged to the resolution of the dtype",
     Status.FINISHED: "the requested number of epochs or steps is done",
     Status.STOPPED: "a hook or a callback asked the run to stop",
@@ -84,16 +84,16 @@ _SENTENCES = {
     Status.NONFINITE_LOSS: "the loss is NaN or infinite; check the batch, or take smaller steps",
     Status.NONFINITE_GRADIENT: "the loss is finite but its gradient is NaN or infinite; look for a square root "
     "or a logarithm at zero in the model, or take smaller steps",
-    Status.NONFINITE_STEP: "the method proposed weights that are NaN or infinite; look for a division by zero or "
+    Status.NONFINITE_STEP: "the optimizer proposed weights that are NaN or infinite; look for a division by zero or "
     "the root of a negative number in it (loop.inspect() shows the step), or take smaller steps",
-    Status.NONFINITE_STATE: "in the last block of steps the method has put NaN into its state, f and the weights being "
-    "finite; look for a division by zero in update (loop.inspect() shows what the next step would do)",
+    Status.NONFINITE_STATE: "in the last block of steps the optimizer has put NaN into its state, while f and the weights "
+    "are finite; look for a division by zero in update (loop.inspect() shows what the next step would do)",
     Status.MATRIX_NOT_POSITIVE: "rounding has made the shared matrix B indefinite (g'Bg <= 0); use float64, "
-    "or restart the method from the weights reached",
+    "or restart the optimizer from the weights reached",
     Status.HISTORY_FULL: "the history of a factored matrix has reached its capacity; ask for more, or for another "
     "policy, as in storage='factored:1000:restart'",
     Status.CONTRADICTION: "the lower bound has passed the best f: f is not convex, or the first ball holds no "
-    "minimiser; take a larger rad, or a method that asks for neither",
+    "minimiser; take a larger rad, or an optimizer that asks for neither",
     Status.UNBOUNDED: "f is unbounded below: it is -inf at a point on the way; look for a logarithm of zero or a wrong "
     "sign in it, or add a term that grows where f falls",
 }

@@ -19,7 +19,7 @@ Scalar: TypeAlias = tf.Tensor | float
 
 Variable: TypeAlias = keras.Variable | tf.Variable
 
-# What a method remembers: nested, with tensors and `StoredValue`s for leaves.
+# What an optimizer remembers: nested, with tensors and `StoredValue`s for leaves.
 State: TypeAlias = dict[str, Any]
 
 # (f [], g [n]) at one point.

@@ -148,7 +148,7 @@ def test_alternatives_are_those_of_the_matrix_that_takes_most():
 
 def test_a_method_without_alternatives_says_so(monkeypatch):
     monkeypatch.setattr(memory_plan, "free_memory", lambda: 999)
-    with pytest.raises(ValueError, match=r"LBFGS needs .* 999 B are free; use a smaller model, or a method or"):
+    with pytest.raises(ValueError, match=r"LBFGS needs .* 999 B are free; use a smaller model, or an optimizer or"):
         built(LBFGS())
 
 

@@ -371,7 +371,7 @@ def test_an_inner_method_that_is_in_use_is_refused(wrap):
 
 @pytest.mark.parametrize("inner", [lambda: keras.optimizers.SGD(), lambda: "adam", lambda: SimpleGD])
 def test_what_is_no_method_cannot_be_wrapped(inner):
-    with pytest.raises(ValueError, match="BestSoFar wraps a method of this package's kind, received"):
+    with pytest.raises(ValueError, match="BestSoFar wraps an optimizer of this package, received"):
         BestSoFar(inner())
 
 

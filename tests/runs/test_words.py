@@ -43,7 +43,7 @@ def test_the_last_phase_gets_steps_where_it_has_none(then, expected):
         (["lbfgs:--steps"], "--steps must be a positive integer, received ''"),
         (["lbfgs:--steps=2,--steps=3"], "--steps is given twice"),
         (["lbfgs:--batch-size=full"], "the only option of a phase is --steps=N, received --batch-size=full"),
-        ([3], "3 is no method"),
+        ([3], "3 is no optimizer"),
     ],
 )
 def test_what_is_wrong_with_phases_is_said(then, message):

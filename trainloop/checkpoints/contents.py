@@ -2,9 +2,9 @@
 
     arrays  model/...      every variable: weights, BatchNormalization averages, dropout seeds
             extra/...      what is trained besides
-            optimizer/...  iterations, learning rate, the method's state, the record of failed steps
+            optimizer/...  iterations, learning rate, the optimizer's state, the record of failed steps
             metrics/...    counters of the running epoch
-            evaluations    by kind, for methods that evaluate
+            evaluations    by kind, for optimizers that evaluate
             data/...       a dataset's iterator as its epoch began, points that were replaced; arrays need none
             handed_on/...  f and g for the next step, where the batch does not change
             random/...     Python's and NumPy's generators

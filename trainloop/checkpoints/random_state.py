@@ -1,6 +1,6 @@
 """The state of the random generators that a process has once: Python's and NumPy's, which hooks may draw from.
 
-Everything else that is random has its state elsewhere: dropout in variables of the model, methods in their state, the
+All else that is random has its state elsewhere: dropout in variables of the model, optimizers in their state, the
 order of samples in (seed, epoch). What TensorFlow's stateful operations (`tf.random.normal`) draw cannot be saved; give
 layers a seed, or use `tf.random.stateless_normal`.
 """

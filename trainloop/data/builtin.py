@@ -103,7 +103,7 @@ def decode(tokens: np.ndarray) -> str:
 def read_parity() -> dict[str, np.ndarray]:
     """Random bits and the parity of all bits so far, from a fixed seed; int32 [N, 16].
 
-    Every output depends on every input before it, so a method has to carry one bit along the whole sequence.
+    Every output depends on every input before it, so an optimizer has to carry one bit along the whole sequence.
     2,560 different sequences of the 65,536 there are.
     """
     rng = np.random.default_rng(0)

@@ -309,7 +309,7 @@ def _as_tensor(value, dtype):
     return tf.cast(tf.convert_to_tensor(value, dtype_hint=dtype), dtype)
 
 
-# By name, as methods take them for an argument.
+# By name, as optimizers take them for an argument.
 SEARCHES: dict[str, Callable[..., LineSearch]] = {
     "strong_wolfe": strong_wolfe,
     "hager_zhang": hager_zhang,

@@ -72,7 +72,7 @@ class Agreement:
             if names:
                 raise WorkersError(
                     f"after step {step} workers 0 and {i} differ in {' and '.join(names)}, which must be the same bits "
-                    "everywhere; a method may draw only numbers that its state determines, and a hook may change "
+                    "everywhere; an optimizer may draw only numbers that its state determines, and a hook may change "
                     "nothing on one worker alone"
                 )
         pace.follow(said[0]["limit"])
@@ -82,4 +82,4 @@ class Agreement:
         """Numbers that stand for the weights and for the scalars of the state."""
         scalars = states.scalars(states.flatten(self._optimizer.state)).values()
         state = zlib.crc32(b"".join(scalar.numpy().tobytes() for scalar in scalars))
-        return {"the weights": zlib.crc32(self._vector.read().numpy()), "the method's state": state}
+        return {"the weights": zlib.crc32(self._vector.read().numpy()), "the optimizer's state": state}

@@ -18,12 +18,12 @@ from trainloop.optimizer.base import WholeVectorOptimizer
 
 _LOG = logging.getLogger("trainloop")
 
-# Names of methods of which it was said in this process what float32 costs them.
+# Names of optimizers of which it was said in this process what float32 costs them.
 _told: set[str] = set()
 
 
 def check_kinds(model, optimizer):
-    """Refuse what is not a built Keras model and a method on the whole vector.
+    """Refuse what is not a built Keras model and an optimizer on the whole vector.
 
     Raises:
         ValueError: see above, or a layer computes in float16.
@@ -232,7 +232,7 @@ def check_precision(loss, dtype):
 
 
 def tell_precision(optimizer, feed):
-    """Log once for a method what float32 costs it; where every step draws other samples, those limit it long before.
+    """Log once for an optimizer what float32 costs it, but where every step draws other samples: they limit it before.
 
     Args:
         optimizer: built.
@@ -273,7 +273,7 @@ def check_engine(jit_compile, eager, replicas=None):
 
 
 def check_growth(optimizer, grows, jit_compile):
-    """Refuse a method whose state grows where XLA compiles.
+    """Refuse an optimizer whose state grows where XLA compiles.
 
     Args:
         optimizer: built or not.

@@ -31,7 +31,7 @@ class Inspection:
         f: the objective at x.
         x: [n], the weights.
         g: [n], the gradient there as `update` gets it, that is after `global_clipnorm`.
-        x_new: [n], the weights that the method proposes.
+        x_new: [n], the weights that the optimizer proposes.
         state: the vectors of length n among the new state, by path.
         scalars: its scalars by path, as they are logged. What a matrix tells of itself is known only after a step.
         status: a `Status`. A negative one means that the step would not be taken.

@@ -191,7 +191,9 @@ def _columns(logged):
     own = {"step": np.int64} | {f"evaluations/{kind}": np.int64 for kind in KINDS}
     taken = [name for name in logged if name in own or name == "f"]
     if taken:
-        raise ValueError(f"the history has a column {taken[0]!r} of its own; rename the scalar of the method's state")
+        raise ValueError(
+            f"the history has a column {taken[0]!r} of its own; rename the scalar of the optimizer's state"
+        )
     renamed = {"f" if name == "loss" else name: dtype for name, dtype in logged.items()}
     return renamed | {name: dtype for name, dtype in own.items() if name != "step"}
 

@@ -14,14 +14,14 @@ class MinimizeResult(Plotted):
     """Where a minimisation ended and why.
 
     Attributes:
-        x: [n], the last point; the best one for methods that keep it (`BestSoFar`).
-        f, grad_norm: the function and the Euclidean norm of its gradient there; NaN for methods without gradients.
+        x: [n], the last point; the best one for optimizers that keep it (`BestSoFar`).
+        f, grad_norm: the function and the Euclidean norm of its gradient there; NaN for optimizers without gradients.
         status: a `Status`; negative ones are failures.
         message: its sentence.
         steps: how many were taken.
         evaluations: dict of "f", "gradient", "Hv", "Gv": how many of each, one for the gradient at a best point that
             was kept (`BestSoFar`) included.
-        history: one array entry per step under "step", "f", "grad_norm", every scalar of the method's state, and
+        history: one array entry per step under "step", "f", "grad_norm", every scalar of the optimizer's state, and
             "evaluations/f" and so on. f and gradient belong to the point *before* the step, evaluations include it.
         last_state: from which `state` is read.
 

@@ -50,8 +50,8 @@ def minimize(
 
     Args:
         fun: function of a tensor x [n] returning f [], or (f [], g [n]), in TensorFlow operations (or
-            `tf.numpy_function`, with (f, g); f alone is enough for methods without gradients); or an `Objective`. For
-            variables as x0 a function without arguments that reads them, returning f or a dict of terms, or a
+            `tf.numpy_function`, with (f, g); f alone is enough for optimizers without gradients), or an `Objective`.
+            For variables as x0 a function without arguments that reads them, returning f or a dict of terms, or a
             `ClosureObjective`.
         x0: [n], floating; its dtype is the precision of everything. Or a list of variables, `tf.Variable`s and Keras
             variables, where it begins at what they hold; they hold `result.x` afterwards.
@@ -76,7 +76,7 @@ def minimize(
 
     Returns:
         `MinimizeResult`. A failure on the way is a negative status. x is finite then too; f is NaN or +inf where a
-        step led to a point at which it is, as a method without a line search may do. A point at which f = -inf ends
+        step led to a point at which it is, as an optimizer without a line search may do. A point at which f = -inf ends
         the run with `Status.UNBOUNDED`, and x and f are those of the last finite point.
 
     Raises:
@@ -120,10 +120,10 @@ def minimize(
 
 
 def _checked_gtol(gtol, optimizer):
-    """The gtol of a method: None for the default, `NO_TEST` where it looks at no gradient.
+    """The gtol of an optimizer: None for the default, `NO_TEST` where it looks at no gradient.
 
     Raises:
-        ValueError: one is given for such a method.
+        ValueError: one is given for such an optimizer.
     """
     if optimizer.uses_gradient:
         return 0.0 if gtol is None and optimizer.ends_by_itself else gtol

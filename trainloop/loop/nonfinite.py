@@ -49,7 +49,7 @@ MOST_ROLLBACKS, FACTOR = 5, 0.5
 
 
 def check_policy(word, optimizer, shrinkable):
-    """The word, if it is one of `WORDS` and possible for a method.
+    """The word, if it is one of `WORDS` and possible for an optimizer.
 
     Args:
         word: see above.
@@ -192,7 +192,7 @@ class NanInState:
         """A sentence that names what has NaN, or None."""
         found = {path: (int(count), size) for path, (count, size) in self._count().items()}
         named = [f"{path} ({count:,} of {int(size):,} numbers)" for path, (count, size) in found.items() if count]
-        return f"the method's state has NaN in {', '.join(named)}" if named else None
+        return f"the optimizer's state has NaN in {', '.join(named)}" if named else None
 
 
 def _counts(optimizer):

@@ -5,10 +5,10 @@ To train, in this order:
     1  first pass over the batch: f, every gradient laid end to end into g, and metrics; on a batch that does not change
        f and g that the step before has found where it ended
                                                             objectives/model.py, vectors/layout.py, handed_on.py
-    2  finite check, clip, the method's update, finite check, commit
+    2  finite check, clip, the optimizer's update, finite check, commit
                                                             optimizer/base.py
     3  one row of the log: loss, gradient norm, every scalar of the state, what hooks watch (before the commit), and for
-       methods that evaluate the objective themselves, the evaluations so far by kind
+       optimizers that evaluate the objective themselves, the evaluations so far by kind
                                                             watch.py, objectives/counting.py
 
 Loss, gradient and metrics of a step describe the weights *before* its update. A failed step writes nothing, neither
@@ -54,7 +54,7 @@ class Steps:
         microbatch_size: see `ModelObjective`.
         replicas: `Replicas`, or None for a single one.
         eager: steps will run as Python.
-        evaluations: `Evaluations` to count in; None makes some for methods that evaluate the objective themselves.
+        evaluations: `Evaluations` to count in; None makes some for optimizers that evaluate the objective themselves.
 
     Attributes:
         vector: as given.

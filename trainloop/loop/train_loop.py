@@ -61,7 +61,7 @@ _TEST_STEPS = 64
 
 
 class TrainLoop:
-    """Trains a Keras model with a method that works on the whole vector.
+    """Trains a Keras model with an optimizer that works on the whole vector.
 
     Args:
         model: a built Keras model.
@@ -302,7 +302,7 @@ class TrainLoop:
     def restore(self, folder: Path) -> int | None:
         """Go back to, or continue after an interruption from, the newest checkpoint that `SaveCheckpoint` has written.
 
-        Weights, the method's state and what hooks remember are put back now; the next `run`, on the same data,
+        Weights, the optimizer's state and what hooks remember are put back now; the next `run`, on the same data,
         continues the run that was saved, in the middle of an epoch too, with the same bits as if nothing had happened.
         To end where that run would have ended, give it `until_epoch` or `until_step`. Damaged checkpoints are named in
         a warning of the log, and the one before is taken.
@@ -399,7 +399,7 @@ class TrainLoop:
 
     @folded
     def inspect(self, data: Data | None = None) -> Inspection:
-        """Look at one step without taking it: weights, the method's state, averages, counters and positions stay.
+        """Look at one step without taking it: weights, the optimizer's state, averages, counters and positions stay.
 
         It is what the next step does, on one batch; of a phase that is over, what its optimizer would do. Hooks are not
         called. What TensorFlow's stateful random operations

@@ -62,7 +62,7 @@ def check_storage(word):
 
 
 def check_no_storage(method, options):
-    """For constructors of methods whose steps need the eigenvectors of their matrix.
+    """For constructors of optimizers whose steps need the eigenvectors of their matrix.
 
     Args:
         method: name of the class.

@@ -1,4 +1,4 @@
-"""The last m vectors of a kind, for limited-memory methods: a matrix [m, n] in which one row is written per step.
+"""The last m vectors of a kind, for limited-memory optimizers: a matrix [m, n] in which one row is written per step.
 
     row   0    1    2    3           m = 4, next row 2: v_4 and v_5 have replaced v_0 and v_1, v_2 is the oldest
           v_4  v_5  v_2  v_3

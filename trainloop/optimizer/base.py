@@ -1,10 +1,10 @@
-"""What every method on the whole vector has: a layout, a state, and one place where both are written.
+"""What every optimizer on the whole vector has: a layout, a state, and one place where both are written.
 
 A step, in order:
 
     first pass  ->  finite check  ->  clip  ->  update  ->  finite check  ->  commit, or nothing at all
 
-`update` is pure: tensors in, tensors out. That makes a method testable against NumPy with plain tensors, and
+`update` is pure: tensors in, tensors out. That makes an optimizer testable against NumPy with plain tensors, and
 a rejected step is one that is not committed. What `update` looks like is the contract of a subclass, see
 `optimizer`.
 """
@@ -40,7 +40,7 @@ class StepResult(typing.NamedTuple):
     """What one step tells.
 
     `status` is an int32 code [] of `Status`; `logs` has the loss, the gradient norm, every scalar of the state and what
-    was watched. `evaluated` is (f, g) at the point where the step ended, if the method knows them, else None.
+    was watched. `evaluated` is (f, g) at the point where the step ended, if the optimizer knows them, else None.
 
     Examples:
         >>> bowl = FunctionObjective(lambda x: tf.reduce_sum(x**2))
@@ -57,21 +57,21 @@ class StepResult(typing.NamedTuple):
 
 
 class WholeVectorOptimizer(SavedVariables, abc.ABC):
-    """The machinery of both kinds of methods; derive from `GlobalVectorOptimizer` or `GlobalObjectiveOptimizer`.
+    """The machinery of both kinds of optimizers; derive from `GlobalVectorOptimizer` or `GlobalObjectiveOptimizer`.
 
     It owns the variables and the state, and is the only writer of both. Constructor arguments are those of
     `GlobalVectorOptimizer`.
     """
 
-    # False for methods that never look at g: `minimize` then asks for values alone.
+    # False for optimizers that never look at g: `minimize` then asks for values alone.
     uses_gradient = True
 
-    # True for methods whose status says when they are done, in terms that do not depend on the unit of f: `minimize`
+    # True for optimizers whose status says when they are done, in terms that do not depend on the unit of f: `minimize`
     # has no test of the gradient then, unless it is asked for one.
     ends_by_itself = False
 
-    # True for methods that learn curvature from differences of gradients, or solve equations with J'J: `TrainLoop` says
-    # what float32 costs them.
+    # True for optimizers that learn curvature from differences of gradients, or solve equations with J'J: `TrainLoop`
+    # says what float32 costs them.
     needs_digits = False
 
     # Arguments that are newer than version 0.1, whose checkpoints know the configuration without them: `get_config`
@@ -102,14 +102,14 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
         self._given_rate, self._has_rate = learning_rate, learning_rate is not None
         is_schedule = isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule)
         self._schedule = learning_rate if is_schedule else None
-        self._outer = ()  # the method this one works inside of; a tuple, so that Keras does not take it for a part
+        self._outer = ()  # the optimizer this one works inside of; a tuple, so that Keras does not take it for a part
         self._vector = None
         self._memory = Memory()
         self._restore_when_built = None
 
     @abc.abstractmethod
     def init_state(self, x: tf.Tensor) -> State:
-        """What the method remembers before its first step.
+        """What the optimizer remembers before its first step.
 
         Args:
             x: [n], the point it starts from.
@@ -156,14 +156,14 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
         validation.weight_decay_exclusions(self)
 
     def best_point(self) -> tuple[tf.Tensor, tf.Tensor] | None:
-        """(x [n], f []) of the best point seen, for methods that keep it (`BestSoFar`); else None."""
+        """(x [n], f []) of the best point seen, for optimizers that keep it (`BestSoFar`); else None."""
         return None
 
     def restore_best(self) -> None:
         """Put the best point seen into the variables.
 
         Raises:
-            ValueError: the method keeps none.
+            ValueError: the optimizer keeps none.
         """
         best = self.best_point()
         if best is None:
@@ -310,12 +310,12 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
     def updated(
         self, x: tf.Tensor, f: tf.Tensor, g: tf.Tensor, state: State, objective: Objective | None = None
     ) -> tuple[tf.Tensor, dict[str, typing.Any], Evaluated | None]:
-        """What `update` makes of a step, checked: for this class, and for methods that contain another one.
+        """What `update` makes of a step, checked: for this class, and for optimizers that contain another one.
 
         Args:
             x, f, g: [n], [], [n].
             state: nested dict.
-            objective: an `Objective`, for methods that ask for one.
+            objective: an `Objective`, for optimizers that ask for one.
 
         Returns:
             (x_new [n], leaves of the new state by path, (f, g) at x_new or None).
@@ -366,7 +366,7 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
         return tf.cast(rate.value if isinstance(rate, keras.Variable) else rate, dtype)
 
     def _rate_names(self):
-        """Columns of the learning rates, which schedules and hooks may change: this method's, and those inside."""
+        """Columns of the learning rates, which schedules and hooks may change: this optimizer's, and those inside."""
         return ["learning_rate"] if self._has_rate else []
 
     def _rates(self):
@@ -378,7 +378,7 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
         """`update` with the arguments that its contract has."""
 
     def fresh(self) -> "WholeVectorOptimizer":
-        """A new, unbuilt method with the same settings."""
+        """A new, unbuilt optimizer with the same settings."""
         return type(self).from_config(self._arguments())
 
     def _arguments(self):
@@ -389,7 +389,7 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
             return self.get_config()
 
     def settings(self) -> tuple[typing.Any, ...] | None:
-        """The class and its arguments, equal for two methods that do the same; None where `get_config` lacks an
+        """The class and its arguments, equal for two optimizers that do the same; None where `get_config` lacks an
         argument of the constructor, so that it cannot tell."""
         arguments = self._arguments()
         known = {"learning_rate", *self.left_out_of_config, *arguments}
@@ -410,10 +410,10 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
             count.assign(tf.zeros_like(count))
 
     def serve(self, outer: "WholeVectorOptimizer") -> None:
-        """Work inside another method from now on: on its vector, with its count of steps.
+        """Work inside another optimizer from now on: on its vector, with its count of steps.
 
         Args:
-            outer: the method that contains this one.
+            outer: the optimizer that contains this one.
 
         Raises:
             ValueError: this one is built, so it has variables and a state of its own.
@@ -421,7 +421,9 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
         if self.built:
             raise ValueError(f"{self.name} is in use by itself; give {type(outer).__name__} a new one")
         if self._outer and self._outer[0] is not outer:
-            raise ValueError(f"{self.name} works inside another method already; give {type(outer).__name__} a new one")
+            raise ValueError(
+                f"{self.name} works inside another optimizer already; give {type(outer).__name__} a new one"
+            )
         self._vector, self._outer = outer._vector, (outer,)
 
     def _outermost(self):

@@ -1,4 +1,4 @@
-"""The contracts of a method on the whole vector.
+"""The contracts of an optimizer on the whole vector.
 
     method                      init_state(x)         update
     gradient descent            {}                    x - t g
@@ -30,7 +30,7 @@ from trainloop.vectors.layout import pack_gradients
 
 
 class GlobalVectorOptimizer(WholeVectorOptimizer):
-    """A method that needs the whole x and the whole g. Works in `model.compile` and in `TrainLoop`.
+    """An optimizer that needs the whole x and the whole g. Works in `model.compile` and in `TrainLoop`.
 
     A subclass defines `init_state` and `update`. What its author must know, in full:
 
@@ -41,10 +41,10 @@ class GlobalVectorOptimizer(WholeVectorOptimizer):
     3. Every scalar of the state is logged at every step under its key.
     4. Hyper-parameters are constructor arguments, validated there, and returned by `get_config`.
     5. Randomness comes from a seed in the state, through `tf.random.stateless_*`.
-    6. A method that can end keeps an int32 scalar `"status"` in its state; codes are in `trainloop.Status`.
+    6. An optimizer that can end keeps an int32 scalar `"status"` in its state; codes are in `trainloop.Status`.
 
     Args:
-        learning_rate: positive number, a Keras schedule or a function without arguments; None for methods
+        learning_rate: positive number, a Keras schedule or a function without arguments; None for optimizers
             that have none. Inside `update`, `self.learning_rate` is a scalar tensor of the dtype of x.
         global_clipnorm: positive number or None. g is shortened to this norm before `update` sees it, and
             after all replicas are summed.
@@ -121,7 +121,7 @@ class GlobalVectorOptimizer(WholeVectorOptimizer):
 
 
 class GlobalObjectiveOptimizer(WholeVectorOptimizer):
-    """A method that also evaluates the objective: line searches, trust regions, Hessian products.
+    """An optimizer that also evaluates the objective: line searches, trust regions, Hessian products.
 
     Works in `TrainLoop` and `minimize`. All rules of `GlobalVectorOptimizer` hold; `update` alone is different.
     Evaluations inside `update` cost a forward and backward pass of the network each; they are counted by kind.

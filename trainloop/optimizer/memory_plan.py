@@ -1,4 +1,4 @@
-"""What the state of a method takes, said before it is spent.
+"""What the state of an optimizer takes, said before it is spent.
 
 A matrix over all parameters of a network is easily larger than the machine. TensorFlow finds out by being ended by the
 system, without a word; a table that costs nothing comes first.
@@ -18,7 +18,7 @@ from trainloop.memory import free_memory, in_words
 
 _LOG = logging.getLogger("trainloop")
 
-# Vectors that are alive during a step: x, g, x_new and two of the method's own.
+# Vectors that are alive during a step: x, g, x_new and two of the optimizer's own.
 _VECTORS = 5
 
 
@@ -91,7 +91,7 @@ class MemoryPlan:
             for word, nbytes in self.alternatives
             if has_storage
         ]
-        advice = "; ".join(ways) or "use a smaller model, or a method or a setting that remembers less"
+        advice = "; ".join(ways) or "use a smaller model, or an optimizer or a setting that remembers less"
         _LOG.warning("%s", self)
         raise ValueError(
             f"{method} needs {in_words(self.peak)} during a step for n = {self.n:,} parameters, "

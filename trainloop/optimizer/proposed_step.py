@@ -1,4 +1,4 @@
-"""A step as a method proposes it and before it is taken: what hooks and inspections look at."""
+"""A step as an optimizer proposes it and before it is taken: what hooks and inspections look at."""
 
 import dataclasses
 from typing import Any
@@ -10,14 +10,14 @@ from trainloop.vectors.layout import FlatLayout
 
 @dataclasses.dataclass(frozen=True)
 class ProposedStep:
-    """One step of a method on the whole vector. Of the tensors in it nothing has been written yet.
+    """One step of an optimizer on the whole vector. Of the tensors in it nothing has been written yet.
 
     Attributes:
         layout: the `FlatLayout` of every vector of length n: `step.g[step.layout.span("dense/kernel")]`.
         x: [n], the point.
         f: [], the objective there.
         g: [n], its gradient as `update` gets it, that is after `global_clipnorm`.
-        x_new: [n], the point that the method proposes. It is not taken where `status` is negative.
+        x_new: [n], the point that the optimizer proposes. It is not taken where `status` is negative.
         state: the new state by path ("moments/first"): tensors, and stored values such as a `SharedMatrix`, which
             can be multiplied with.
         status: int32 [], a code of `Status`.

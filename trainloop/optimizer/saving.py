@@ -1,4 +1,4 @@
-"""What a saved method consists of, variable by variable, and the way back; also for a run that goes on from there."""
+"""What a saved optimizer consists of, variable by variable, and the way back, also in the midst of a run."""
 
 import functools
 from typing import Any
@@ -31,13 +31,13 @@ class SavedVariables(keras.optimizers.Optimizer):
         """Take shorter steps from now on: learning rates and radii times a factor, damping divided by it.
 
         These are variables of the optimizer and entries of the state with the names "learning_rate", "radius" and
-        "damping", those of a method inside of this one included.
+        "damping", those of an optimizer inside of this one included.
 
         Args:
             factor: in (0, 1); 1 changes nothing.
 
         Returns:
-            Names of what is changed: none for methods that have nothing of the kind.
+            Names of what is changed: none for optimizers that have nothing of the kind.
         """
         factors = dict(zip(SHRINKABLE, (factor, factor, 1 / factor), strict=True))
         found = [(name, v, name.rpartition(".")[2]) for name, v in self._saved_variables().items()]
@@ -55,7 +55,7 @@ class SavedVariables(keras.optimizers.Optimizer):
         """Read what `save_own_variables` wrote. Before it is built, an optimizer keeps the values until it is.
 
         Raises:
-            ValueError: the store belongs to another method or another model.
+            ValueError: the store belongs to another optimizer or another model.
         """
         saved = {name: np.asarray(store[name]) for name in store.keys()}  # noqa: SIM118 (a Keras store only has keys())
         if self.built:

@@ -5,13 +5,13 @@ import tensorflow as tf
 
 from trainloop import checks
 
-# What Keras's own options would do to a method on the whole vector, and what to use instead.
+# What Keras's own options would do to an optimizer on the whole vector, and what to use instead.
 _UNSUPPORTED = {
     "weight_decay": "it would change x outside of `update`; use an optimizer with its own (Adam), or a regularizer",
     "use_ema": "it would overwrite x outside of `update`; average the weights in a hook",
     "ema_momentum": "see use_ema",
     "ema_overwrite_frequency": "see use_ema",
-    "gradient_accumulation_steps": "the method would see x change between gradients; use a larger batch_size",
+    "gradient_accumulation_steps": "the optimizer would see x change between gradients; use a larger batch_size",
     "clipnorm": "it clips each variable by itself and turns g; use global_clipnorm, which keeps its direction",
     "clipvalue": "it clips each entry by itself and turns g; use global_clipnorm, which keeps its direction",
     "loss_scale_factor": "gradients here are taken in float32 or float64 and need no scaling",
@@ -135,7 +135,7 @@ def several_replicas():
     if tf.distribute.get_strategy().num_replicas_in_sync > 1:
         raise ValueError(
             "under a strategy with several replicas model.fit and apply_gradients hand out the gradient of one replica "
-            "at a time, and the method needs that of all; use trainloop.TrainLoop(model, optimizer, loss)"
+            "at a time, and the optimizer needs that of all; use trainloop.TrainLoop(model, optimizer, loss)"
         )
 
 
@@ -149,8 +149,8 @@ def half_precision(model):
         if getattr(layer, "compute_dtype", None) == "float16":
             raise ValueError(
                 f"layer {layer.name} computes in float16, where gradients below 6e-8 become zero unless the loss is "
-                "scaled, and a scaled loss is not the f that methods compare; use the policy 'mixed_bfloat16', which "
-                "has the range of float32, or 'float32'"
+                "scaled, and a scaled loss is not the f that optimizers compare; use the policy 'mixed_bfloat16', "
+                "which has the range of float32, or 'float32'"
             )
 
 

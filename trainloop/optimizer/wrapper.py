@@ -1,4 +1,4 @@
-"""Methods that contain another method: they take an instance, keep its state under "inner", and call its update."""
+"""Optimizers that contain another one: they take an instance, keep its state under "inner", and call its update."""
 
 import copy
 from typing import Any
@@ -17,11 +17,11 @@ class Wrapper(GlobalObjectiveOptimizer):
     """An optimizer that contains another one.
 
     A subclass defines `init_state` and `update`; it takes `self.inner_state(x)` into the first and `self.inner_update`
-    into the second. The inner method works on the vector and the step counter of this one. A `global_clipnorm` of the
-    inner method acts on the gradient that it is given.
+    into the second. The inner optimizer works on the vector and the step counter of this one. A `global_clipnorm` of
+    the inner one acts on the gradient that it is given.
 
     Args:
-        inner: the method, not used by anything else.
+        inner: the optimizer, not used by anything else.
         takes: the class it must belong to.
         name, kwargs: see `GlobalObjectiveOptimizer`.
 
@@ -48,48 +48,48 @@ class Wrapper(GlobalObjectiveOptimizer):
     ) -> None:
         super().__init__(None, name=name, **kwargs)
         if not isinstance(inner, takes):
-            kind = "GlobalVectorOptimizer" if takes is GlobalVectorOptimizer else "method of this package's kind"
+            kind = "a GlobalVectorOptimizer" if takes is GlobalVectorOptimizer else "an optimizer of this package"
             raise ValueError(
-                f"{type(self).__name__} wraps a {kind}, received {inner!r}; pass an instance such as SimpleGD(0.1)"
+                f"{type(self).__name__} wraps {kind}, received {inner!r}; pass an instance such as SimpleGD(0.1)"
             )
         # Keras would take an optimizer that it finds among the attributes for a part to save; it has no variables.
         self._inner = (inner,)
 
     @property
     def inner(self) -> WholeVectorOptimizer:
-        """The method inside."""
+        """The optimizer inside."""
         return self._inner[0]
 
     @property
     def uses_gradient(self) -> bool:  # type: ignore[override]  # a constant of other classes, here it depends
-        """Whether the inner method does."""
+        """Whether the inner optimizer does."""
         return self.inner.uses_gradient
 
     @property
     def ends_by_itself(self) -> bool:  # type: ignore[override]
-        """Whether the inner method does."""
+        """Whether the inner optimizer does."""
         return self.inner.ends_by_itself
 
     def inner_state(self, x: tf.Tensor) -> State:
-        """The inner method's first state at x [n], and its status if it has one: parts of this method's first state."""
+        """The inner optimizer's first state at x [n], and its status if it has one: parts of this one's first state."""
         self.inner.serve(self)
         state = self.inner.init_state(x)
         states.flatten(state)
-        # A method without a memory has no entry: an empty dict is no state.
+        # An optimizer without a memory has no entry: an empty dict is no state.
         return ({"inner": state} if state else {}) | _status_of(state)
 
     def inner_update(
         self, x: tf.Tensor, f: tf.Tensor, g: tf.Tensor, state: State, objective: Objective | None
     ) -> tuple[tf.Tensor, State, Evaluated | None]:
-        """One step of the inner method.
+        """One step of the inner optimizer.
 
         Args:
             x, f, g: [n], [], [n], the point, the objective and its gradient there.
-            state: of this method, the inner one's under "inner".
-            objective: an `Objective`; None for inner methods that ask for none.
+            state: of this optimizer, the inner one's under "inner".
+            objective: an `Objective`; None for inner optimizers that ask for none.
 
         Returns:
-            (x_new [n], parts of this method's new state, (f, g) at x_new or None).
+            (x_new [n], parts of this optimizer's new state, (f, g) at x_new or None).
         """
         x_new, leaves, evaluated = self.inner.updated(x, f, g, state.get("inner", {}), objective)
         new = states.unflatten(leaves)
@@ -99,7 +99,7 @@ class Wrapper(GlobalObjectiveOptimizer):
         return super()._saved_variables() | self._inner_rates()
 
     def _inner_rates(self):
-        """Learning rates that are variables, of all methods inside."""
+        """Learning rates that are variables, of all optimizers inside."""
         rate = self.inner.learning_rate
         deeper = self.inner._inner_rates() if isinstance(self.inner, Wrapper) else {}
         own = {"learning_rate": rate} if isinstance(rate, keras.Variable) else {}
@@ -116,7 +116,7 @@ class Wrapper(GlobalObjectiveOptimizer):
         return None if outer is None or inner is None else (outer, inner)
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor arguments; the inner method as Keras serialises it."""
+        """The constructor arguments; the inner optimizer as Keras serialises it."""
         return {**super().get_config(), "inner": keras.optimizers.serialize(self.inner)}
 
     @classmethod
@@ -125,7 +125,7 @@ class Wrapper(GlobalObjectiveOptimizer):
 
         Args:
             config: what it returned.
-            custom_objects: classes by name that Keras does not know, such as the inner method's.
+            custom_objects: classes by name that Keras does not know, such as the inner optimizer's.
         """
         config = copy.deepcopy(config)  # Keras writes into what it deserialises
         config["inner"] = keras.optimizers.deserialize(config["inner"], custom_objects=custom_objects)

@@ -3,7 +3,7 @@
 It has, side by side,
 
     settings    what was said on the command line, and the defaults of what was not
-    facts       what came of them: n, fingerprints of data and layout, the method with all its arguments
+    facts       what came of them: n, fingerprints of data and layout, the optimizer with all its arguments
     versions    of everything that the numbers depend on
 
 The settings are repeated, except for those that somebody overrides. The facts must then come out the same.
@@ -69,7 +69,7 @@ class Recorded:
     def overridden(self, settings, given):
         """These settings for a run that repeats this one, except for what is given anew.
 
-        Arguments of the method override one by one. Those of another method are not taken over.
+        Arguments of the optimizer override one by one. Those of another optimizer are not taken over.
 
         Args:
             settings: all of them: recorded ones, and in their place what was given.
@@ -100,7 +100,7 @@ class Recorded:
         goals = ("epochs",) if self.settings.get("then") else ("epochs", "steps")
         new = {*given, *(goals if set(goals) & set(given) else ())}
         if "optimizer" in given and settings["optimizer"] != self.settings["optimizer"]:
-            new.add("options")  # those of another method; that it is another one is refused later
+            new.add("options")  # those of another optimizer; that it is another one is refused later
         return settings | {name: _as_given(value) for name, value in self.settings.items() if name not in new}
 
     def check(self, facts, changed):

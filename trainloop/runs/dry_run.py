@@ -13,7 +13,7 @@ from trainloop.vectors.layout import FlatLayout
 
 
 def check(model, optimizer, settings, directory, facts):
-    """Raise what a run would raise, without building the method's state.
+    """Raise what a run would raise, without building the optimizer's state.
 
     Args:
         model: a built Keras model.
@@ -23,7 +23,7 @@ def check(model, optimizer, settings, directory, facts):
         facts: dict that is recorded with the settings.
 
     Returns:
-        The `MemoryPlan` of the method for this model.
+        The `MemoryPlan` of the optimizer for this model.
 
     Raises:
         ValueError: as `TrainLoop` and as `RunDirectory.resume`, as far as checkpoints need not be read; also where the
@@ -51,7 +51,7 @@ def check_optimizer(model, optimizer, settings):
 
 
 def describe(data, batches, model, optimizer, settings, directory, facts):
-    """Data, model, method, memory, steps, files and settings, for people.
+    """Data, model, optimizer, memory, steps, files and settings, for people.
 
     Args:
         data: a `DataSplit` or `Points`.
@@ -89,7 +89,7 @@ def _method(phase, index, count):
 
 
 def in_words(optimizer):
-    """`SAM(inner=Momentum(learning_rate=0.01, ...), rho=0.05)`: a method with all its arguments."""
+    """`SAM(inner=Momentum(learning_rate=0.01, ...), rho=0.05)`: an optimizer with all its arguments."""
     return _called(type(optimizer).__name__, optimizer.get_config())
 
 

@@ -1,9 +1,9 @@
-"""From what a user types on the command line to objects: methods and their arguments, data, models, losses.
+"""From what a user types on the command line to objects: optimizers and their arguments, data, models, losses.
 
 testgd                  a name of the register of its kind
 my_package.methods:Mine an object in an installed module, or in one below the current folder
 my_method.py:Mine       an object in a file
-rad=2000                an argument of a method's constructor
+rad=2000                an argument of an optimizer's constructor
 inner=momentum          for a wrapper: any of the above
 inner.momentum=0.95     an argument of that one's constructor
 
@@ -314,7 +314,7 @@ _WIDTH = 110
 
 
 def describe(text):
-    """A method by what a user types for it: its first line, every argument with default and meaning, and an example.
+    """An optimizer by what a user types for it: its first line, each argument with default and meaning, and an example.
 
     Args:
         text: see `plugins.find_optimizer`.
@@ -341,7 +341,7 @@ def _option(name, default):
 
 
 def _example(text, arguments):
-    """The method with what it requires, and with the first of its arguments that has a default."""
+    """The optimizer with what it requires, and with the first of its arguments that has a default."""
     chosen = []
     for name, default in arguments.items():
         if name == "inner":

@@ -41,7 +41,7 @@ class PhaseWords:
 def check_text(word):
     """Raise ValueError unless a word is text without control characters."""
     if not isinstance(word, str) or printable(word) != word:
-        raise ValueError(f"{word!r} is no method: it is no text, or has control characters; write it anew")
+        raise ValueError(f"{word!r} is no optimizer: it is no text, or has control characters; write it anew")
 
 
 def split(word):

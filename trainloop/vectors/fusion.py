@@ -3,8 +3,8 @@
 TensorFlow runs one operation after the other, and each writes a new vector. The update of Adam reads and writes 30
 vectors that way and 10 when it is compiled. Calling compiled code has a price, so short vectors are left alone.
 
-XLA cannot compile everything that a method may do (print, call Python, ask for shapes that depend on values). So only
-updates of plain arithmetic are compiled, which one look at the traced operations tells.
+XLA cannot compile everything that an optimizer may do (print, call Python, ask for shapes that depend on values). So
+only updates of plain arithmetic are compiled, which one look at the traced operations tells.
 """
 
 import tensorflow as tf
