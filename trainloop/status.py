@@ -86,7 +86,7 @@ _SENTENCES = {
     "or a logarithm at zero in the model, or take smaller steps",
     Status.NONFINITE_STEP: "the optimizer proposed weights that are NaN or infinite; look for a division by zero or "
     "the root of a negative number in it (loop.inspect() shows the step), or take smaller steps",
-    Status.NONFINITE_STATE: "in the last block of steps the optimizer has put NaN into its state, while f and the weights "
+    Status.NONFINITE_STATE: "in the last block of steps the optimizer put NaN into its state, while f and the weights "
     "are finite; look for a division by zero in update (loop.inspect() shows what the next step would do)",
     Status.MATRIX_NOT_POSITIVE: "rounding has made the shared matrix B indefinite (g'Bg <= 0); use float64, "
     "or restart the optimizer from the weights reached",
