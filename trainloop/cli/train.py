@@ -408,7 +408,7 @@ def with_defaults_for_points(settings):
 
 def do_run(settings, directory, loop, batches, test, resumed_at):
     import trainloop as tl
-    from trainloop.hooks.display import number
+    from trainloop.hooks.live_view import number
     from trainloop.hooks.metrics_file import append_test
     from trainloop.runs import words
     from trainloop.runs.directory import command_to_resume, write_results
