@@ -8,6 +8,7 @@ from trainloop.errors import needed_for
 
 with needed_for("drawing figures", "plot"):
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
 
 # Okabe and Ito (2008), without their yellow, which is too pale for a line on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -22,6 +23,24 @@ def label(text):
 def is_never_negative(curves):
     """Whether a logarithmic axis has a place for these arrays; zeros leave gaps there."""
     return not any(np.any(np.less(values, 0)) for values in curves)
+
+
+# A logarithmic axis has 1, 2 and 5 as labels where it spans fewer powers of ten.
+_FEW_DECADES = 2.5
+
+
+def set_logarithmic(axis):
+    """Make an axis logarithmic, with a few labels that can be read however far it reaches.
+
+    Args:
+        axis: of axes with all their curves.
+    """
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    low, high = sorted(axis.get_view_interval())
+    few = high < low * 10**_FEW_DECADES
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,), numticks=8))
+    axis.set_major_formatter("{x:g}" if few and low > 1e-3 and high < 1e5 else LogFormatterSciNotation())
+    axis.set_minor_formatter(NullFormatter())
 
 
 class Picture(Figure):
