@@ -46,10 +46,15 @@ def set_logarithmic(axis):
 class Picture(Figure):
     """A Matplotlib figure of no window: `savefig` writes it, and a notebook shows it as the value of a cell."""
 
-    def png(self, dpi=120):
-        """The figure as the bytes of a PNG file."""
+    def png(self, dpi=120, transparent=False):
+        """The figure as the bytes of a PNG file.
+
+        Args:
+            dpi: dots per inch.
+            transparent: whether there is nothing behind curves and texts, for pages of any colour.
+        """
         buffer = io.BytesIO()
-        self.savefig(buffer, format="png", dpi=dpi)
+        self.savefig(buffer, format="png", dpi=dpi, transparent=transparent)
         return buffer.getvalue()
 
     def _repr_png_(self):
