@@ -17,7 +17,19 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from rich.console import Console
 
-from trainloop.comparison import curves, decimals, end_labels, entrant, folder, outcome, page, running, score, watching
+from trainloop.comparison import (
+    curves,
+    decimals,
+    end_labels,
+    entrant,
+    folder,
+    layers,
+    outcome,
+    page,
+    running,
+    score,
+    watching,
+)
 
 COMMON = ("--dataset=digits", "--model=mlp")
 
@@ -473,7 +485,16 @@ def test_labels_of_figures_are_what_the_user_wrote(tmp_path):
     assert [text.get_text() for text in curves.add_legend(figure).legends[0].get_texts()] == [r" _\$x_\$ {\$.py:Mine"]
     assert figure.get_size_inches()[1] > height
     assert figure.png()
-    assert curves.draw_layers(outcome.read(one)).png()
+    assert layers.draw(outcome.read(one)).png()
+
+
+def test_a_method_has_the_same_colour_in_legend_and_figures(tmp_path):
+    """Also where the one before it has failed in its first epoch."""
+    comparison = folder.begin(tmp_path, COMMON, ["adam", "lbfgs:m=3"], range(1))
+    write_run(comparison.runs[0], [], code=1, reason="failed at once", finished=False)
+    write_run(comparison.runs[1], [1.0, 0.5])
+    figure = curves.draw(outcomes_of(comparison), "epochs")
+    assert [line.get_color() for line in figure.axes[0].lines] == [curves.keys(2)[1]["color"]]
 
 
 def ends_of(figure):
@@ -511,11 +532,11 @@ def test_a_short_name_is_that_of_the_optimizer(label, short):
 
 
 def test_gradient_norms_layer_by_layer(finished):
-    figure = curves.draw_layers(outcomes_of(finished)[0])
+    figure = layers.draw(outcomes_of(finished)[0])
     values = figure.axes[0].images[0].get_array()
     np.testing.assert_allclose(values[0], np.log10(0.5 / np.arange(1, 7)))
     np.testing.assert_allclose(values[1], [np.nan, *[-1] * 5])
-    np.testing.assert_allclose(curves.layer_limits(outcomes_of(finished)), np.log10([0.5 / 6, 0.5]))
+    np.testing.assert_allclose(layers.limits(outcomes_of(finished)), np.log10([0.5 / 6, 0.5]))
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["dense/kernel", "dense/bias"]
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
@@ -525,7 +546,7 @@ def test_gradient_norms_layer_by_layer(finished):
 
 def test_long_runs_are_drawn_as_means_of_stretches(finished):
     rows = np.arange(1000.0)[None]
-    binned = curves._binned(rows, most=100)
+    binned = layers._binned(rows, most=100)
     np.testing.assert_allclose(binned[0], rows.reshape(100, 10).mean(1))
 
 

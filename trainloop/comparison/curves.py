@@ -1,6 +1,4 @@
-"""Figures of a comparison: curves over epochs, time and evaluations, and gradient norms layer by layer."""
-
-import textwrap
+"""Curves of a comparison over epochs, time and evaluations."""
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
@@ -51,16 +49,17 @@ def draw(outcomes, axis):
     figure.suptitle(title)
     rows = np.atleast_1d(figure.subplots(len(panels), 1, sharex=True))
     names = end_labels.short_names([group[0].run.entrant for group in groups.values()])
-    _set_ticks(rows[-1], axis, groups, unit, where)
+    styles = {method: style(i) for i, method in enumerate(dict.fromkeys(o.run.entrant.label for o in outcomes))}
     for axes, (name, heading) in zip(rows, panels, strict=True):
-        _draw_panel(axes, groups, name, heading, where)
+        _draw_panel(axes, groups, styles, name, heading, where)
+    _set_ticks(rows[-1], axis, groups, unit, where)
     end_labels.add(rows, names)
     return figure
 
 
-def _draw_panel(axes, groups, name, heading, where):
-    for i, (method, group) in enumerate(groups.items()):
-        _curve(axes, method, [(where(o), _shown(o, name)) for o in group if name in o.log.epochs], style(i))
+def _draw_panel(axes, groups, styles, name, heading, where):
+    for method, group in groups.items():
+        _curve(axes, method, [(where(o), _shown(o, name)) for o in group if name in o.log.epochs], styles[method])
     axes.grid(alpha=0.3)
     shown = [_shown(o, name) for group in groups.values() for o in group if name in o.log.epochs]
     if ("loss" in name or "accuracy" in name) and is_never_negative(shown):
@@ -84,8 +83,6 @@ def _set_ticks(axes, axis, groups, unit, where):
     logarithmic = max(ends) > _LONG * min(ends)
     axes.set_xlabel(f"{unit} (log)" if logarithmic else unit)
     if logarithmic:
-        low = min(np.min(where(outcome)) for outcome in outcomes)
-        axes.set_xlim(max(low, 1e-3 * max(ends)) / 1.1, 1.1 * max(ends))
         set_logarithmic(axes.xaxis)
 
 
@@ -107,70 +104,6 @@ def keys(count):
 def style(i):
     """Colour and dashes of the i-th method, the same in all figures; 28 are told apart."""
     return {"color": COLOURS[i % len(COLOURS)], "linestyle": list(_DASHES)[i // len(COLOURS) % len(_DASHES)]}
-
-
-def layer_limits(outcomes):
-    """The smallest and largest logarithm of a gradient norm in several runs, so that their colours mean the same."""
-    logs = [_layer_logs(outcome)[1] for outcome in outcomes]
-    known = np.concatenate([rows[np.isfinite(rows)] for rows in logs] or [np.zeros(0)])
-    return (known.min(), known.max()) if known.size else (None, None)
-
-
-def draw_layers(outcome, limits=(None, None)):
-    """Gradient norms of one run: variables from the input to the output downwards, steps to the right.
-
-    Args:
-        outcome: an `Outcome` whose history has columns `norm/g/<variable>`.
-        limits: of the colours, see `layer_limits`.
-
-    Returns:
-        `Picture`, or None where there are no such columns.
-    """
-    names, logs = _layer_logs(outcome)
-    if not names:
-        return None
-    figure = Picture(figsize=(4.8, 1.9 + 0.21 * len(names)), layout="constrained")
-    figure.suptitle(label(textwrap.fill(outcome.run.name, 48, break_on_hyphens=False)), fontsize="medium")
-    axes = figure.subplots()
-    steps = outcome.log.history["step"]
-    image = axes.imshow(
-        logs,
-        aspect="auto",
-        cmap="cividis",
-        interpolation="nearest",
-        vmin=limits[0],
-        vmax=limits[1],
-        extent=(steps[0] - 0.5, steps[-1] + 0.5, len(names), 0),
-    )
-    axes.set_yticks(np.arange(len(names)) + 0.5, list(map(label, names)), fontsize="small")
-    axes.set_xlabel("step")
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    figure.colorbar(image, ax=axes, location="bottom", aspect=40, label="log10 of the gradient's norm")
-    return figure
-
-
-def _layer_logs(outcome):
-    """Names of variables, and [variables, stretches of steps]: the logarithms of their gradients' norms."""
-    history, prefix = outcome.log.history, "norm/g/"
-    columns = [name for name in history if name.startswith(prefix)]
-    norms = np.array([history[name] for name in columns], float).reshape(len(columns), len(history["step"]))
-    with np.errstate(divide="ignore"):
-        logs = np.log10(norms)
-    logs[~np.isfinite(logs)] = np.nan
-    return [name.removeprefix(prefix) for name in columns], _binned(logs)
-
-
-def _binned(rows, most=240):
-    """[k, steps] as [k, at most `most`]: means over equal stretches of steps."""
-    count = rows.shape[1]
-    if count <= most:
-        return rows
-    edges = np.linspace(0, count, most + 1).astype(int)
-    known = np.isfinite(rows)
-    sums = np.add.reduceat(np.where(known, rows, 0.0), edges[:-1], axis=1)
-    counts = np.add.reduceat(known, edges[:-1], axis=1, dtype=int)
-    with np.errstate(invalid="ignore"):
-        return np.where(counts > 0, sums / counts, np.nan)
 
 
 def _by_method(outcomes):

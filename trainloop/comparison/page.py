@@ -3,7 +3,7 @@
 import json
 
 from trainloop import files
-from trainloop.comparison import curves, score
+from trainloop.comparison import curves, layers, score
 from trainloop.comparison.html import images, render
 from trainloop.comparison.outcome import COMPLETE, FAILED
 
@@ -80,8 +80,8 @@ def _title(comparison):
 
 def _layers(outcomes):
     first = _first_of_each(outcomes)
-    limits = curves.layer_limits(first)
-    return {outcome.run.name: curves.draw_layers(outcome, limits) for outcome in first}
+    limits = layers.limits(first)
+    return {outcome.run.name: layers.draw(outcome, limits) for outcome in first}
 
 
 def _first_of_each(outcomes):
