@@ -37,6 +37,7 @@ def write(path, record, methods, names, kind, tolerances, budget):
         missing=sum(not record.has(method, name) for method in methods for name in names),
         figures=shown,
         keys=curves.keys(len(methods)),
+        headings=[heading for t in shown for heading in (f"solved at τ = {t}", "cheapest there")],
         table=_table(costs, methods),
         finest=f"{tolerances[-1]:g}",
         rows=_rows(costs[tolerances[-1]], record.solved, methods, names),
