@@ -43,15 +43,19 @@ def add(panels, names):
         panels: axes that share their x axis, with all their curves, on their final scales.
         names: {label of a line: what to write}.
     """
-    if not names:
-        return
-    _make_room(panels[0])
-    for axes in panels:
-        lines = {line: _end(line) for line in axes.lines if line.get_label() in names}
-        ends = {line: end for line, end in lines.items() if end is not None}
-        if not _too_close(axes, ends.values()):
-            for line, end in ends.items():
-                _write(axes, names[line.get_label()], end, line.get_color())
+    ends = {axes: _ends(axes, names) for axes in panels}
+    named = [axes for axes in panels if ends[axes] and not _too_close(axes, ends[axes].values())]
+    if named:
+        _make_room(panels[0])
+    for axes in named:
+        for line, end in ends[axes].items():
+            _write(axes, names[line.get_label()], end, line.get_color())
+
+
+def _ends(axes, names):
+    """{line with a name: its last point that is drawn}."""
+    ends = {line: _end(line) for line in axes.lines if line.get_label() in names}
+    return {line: end for line, end in ends.items() if end is not None}
 
 
 def _make_room(axes):

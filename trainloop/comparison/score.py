@@ -19,7 +19,7 @@ COLUMNS = {
         "compile s",
         "of these, what the first epoch of a phase took longer than the median of its others; not known of one epoch",
     ),
-    "training_seconds": ("training s", "the rest of them"),
+    "training_seconds": ("training s", "the rest of them; all where compile s is empty"),
     "passes": ("passes", "evaluations times samples in the batch, over the training set"),
     "target_passes": ("passes to target", "until the end of the first epoch at the target"),
     "target_seconds": ("s to target", "training s until then"),

@@ -4,16 +4,12 @@ import textwrap
 from typing import Any
 
 import numpy as np
-from matplotlib.ticker import MaxNLocator
 
-from trainloop.plots.figure import GREY, Picture, label, set_logarithmic
+from trainloop.plots.figure import GREY, Picture, label, set_linear, set_logarithmic
 from trainloop.plots.panels import panels_of, positive
 
 # In inches. Three columns and six rows have the proportions of a sheet of paper.
 _PANEL, _MOST_COLUMNS, _MOST_ROWS = (3.6, 2.1), 3, 6
-
-# Between two labels of an axis, times a power of ten.
-_STEPS = (1, 2, 2.5, 5, 10)
 
 # How many characters of a size have room in an inch.
 _OF_TITLE, _OF_NOTE = 9, 17
@@ -49,8 +45,8 @@ def draw_curves(result: Any, title: str = "") -> Picture:
     width = _PANEL[0] * columns
     note = _note({**panels.left_out, "no room for": [panel.heading for panel in too_many]}, width)
     height = _PANEL[1] * len(rows) + 0.5 + 0.15 * note.count("\n")
-    figure = Picture(figsize=(width, height), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06)
+    figure = Picture(figsize=(width, height))
+    figure.set_layout_engine("constrained", w_pad=0.08, h_pad=0.06)
     figure.suptitle(label(textwrap.fill(title, int(_OF_TITLE * width))), fontsize="large")
     figure.supxlabel(note, fontsize="x-small", color="#666666", x=0.01, horizontalalignment="left")
     _draw_rows(figure, rows, columns, _changes(result.history))
@@ -105,8 +101,8 @@ def _draw(axes, panel, changes):
         set_logarithmic(axes.yaxis)
     else:
         whole = all(np.array_equal(y, np.round(y)) for _, _, y, _ in panel.curves)
-        axes.yaxis.set_major_locator(MaxNLocator(5, steps=_STEPS, integer=whole))
-    axes.xaxis.set_major_locator(MaxNLocator(5, steps=_STEPS, integer=True))
+        set_linear(axes.yaxis, whole)
+    set_linear(axes.xaxis, integer=True)
     heading = panel.heading if panel.wide else _shortened(panel.heading, _LONGEST_HEADING)
     axes.set_title(label(heading + (" (log)" if panel.logarithmic else "")), loc="left", fontsize=9.5)
     axes.tick_params(labelsize="small")

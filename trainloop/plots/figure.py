@@ -8,7 +8,7 @@ from trainloop.errors import needed_for
 
 with needed_for("drawing figures", "plot"):
     from matplotlib.figure import Figure
-    from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
+    from matplotlib.ticker import LogFormatterSciNotation, LogLocator, MaxNLocator, NullFormatter
 
 # Okabe and Ito (2008), without their yellow, which is too pale for a line on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -27,6 +27,16 @@ def is_never_negative(curves):
 
 # A logarithmic axis has 1, 2 and 5 as labels where it spans fewer powers of ten.
 _FEW_DECADES = 2.5
+
+
+def set_linear(axis, integer):
+    """Give a linear axis a few labels, a round number apart.
+
+    Args:
+        axis: of axes.
+        integer: whether all of them are integers.
+    """
+    axis.set_major_locator(MaxNLocator(5, steps=(1, 2, 2.5, 5, 10), integer=integer))
 
 
 def set_logarithmic(axis):
