@@ -1,5 +1,6 @@
 """From words to runs, from the files of runs to numbers, figures and a page."""
 
+import dataclasses
 import html
 import io
 import json
@@ -13,9 +14,22 @@ import time
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from rich.console import Console
 
-from trainloop.comparison import curves, entrant, folder, outcome, page, running, score, watching
+from trainloop.comparison import (
+    curves,
+    decimals,
+    end_labels,
+    entrant,
+    folder,
+    layers,
+    outcome,
+    page,
+    running,
+    score,
+    watching,
+)
 
 COMMON = ("--dataset=digits", "--model=mlp")
 
@@ -337,7 +351,48 @@ def test_a_target_of_another_form_is_refused(text):
 )
 def test_numbers_have_as_many_digits_as_their_spread_says(mean, spread, words):
     row = {"means": {"x": mean}, "spreads": {"x": spread} if spread else {}, "reached": 1, "complete": 1}
-    assert score.in_words(row, "x") == words
+    assert score.cells([row], "x") == [words]
+
+
+@pytest.mark.parametrize(
+    ("means", "spreads", "words"),
+    [
+        ((0.333, 1.94), (0.002, 0.01), ["0.333 ± 0.002", "1.940 ± 0.010"]),
+        ((0.95, 0.8583), (0, 0), ["0.9500", "0.8583"]),
+        ((0.17299, 0.08741), (0, 0), ["0.1730", "0.0874"]),
+        ((69, 7, 1205), (0, 0, 0), ["69", "7", "1,205"]),
+        ((500.0, 0.0123), (0, 0), ["500.000", "0.012"]),
+        ((0.3, None, 2e-5), (0.01, 0, 0), ["3.00e-01 ± 1e-02", "", "2.00e-05"]),
+        ((1.0, 2e5), (0, 0), ["1.00e+00", "2.00e+05"]),
+        ((0.0, 0.5), (0, 0), ["0.0", "0.5"]),
+        ((-3.25, 12.0), (0, 2.0), ["-3.25", "12.00 ± 2.00"]),
+        ((None,), (0,), [""]),
+    ],
+)
+def test_a_column_has_equal_decimal_places(means, spreads, words):
+    assert decimals.texts(means, spreads) == words
+
+
+def test_compilation_is_what_first_epochs_take_longer(tmp_path):
+    one = folder.Run(entrant.Entrant("adam", "adam"), 0, tmp_path / "one")
+    write_run(one, [1.0, 0.5, 0.25, 0.2, 0.15])
+    read = outcome.read(one)
+    epochs = {**read.log.epochs, "seconds": np.array([7.0, 8.0, 9.5, 14.5, 15.0])}
+    timed = dataclasses.replace(read, log=dataclasses.replace(read.log, epochs=epochs))
+    np.testing.assert_allclose(timed.compilation, [7.0 - 1.25, 0, 0, 0, 0])
+    np.testing.assert_allclose(timed.training_seconds, [1.25, 2.25, 3.75, 8.75, 9.25])
+    history = {**read.log.history, "phase": np.repeat([0, 1], (6, 4))}
+    phases = dataclasses.replace(read, log=dataclasses.replace(read.log, epochs=epochs, history=history))
+    np.testing.assert_allclose(phases.compilation, [7.0 - 1.25, 0, 0, 5.0 - 0.5, 0])
+
+
+def test_compilation_of_a_single_epoch_is_not_known(tmp_path):
+    one = folder.Run(entrant.Entrant("adam", "adam"), 0, tmp_path / "one")
+    write_run(one, [1.0])
+    assert np.isnan(outcome.read(one).compilation).tolist() == [True]
+    found = score.numbers(outcome.read(one), score.Target("loss", 2.0))
+    assert "compilation" not in found
+    assert (found["seconds"], found["training_seconds"], found["target_seconds"]) == (3.0, 3.0, 2.0)
 
 
 def test_a_failed_and_an_unfinished_run_do_not_enter_the_means(finished):
@@ -355,7 +410,7 @@ def test_a_failed_and_an_unfinished_run_do_not_enter_the_means(finished):
 
 def test_a_target_that_not_all_reach_says_how_many(finished):
     row = score.rows(outcomes_of(finished), score.Target("loss", 0.3))[0]
-    assert score.in_words(row, "target_seconds") == "1 of 2: 6"
+    assert score.cells([row], "target_seconds") == ["1 of 2: 6"]
 
 
 # --- Figures and pages --------------------------------------------------------------------------------------
@@ -365,10 +420,14 @@ def test_a_target_that_not_all_reach_says_how_many(finished):
 def test_curves_are_the_means_of_the_runs(axis, finished):
     figure = curves.draw(outcomes_of(finished), axis)
     loss, *_ = figure.axes
-    assert [axes.get_ylabel() for axes in figure.axes] == ["training loss", "test loss", "test error (1 - accuracy)"]
+    assert [axes.get_ylabel() for axes in figure.axes] == [
+        "training loss (log)",
+        "test loss (log)",
+        "1 - test accuracy (log)",
+    ]
     assert figure.axes[-1].get_xlabel() in (
         "epoch",
-        "wall-clock time [s]",
+        "training time without compilation [s]",
         "evaluations [passes over the training set]",
     )
     thick = [line for line in loss.lines if line.get_linewidth() == 2]
@@ -421,23 +480,73 @@ def test_labels_of_figures_are_what_the_user_wrote(tmp_path):
     one = folder.Run(entrant.Entrant("_$x_$ {$.py:Mine", "adam"), 0, tmp_path / "one")
     write_run(one, [1.0, 0.5])
     figure = curves.draw([outcome.read(one)], "epochs")
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == [r" _\$x_\$ {\$.py:Mine"]
+    assert not figure.legends
+    height = figure.get_size_inches()[1]
+    assert [text.get_text() for text in curves.add_legend(figure).legends[0].get_texts()] == [r" _\$x_\$ {\$.py:Mine"]
+    assert figure.get_size_inches()[1] > height
     assert figure.png()
-    assert curves.draw_layers(outcome.read(one)).png()
+    assert layers.draw(outcome.read(one)).png()
+
+
+def test_a_method_has_the_same_colour_in_legend_and_figures(tmp_path):
+    """Also where the one before it has failed in its first epoch."""
+    comparison = folder.begin(tmp_path, COMMON, ["adam", "lbfgs:m=3"], range(1))
+    write_run(comparison.runs[0], [], code=1, reason="failed at once", finished=False)
+    write_run(comparison.runs[1], [1.0, 0.5])
+    figure = curves.draw(outcomes_of(comparison), "epochs")
+    assert [line.get_color() for line in figure.axes[0].lines] == [curves.keys(2)[1]["color"]]
+
+
+def ends_of(figure):
+    """The texts of every panel, and where they stand in parts of its width."""
+    return [
+        {
+            text.get_text(): axes.transAxes.inverted().transform(axes.transData.transform(text.xy))[0]
+            for text in axes.texts
+        }
+        for axes in figure.axes
+    ]
+
+
+def test_methods_are_named_where_their_lines_end(finished):
+    loss, *_ = ends_of(curves.draw(outcomes_of(finished), "passes"))
+    assert loss.keys() == {"adam", "lbfgs"}
+    assert max(loss.values()) < 0.85  # so that the text has room
+
+
+def test_methods_are_not_named_where_that_does_not_fit(finished):
+    more = folder.begin(finished.path, COMMON, ["adam", "lbfgs:m=3", "momentum"], range(2))
+    for run in more.runs[2], more.runs[5]:
+        write_run(run, [1.0, 0.5, 0.3])  # ends where adam does
+    assert ends_of(curves.draw(outcomes_of(more), "epochs"))[0] == {}
+    for others in (["adam", "adam:learning_rate=1"], ["adam", "a_name_that_is_long.py:AndAnotherThatIsLong"]):
+        assert end_labels.short_names([entrant.Entrant(word, word.partition(":l")[0]) for word in others]) == {}
+
+
+@pytest.mark.parametrize(
+    ("label", "short"),
+    [("adam", "adam"), ("lbfgs:m=3,--jit", "lbfgs"), ("adam:--steps=3,--then=lbfgs:m=3", "adam+lbfgs")],
+)
+def test_a_short_name_is_that_of_the_optimizer(label, short):
+    assert end_labels.short_names([entrant.parse(label)]) == {label: short}
 
 
 def test_gradient_norms_layer_by_layer(finished):
-    figure = curves.draw_layers(outcomes_of(finished)[0])
+    figure = layers.draw(outcomes_of(finished)[0])
     values = figure.axes[0].images[0].get_array()
     np.testing.assert_allclose(values[0], np.log10(0.5 / np.arange(1, 7)))
     np.testing.assert_allclose(values[1], [np.nan, *[-1] * 5])
-    np.testing.assert_allclose(curves.layer_limits(outcomes_of(finished)), np.log10([0.5 / 6, 0.5]))
+    np.testing.assert_allclose(layers.limits(outcomes_of(finished)), np.log10([0.5 / 6, 0.5]))
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["dense/kernel", "dense/bias"]
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    box = figure.axes[1].xaxis.label.get_window_extent(canvas.get_renderer())  # of the colour bar
+    assert (box.x0 > 0, box.y0 > 0, box.x1 < figure.bbox.x1) == (True, True, True)
 
 
 def test_long_runs_are_drawn_as_means_of_stretches(finished):
     rows = np.arange(1000.0)[None]
-    binned = curves._binned(rows, most=100)
+    binned = layers._binned(rows, most=100)
     np.testing.assert_allclose(binned[0], rows.reshape(100, 10).mean(1))
 
 
@@ -447,7 +556,7 @@ def report(comparison, target=None):
 
 def cells(text, table):
     """The cells of a table of a page, as rows of words."""
-    body = re.search(rf'<table id="{table}">(.*?)</table>', text, re.S)[1]
+    body = re.search(rf'<table id="{table}"[^>]*>(.*?)</table>', text, re.S)[1]
     rows = re.findall(r"<tr>(.*?)</tr>", body, re.S)
     return [
         [
@@ -463,10 +572,21 @@ def test_a_report_has_the_numbers_of_the_logs(finished):
     text = report(finished)
     headings, adam, lbfgs = cells(text, "results")
     assert adam[0] == "adam"
-    assert adam[headings.index("final training loss")] == "0.30 ± 0.07"
+    assert adam[headings.index("best training loss")] == "0.30 ± 0.07"
     assert lbfgs[headings.index("test accuracy")] == "0.95"
+    assert headings[-1] == "s to target"
+    assert (adam[-1], lbfgs[-1]) == ("6", "4")
+    assert not {"peak MB", "evaluations"} & set(headings)
     _, *runs = cells(text, "runs")
     assert [row[:2] for row in runs] == [[run.name, "complete"] for run in finished.runs]
+    every, first, *_ = cells(text, "runs")
+    assert (every[-1], first[every.index("final training loss")], first[every.index("peak MB")]) == (
+        "s to target",
+        "0.25",
+        "500",
+    )
+    (legend,) = re.findall(r'<ul class="legend">(.*?)</ul>', text, re.S)
+    assert re.findall(r"</svg>(.*?)</li>", legend) == ["adam", "lbfgs:m=3"]
     assert "not finished" not in text
     assert "The target is loss 0.4: the smallest" in text
     saved = json.loads((finished.path / "summary.json").read_text())
@@ -499,30 +619,33 @@ def test_a_report_before_the_first_run(tmp_path):
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
-# The page in a frame as wide as a phone: does every image show, does the page itself stay within the width?
-IN_A_PHONE = """<!DOCTYPE html><iframe style="width: 360px; height: 2000px; border: 0" srcdoc="{page}"></iframe>
+# The page in a frame of some width: does every image show, do the page and all its tables stay within the width?
+IN_A_FRAME = """<!DOCTYPE html><iframe style="width: {width}px; height: 2000px; border: 0" srcdoc="{page}"></iframe>
 <p id="found"></p><script>
 addEventListener("load", () => {{
   const page = document.querySelector("iframe").contentDocument;
   const images = [...page.images].map(image => image.complete && image.naturalWidth > 100);
   const table = page.querySelector("#results").getBoundingClientRect();
+  const hidden = [...page.querySelectorAll(".scroll")].map(part => part.scrollWidth - part.clientWidth);
   document.querySelector("#found").textContent =
-    JSON.stringify({{images, scroll: page.documentElement.scrollWidth, table: table.height}});
+    JSON.stringify({{images, scroll: page.documentElement.scrollWidth, hidden, table: table.height}});
 }});
 </script>"""
 
 
 @pytest.mark.skipif(BROWSER is None, reason="needs a browser: Debian's chromium")
 @pytest.mark.thorough
-def test_a_browser_shows_it_on_a_phone_without_a_network(finished, tmp_path):
+@pytest.mark.parametrize("width", [360, 1200])
+def test_a_browser_shows_all_of_it_without_a_network(width, finished, tmp_path):
     framed = tmp_path / "framed.html"
-    framed.write_text(IN_A_PHONE.format(page=html.escape(report(finished))))
+    framed.write_text(IN_A_FRAME.format(page=html.escape(report(finished)), width=width))
     options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
     options += ["--host-resolver-rules=MAP * ~NOTFOUND", "--virtual-time-budget=5000", "--dump-dom"]
     done = subprocess.run([BROWSER, *options, framed.as_uri()], capture_output=True, text=True, timeout=120)
     found = json.loads(html.unescape(re.search(r'<p id="found">(.*?)</p>', done.stdout)[1]))
     assert found["images"] == [True] * 5
-    assert found["scroll"] <= 360
+    assert found["scroll"] <= width
+    assert found["hidden"] == [0, 0]
     assert found["table"] > 50
 
 
@@ -534,7 +657,7 @@ def test_the_table_on_a_terminal_fits_its_width(finished, capsys):
     watching.print_table(console, score.rows(outcomes_of(finished), None))
     printed = capsys.readouterr().out
     assert max(map(len, printed.splitlines())) <= 62
-    assert re.search(r"final training loss\s*│\s*0.30 ± 0.07 │\s*0.4 │", printed)
+    assert re.search(r"final training loss\s*│\s*0.30 ± 0.07 │\s*0.40 │", printed)
 
 
 @pytest.mark.parametrize("width", [20, 40])

@@ -28,9 +28,15 @@ def terminal():
 
 
 @pytest.fixture
-def live(terminal):
+def now():
+    """The seconds of a clock, as a list of one number."""
+    return [0.0]
+
+
+@pytest.fixture
+def live(terminal, now):
     """A display that is stopped at the end of the test, and a function that gives the words it has written so far."""
-    display = LiveDisplay(terminal, clock=lambda: 0.0)
+    display = LiveDisplay(terminal, clock=lambda: now[0])
     display.on_start(None)
 
     def words():
@@ -49,9 +55,10 @@ def test_the_view_has_every_number_but_those_of_layers(live):
     assert not [word for word in words() if word.startswith(("norm/", "angle/"))]
 
 
-def test_every_epoch_leaves_a_line_below_one_header(live):
+def test_every_epoch_leaves_a_line_below_one_header(live, now):
     display, words = live
     for epoch in (1, 2):
+        now[0] = 1.0 * epoch
         display.on_block(progress())
         display.on_epoch(progress(), {**SUMMARY, "epoch": epoch, "norm/dense": 5.0})
     text = " ".join(words())
@@ -59,6 +66,45 @@ def test_every_epoch_leaves_a_line_below_one_header(live):
     for epoch in "12":
         assert f"{epoch} 46 3.2 0.5 0.9 0.75" in text
     assert "norm/" not in text
+
+
+def epochs_of(display, now, seconds, count):
+    """Shows `count` epochs, one every so many seconds, and the end."""
+    for epoch in range(1, count + 1):
+        now[0] += seconds
+        display.on_epoch(progress(), {**SUMMARY, "epoch": epoch})
+    display.on_end(None)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "options", "shown"),
+    [
+        (1 / 64, {}, [1, 65, 129, 193, 200]),
+        (1 / 64, {"epoch_seconds": 0}, range(1, 201)),
+        (1.0, {}, range(1, 201)),
+        (0.75, {"epoch_seconds": 100}, [1, 135, 200]),
+    ],
+)
+def test_lines_of_short_epochs_are_a_second_apart(now, seconds, options, shown):
+    said = []
+    epochs_of(PlainLines(said.append, clock=lambda: now[0], **options), now, seconds, 200)
+    assert [int(line.split()[1]) for line in said] == list(shown)
+
+
+def test_a_view_has_the_same_lines(terminal, now):
+    display = LiveDisplay(terminal, clock=lambda: now[0])
+    display.on_start(None)
+    epochs_of(display, now, 1 / 64, 200)
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.file.getvalue())
+    assert [int(epoch) for epoch in re.findall(r"(\d+) +46 +3\.2 ", shown)] == [1, 65, 129, 193, 200]
+
+
+def test_a_run_without_an_epoch_ends_without_a_line():
+    said = []
+    plain = PlainLines(said.append)
+    plain.on_start(None)
+    plain.on_end(None)
+    assert said == []
 
 
 def test_the_last_validation_stays_in_view(live):
@@ -115,6 +161,32 @@ def test_plain_lines_come_with_epochs_and_after_silence():
     plain.on_block(progress())
     plain.on_epoch(progress(), {**SUMMARY, "angle/dense": 1.0})
     assert said == [
-        "epoch 2  step 46  loss 0.5  grad_norm 2  accuracy 0.9  radius 3",
+        "epoch 2  step 46  3.0 s  loss 0.5  grad_norm 2  accuracy 0.9  radius 3",
         "epoch 2  step 46  3.2 s  loss 0.5  accuracy 0.9  val_[loss] 0.75",
     ]
+
+
+def test_lines_and_view_have_the_same_numbers_counters_last(live, now):
+    counting = {"pairs": np.array([7], "int32"), "damping": [0.25]}
+    display, words = live
+    said = []
+    plain = PlainLines(said.append, clock=lambda: now[0])
+    plain.on_start(None)
+    for one in (display, plain):
+        one.on_epoch(progress(), SUMMARY)
+    now[0] = 60.0
+    for one in (display, plain):
+        one.on_block(progress(**counting))
+    names = ["loss", "grad_norm", "accuracy", "val_[loss]", "radius", "damping", "pairs"]
+    assert words()[-14:-7] == names
+    assert said[-1].split()[6::2] == names
+
+
+def test_a_line_ends_with_a_whole_number(now):
+    said = []
+    plain = PlainLines(said.append, clock=lambda: now[0])
+    plain.on_start(None)
+    now[0] = 60.0
+    plain.on_block(progress(**{f"scalar_{i}": [0.125] for i in range(20)}))
+    assert 100 < len(said[0]) <= 120
+    assert said[0].endswith(" 0.125")

@@ -9,7 +9,8 @@ from networks import blobs, crossentropy
 from trainloop import SAM, Adam, ArrayData, LayerNorms, Momentum, RunResult, SimpleGD, Status, TestGD, TrainLoop
 from trainloop.columns import by_kind
 from trainloop.hooks.display import PlainLines
-from trainloop.plots.curves import _panels, draw_curves
+from trainloop.plots.curves import draw_curves
+from trainloop.plots.panels import panels_of
 from trainloop.vectors import linalg
 
 pytestmark = pytest.mark.usefixtures("no_graph_rewriting")
@@ -113,9 +114,9 @@ def test_pictures_have_a_panel_for_each_kind_and_the_largest_layers():
     history |= {name: np.full(3, 1.0 + i % 20) for i, name in enumerate(columns(["x", "g"], variables))}
     history["norm/g/layer19/kernel"] = np.array([np.nan, 0.0, 100.0])
     result = RunResult(Status.FINISHED, "", history, {}, 3, 1.0, {})
-    labels = {label: curves for label, curves, _ in _panels(result)}
-    assert list(labels) == ["loss", "angle of the step\nto -g (degrees)"] + [
-        f"norm of {kind}\nlargest 12 of 20 by mean" for kind in ("x", "g")
+    labels = {panel.heading: panel.curves for panel in panels_of(result).shown}
+    assert list(labels) == ["loss", "angle of the step to -g, degrees"] + [
+        f"norm of {kind}, largest 12 of 20 by mean" for kind in ("x", "g")
     ]
     assert [name for name, *_ in list(labels.values())[2]] == variables[8:]
     looks = {(style["color"], style["linestyle"]) for *_, style in list(labels.values())[3]}

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from trainloop.hooks.base import Progress
-from trainloop.hooks.display import LiveView, epoch_columns, fill, number, progress_words
+from trainloop.hooks.live_view import LiveView, epoch_columns, fill, number, progress_words
 
 NUMBERS = {
     "loss": 0.7667,

@@ -1,5 +1,6 @@
 """Measure: numbers of the model beside the log of every step."""
 
+import itertools
 import json
 
 import numpy as np
@@ -97,13 +98,16 @@ def test_displays_keep_the_newest_number():
 
 
 def test_a_figure_shows_points_that_no_line_would():
-    result = loop_with(Measure(4, norm=norm)).run(ArrayData(*blobs(), 16), epochs=2)
-    (axes,) = [axes for axes in result.plot().axes if axes.get_ylabel() == "norm"]
-    (line,) = axes.lines
-    assert line.get_xdata().tolist() == [4, 8, 12]
-    assert line.get_marker() == "o"
-    assert axes.get_yscale() == "log"
-    (other,) = [axes for axes in result.plot().axes if axes.get_ylabel() == "grad_norm"]
+    powers = itertools.count()
+    hooks = Measure(4, norm=norm, falling=lambda model: 10.0 ** -next(powers))
+    figure = loop_with(hooks).run(ArrayData(*blobs(), 16), epochs=2).plot()
+    panels = {axes.get_title(loc="left"): axes for axes in figure.axes}
+    for heading, scale in (("norm", "linear"), ("falling (log)", "log")):
+        (line,) = panels[heading].lines
+        assert line.get_xdata().tolist() == [4, 8, 12]
+        assert line.get_marker() == "o"
+        assert panels[heading].get_yscale() == scale
+    other = panels["gradient norm"]
     assert (len(other.lines[0].get_xdata()), other.get_yscale()) == (12, "linear")
 
 

@@ -150,7 +150,8 @@ def test_a_result_draws_itself(tmp_path):
     loss = figure.axes[0]
     np.testing.assert_array_equal(loss.lines[0].get_ydata(), LOSSES)
     assert [line.get_ydata().tolist() for line in loss.lines[1:]] == [[2.0], [3.0]]
-    assert figure.axes[-1].get_xlabel() == "step"
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["loss", "gradient norm", "radius"]
+    assert [axes.get_xlabel() for axes in figure.axes] == ["", "step", "step"]
 
 
 def test_losses_below_zero_are_drawn_on_a_linear_axis():

@@ -750,7 +750,8 @@ def test_a_run_that_has_reached_what_it_was_asked_for_is_a_success(options, succ
 def test_a_result_is_drawn(tmp_path):
     result = minimize(rosenbrock, [-1.2, 1.0], LBFGS())
     figure = result.plot(tmp_path / "run.png", "valley")
-    assert [axes.get_ylabel() for axes in figure.axes] == ["f", "grad_norm", "pairs", "next_slot", "step_length"]
+    headings = [axes.get_title(loc="left") for axes in figure.axes]
+    assert headings == ["f (log)", "gradient norm (log)", "step length (log)", "evaluations so far"]
     x, y = figure.axes[0].lines[0].get_data()
     np.testing.assert_array_equal(x, result.history["step"])
     np.testing.assert_array_equal(y, result.history["f"])

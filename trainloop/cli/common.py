@@ -9,9 +9,11 @@ import logging
 import os
 import pathlib
 import re
+import shutil
 import signal
 import sys
 import tempfile
+import textwrap
 import threading
 import traceback
 
@@ -200,11 +202,25 @@ def echo(line, err=False):
         click.echo(printable(str(line)), err=err)
 
 
+def echo_text(text, err=False):
+    """Print a sentence. On a terminal its lines end between words; in a pipe it is one line.
+
+    Args:
+        text: what to print, without a command in it, which would be copied in parts.
+        err: whether to standard error.
+    """
+    if (sys.stderr if err else sys.stdout).isatty():
+        width = shutil.get_terminal_size().columns
+        text = textwrap.fill(str(text), width, break_long_words=False, break_on_hyphens=False)
+    for line in str(text).split("\n"):
+        echo(line, err)
+
+
 class _Told(logging.Handler):
     """Prints what the package logs."""
 
     def emit(self, record):
-        echo(record.getMessage(), err=True)
+        echo_text(record.getMessage(), err=True)
 
 
 def in_one_line(error):

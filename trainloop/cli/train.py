@@ -27,6 +27,7 @@ from trainloop.cli.common import (
     as_help,
     blaming_user_code,
     echo,
+    echo_text,
     import_tensorflow,
     in_one_line,
 )
@@ -146,7 +147,7 @@ DEFAULT_STEPS = 1000
     help="Repeat the run with this config.json; options given besides it override.",
 )
 @click.option("--tensorboard", is_flag=True, help="Also write curves for TensorBoard.")
-@click.option("--quiet", is_flag=True, help="Print the last line only, and errors.")
+@click.option("--quiet", is_flag=True, help="Print the result only, and errors.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done and what memory it takes, and exit.")
 @click.option(
     "--list",
@@ -408,18 +409,20 @@ def with_defaults_for_points(settings):
 
 def do_run(settings, directory, loop, batches, test, resumed_at):
     import trainloop as tl
-    from trainloop.hooks.display import number
+    from trainloop.cli import ending
     from trainloop.hooks.metrics_file import append_test
     from trainloop.runs import words
     from trainloop.runs.directory import command_to_resume, write_results
     from trainloop.runs.signals import StopOnSignals
 
     tell = echo if loop.is_chief else lambda line: None
-    say = (lambda line: None) if settings["quiet"] else tell
+    heard = loop.is_chief and not settings["quiet"]
+    say = echo if heard else lambda line: None
+    say_text = echo_text if heard else lambda text: None
     title = printable(f"{settings['model']} on {settings['dataset']} with {words.names(words.phases(settings))}")
     n = loop.optimizer.layout.size
     samples = "points" if test is None else "training samples"
-    say(f"{title}: n = {n:,} parameters, {batches.size:,} {samples}, files in {directory.path}")
+    say_text(f"{title}: n = {n:,} parameters, {batches.size:,} {samples}, files in {directory.path}")
     say(loop.optimizer.memory_plan(n, loop.optimizer.layout.dtype))
     if settings["resume"]:
         nothing = f"nothing to continue in {directory.path}: from the beginning"
@@ -444,23 +447,15 @@ def do_run(settings, directory, loop, batches, test, resumed_at):
             echo(missing, err=True)
     if failure is not None:
         raise click.ClickException(str(failure))
-    if test is None:
-        numbers = [f"{name} {number(value)}" for name, value in loop.evaluate(batches).items()]
-    else:
-        measured = loop.evaluate(test)
-        if loop.is_chief:
-            try:
-                append_test(directory.metrics, measured)
-            except OSError as error:
-                echo(f"{directory.metrics} lacks the test: {in_one_line(error)}", err=True)
-        numbers = [f"test {name} {in_words(name, value)}" for name, value in measured.items()]
-    tell(f"{', '.join(numbers)}, {result.seconds:.1f} s")
-    if result.status != tl.Status.FINISHED:
-        say(f"ended before its goal: {result.message}")
-
-
-def in_words(name, value):
-    return f"{value:.2%}" if name == "accuracy" else f"{value:.4f}" if abs(value) < 1e4 else f"{value:.4g}"
+    measured = loop.evaluate(batches if test is None else test)
+    if test is not None and loop.is_chief:
+        try:
+            append_test(directory.metrics, measured)
+        except OSError as error:
+            echo(f"{directory.metrics} lacks the test: {in_one_line(error)}", err=True)
+    tell(ending.result_line(measured, result.seconds, "" if test is None else "test "))
+    if heard:
+        ending.say_what_next(directory, result, sys.argv)
 
 
 def _first_line(documented):

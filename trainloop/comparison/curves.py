@@ -1,13 +1,13 @@
-"""Figures of a comparison: curves over epochs, time and evaluations, and gradient norms layer by layer."""
-
-import textwrap
+"""Curves of a comparison over epochs, time and evaluations."""
 
 import numpy as np
-from matplotlib.ticker import LogLocator, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
-from trainloop.plots.figure import COLOURS, Picture, is_never_negative, label
+from trainloop.comparison import end_labels
+from trainloop.plots.figure import COLOURS, Picture, is_never_negative, label, set_logarithmic
 
-_DASHES = ("-", "--", ":", "-.")
+# Of Matplotlib -> of SVG.
+_DASHES = {"-": "none", "--": "6 3", ":": "2 2", "-.": "6 2 2 2"}
 
 # Losses above so many medians of the first epochs' losses are not shown.
 _MOST = 10
@@ -18,7 +18,7 @@ _LONG = 5
 # x axis -> (title, label, function of an outcome to values at the ends of epochs)
 AXES = {
     "epochs": ("by epoch", "epoch", lambda outcome: outcome.log.epochs["epoch"]),
-    "seconds": ("by time", "wall-clock time [s]", lambda outcome: outcome.log.epochs["seconds"]),
+    "seconds": ("by time", "training time without compilation [s]", lambda outcome: outcome.training_seconds),
     "passes": (
         "by work",
         "evaluations [passes over the training set]",
@@ -31,6 +31,7 @@ def draw(outcomes, axis):
     """Training loss, and below it what was measured on the test set, over one of `AXES`.
 
     A thick line is the mean over the seeds, as far as all of them got, of both coordinates; thin lines are single runs.
+    Methods are named at the ends of their lines where that fits; `add_legend` names them all.
 
     Args:
         outcomes: list of `Outcome`; those without an epoch are left out.
@@ -44,104 +45,65 @@ def draw(outcomes, axis):
         return None
     title, unit, where = AXES[axis]
     panels = _panels(groups)
-    figure = Picture(figsize=(4.8, 2.2 * len(panels) + 0.4 + 0.2 * len(groups)), layout="constrained")
+    figure = Picture(figsize=(4.8, 2.2 * len(panels) + 0.4), layout="constrained")
     figure.suptitle(title)
     rows = np.atleast_1d(figure.subplots(len(panels), 1, sharex=True))
+    names = end_labels.short_names([group[0].run.entrant for group in groups.values()])
+    styles = {method: style(i) for i, method in enumerate(dict.fromkeys(o.run.entrant.label for o in outcomes))}
     for axes, (name, heading) in zip(rows, panels, strict=True):
-        for i, (method, group) in enumerate(groups.items()):
-            _curve(axes, method, [(where(o), _shown(o, name)) for o in group if name in o.log.epochs], style(i))
-        axes.set_ylabel(label(heading))
-        axes.grid(alpha=0.3)
-        shown = [_shown(o, name) for group in groups.values() for o in group if name in o.log.epochs]
-        if ("loss" in name or "accuracy" in name) and is_never_negative(shown):
-            axes.set_yscale("log")
-            if "loss" in name:
-                _cut_off(axes, shown)
-    steps = all(np.array_equal(o.log.epochs["epoch"], o.log.epochs["step"]) for group in groups.values() for o in group)
-    rows[-1].set_xlabel("step" if axis == "epochs" and steps else unit)
-    ends = [where(outcome)[-1] for group in groups.values() for outcome in group]
-    _set_ticks(rows[-1], axis == "epochs", logarithmic=axis != "epochs" and max(ends) > _LONG * min(ends))
-    handles, labels = rows[0].get_legend_handles_labels()
+        _draw_panel(axes, groups, styles, name, heading, where)
+    _set_ticks(rows[-1], axis, groups, unit, where)
+    end_labels.add(rows, names)
+    return figure
+
+
+def _draw_panel(axes, groups, styles, name, heading, where):
+    for method, group in groups.items():
+        _curve(axes, method, [(where(o), _shown(o, name)) for o in group if name in o.log.epochs], styles[method])
+    axes.grid(alpha=0.3)
+    shown = [_shown(o, name) for group in groups.values() for o in group if name in o.log.epochs]
+    if ("loss" in name or "accuracy" in name) and is_never_negative(shown):
+        heading += " (log)"
+        axes.set_yscale("log")
+        if "loss" in name:
+            _cut_off(axes, shown)
+        set_logarithmic(axes.yaxis)
+    axes.set_ylabel(label(heading))
+
+
+def _set_ticks(axes, axis, groups, unit, where):
+    """The x axis below all panels: epochs are integers, and long and short runs share a logarithmic axis."""
+    outcomes = [outcome for group in groups.values() for outcome in group]
+    if axis == "epochs":
+        steps = all(np.array_equal(o.log.epochs["epoch"], o.log.epochs["step"]) for o in outcomes)
+        axes.set_xlabel("step" if steps else unit)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        return
+    ends = [where(outcome)[-1] for outcome in outcomes]
+    logarithmic = max(ends) > _LONG * min(ends)
+    axes.set_xlabel(f"{unit} (log)" if logarithmic else unit)
+    if logarithmic:
+        set_logarithmic(axes.xaxis)
+
+
+def add_legend(figure):
+    """The same figure with the names of its lines below, and room for them."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, height + 0.2 * len(labels))
     figure.legend(handles, labels, loc="outside lower left", fontsize="small", frameon=False)
     return figure
 
 
-def _set_ticks(axes, integer, logarithmic):
-    if logarithmic:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.xaxis.set_minor_formatter("")
-    else:
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=integer))
+def keys(count):
+    """[{"color": ..., "dashes": ...}]: how SVG draws the lines of the first methods."""
+    styles = [style(i) for i in range(count)]
+    return [{"color": one["color"], "dashes": _DASHES[one["linestyle"]]} for one in styles]
 
 
 def style(i):
     """Colour and dashes of the i-th method, the same in all figures; 28 are told apart."""
-    return {"color": COLOURS[i % len(COLOURS)], "linestyle": _DASHES[i // len(COLOURS) % len(_DASHES)]}
-
-
-def layer_limits(outcomes):
-    """The smallest and largest logarithm of a gradient norm in several runs, so that their colours mean the same."""
-    logs = [_layer_logs(outcome)[1] for outcome in outcomes]
-    known = np.concatenate([rows[np.isfinite(rows)] for rows in logs] or [np.zeros(0)])
-    return (known.min(), known.max()) if known.size else (None, None)
-
-
-def draw_layers(outcome, limits=(None, None)):
-    """Gradient norms of one run: variables from the input to the output downwards, steps to the right.
-
-    Args:
-        outcome: an `Outcome` whose history has columns `norm/g/<variable>`.
-        limits: of the colours, see `layer_limits`.
-
-    Returns:
-        `Picture`, or None where there are no such columns.
-    """
-    names, logs = _layer_logs(outcome)
-    if not names:
-        return None
-    figure = Picture(figsize=(4.8, 1.3 + 0.21 * len(names)), layout="constrained")
-    figure.suptitle(label(textwrap.fill(outcome.run.name, 48, break_on_hyphens=False)), fontsize="medium")
-    axes = figure.subplots()
-    steps = outcome.log.history["step"]
-    image = axes.imshow(
-        logs,
-        aspect="auto",
-        cmap="cividis",
-        interpolation="nearest",
-        vmin=limits[0],
-        vmax=limits[1],
-        extent=(steps[0] - 0.5, steps[-1] + 0.5, len(names), 0),
-    )
-    axes.set_yticks(np.arange(len(names)) + 0.5, list(map(label, names)), fontsize="small")
-    axes.set_xlabel("step")
-    figure.colorbar(image, ax=axes, label="log10 of the gradient's norm")
-    return figure
-
-
-def _layer_logs(outcome):
-    """Names of variables, and [variables, stretches of steps]: the logarithms of their gradients' norms."""
-    history, prefix = outcome.log.history, "norm/g/"
-    columns = [name for name in history if name.startswith(prefix)]
-    norms = np.array([history[name] for name in columns], float).reshape(len(columns), len(history["step"]))
-    with np.errstate(divide="ignore"):
-        logs = np.log10(norms)
-    logs[~np.isfinite(logs)] = np.nan
-    return [name.removeprefix(prefix) for name in columns], _binned(logs)
-
-
-def _binned(rows, most=240):
-    """[k, steps] as [k, at most `most`]: means over equal stretches of steps."""
-    count = rows.shape[1]
-    if count <= most:
-        return rows
-    edges = np.linspace(0, count, most + 1).astype(int)
-    known = np.isfinite(rows)
-    sums = np.add.reduceat(np.where(known, rows, 0.0), edges[:-1], axis=1)
-    counts = np.add.reduceat(known, edges[:-1], axis=1, dtype=int)
-    with np.errstate(invalid="ignore"):
-        return np.where(counts > 0, sums / counts, np.nan)
+    return {"color": COLOURS[i % len(COLOURS)], "linestyle": list(_DASHES)[i // len(COLOURS) % len(_DASHES)]}
 
 
 def _by_method(outcomes):
@@ -161,7 +123,8 @@ def _panels(groups):
 
 
 def _label(name):
-    return f"test {name.removeprefix('val_')}".replace("accuracy", "error (1 - accuracy)")
+    measured = f"test {name.removeprefix('val_')}"
+    return f"1 - {measured}" if "accuracy" in name else measured
 
 
 def _shown(outcome, name):

@@ -34,4 +34,8 @@ def render(template, **values):
 
 def images(pictures):
     """{name: PNG as text for a data URL}, without those that are None."""
-    return {name: base64.b64encode(p.png(dpi=150)).decode() for name, p in pictures.items() if p is not None}
+    return {
+        name: base64.b64encode(p.png(dpi=150, transparent=True)).decode()
+        for name, p in pictures.items()
+        if p is not None
+    }

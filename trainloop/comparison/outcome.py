@@ -56,6 +56,31 @@ class Outcome:
         samples, count = self.log.history.get("samples", np.zeros(0)), self.config.get("training_samples", np.nan)
         return np.cumsum(np.diff(self.evaluations, prepend=0) * samples) / count
 
+    @property
+    def compilation(self):
+        """[epochs]: seconds of each epoch that went into tracing and compiling, that of the validation included.
+
+        The first epoch of a phase is compared with the median of its others; NaN where there are none. Zero elsewhere.
+        """
+        took = np.diff(self.log.epochs.get("seconds", np.zeros(0)), prepend=0.0)
+        if self._has_no_epochs:
+            return np.full(len(took), np.nan)
+        history, found = self.log.history, np.zeros(len(took))
+        phases = self.at_epochs(history["phase"]) if "phase" in history else found
+        for phase in np.unique(phases):
+            first, *others = np.flatnonzero(phases == phase)
+            found[first] = max(0.0, took[first] - np.median(took[others])) if others else np.nan
+        return found
+
+    @property
+    def training_seconds(self):
+        """[epochs]: seconds until the end of each epoch without compilation, as far as that is known."""
+        return self.log.epochs["seconds"] - np.nancumsum(self.compilation)
+
+    @property
+    def _has_no_epochs(self):
+        return bool(self.config) and self.config.get("batch_size", 0) is None  # points of residuals
+
     def at_epochs(self, of_steps):
         """Values after the last step of each epoch, of values [steps]."""
         return of_steps[np.searchsorted(self.log.history["step"], self.log.epochs.get("step", np.zeros(0, int)))]

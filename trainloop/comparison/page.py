@@ -3,7 +3,7 @@
 import json
 
 from trainloop import files
-from trainloop.comparison import curves, score
+from trainloop.comparison import curves, layers, score
 from trainloop.comparison.html import images, render
 from trainloop.comparison.outcome import COMPLETE, FAILED
 
@@ -23,11 +23,12 @@ def write(comparison, outcomes, target=None):
     found = score.rows(outcomes, target)
     summary = {"target": None if target is None else {target.name: target.value}, "given": given, "methods": found}
     files.replace_text(comparison.path / "summary.json", json.dumps(summary, indent=2) + "\n")
-    columns = score.columns(found)
+    runs = score.of_runs(outcomes, target)
     figures = {axis: curves.draw(outcomes, axis) for axis in curves.AXES}
+    shown = images(figures)
     for axis, figure in figures.items():
-        if figure is not None:
-            figure.savefig(comparison.path / f"by-{axis}.png", dpi=150)
+        if figure is not None:  # alone it needs a legend; on the page there is one for all
+            curves.add_legend(figure).savefig(comparison.path / f"by-{axis}.png", dpi=150)
     page = render(
         "networks",
         title=_title(comparison),
@@ -39,12 +40,14 @@ def write(comparison, outcomes, target=None):
         others=[outcome for outcome in outcomes if outcome.state not in (COMPLETE, FAILED)],
         target=target,
         chosen=None if target is None else target == score.common_target(outcomes),
-        columns=columns,
-        rows=[(row, [score.in_words(row, column) for column in columns]) for row in found],
-        styles=[curves.style(i) for i in range(len(found))],
-        figures=images(figures),
+        columns=score.columns(found),
+        results=_table(found, score.headline(found)),
+        runs=_table(runs, score.columns(found)),
+        names=[row["method"] for row in found],
+        keys=curves.keys(len(found)),
+        figures=shown,
         layers=images(_layers(outcomes)),
-        runs=[(outcome, score.numbers(outcome, target)) for outcome in outcomes],
+        outcomes=outcomes,
         configurations=_configurations(outcomes),
         root=comparison.path,
     )
@@ -63,6 +66,13 @@ def given_target(comparison):
     return score.Target(name, value)
 
 
+def _table(found, columns):
+    """(headings, [(row, texts)]) of a table."""
+    by_column = [score.cells(found, column) for column in columns]
+    texts = zip(*by_column, strict=True) if by_column else [()] * len(found)
+    return [heading for heading, _ in columns.values()], list(zip(found, texts, strict=True))
+
+
 def _title(comparison):
     words = dict(word.removeprefix("--").partition("=")[::2] for word in comparison.common)
     return f"{words.get('model', 'networks')} on {words.get('dataset', 'data')}"
@@ -70,8 +80,8 @@ def _title(comparison):
 
 def _layers(outcomes):
     first = _first_of_each(outcomes)
-    limits = curves.layer_limits(first)
-    return {outcome.run.name: curves.draw_layers(outcome, limits) for outcome in first}
+    limits = layers.limits(first)
+    return {outcome.run.name: layers.draw(outcome, limits) for outcome in first}
 
 
 def _first_of_each(outcomes):

@@ -24,8 +24,9 @@ def write(path, record, methods, names, kind, tolerances, budget):
     """
     costs = {tolerance: collection.costs(record.solved, methods, names, tolerance) for tolerance in tolerances}
     figures = {f"{t:g}": profiles.draw(costs[t], methods, t) for t in tolerances}
-    for tolerance, figure in figures.items():
-        figure.savefig(path.with_name(f"profiles-{tolerance}.png"), dpi=150)
+    shown = images(figures)
+    for tolerance, figure in figures.items():  # alone it needs a legend; on the page there is one for all
+        curves.add_legend(figure).savefig(path.with_name(f"profiles-{tolerance}.png"), dpi=150)
     page = render(
         "problems",
         title=f"{len(methods)} methods on {len(names)} problems",
@@ -34,8 +35,9 @@ def write(path, record, methods, names, kind, tolerances, budget):
         names=names,
         budget=budget,
         missing=sum(not record.has(method, name) for method in methods for name in names),
-        figures=images(figures),
-        styles=[curves.style(i) for i in range(len(methods))],
+        figures=shown,
+        keys=curves.keys(len(methods)),
+        headings=[heading for t in shown for heading in (f"solved at τ = {t}", "cheapest there")],
         table=_table(costs, methods),
         finest=f"{tolerances[-1]:g}",
         rows=_rows(costs[tolerances[-1]], record.solved, methods, names),

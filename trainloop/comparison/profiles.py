@@ -17,7 +17,7 @@ same, (2.2)).
 import numpy as np
 
 from trainloop.comparison import curves
-from trainloop.plots.figure import Picture, label
+from trainloop.plots.figure import Picture, label, set_logarithmic
 
 
 def cost_to_solve(evaluations, best, f_low, tolerance):
@@ -72,7 +72,7 @@ def draw(costs, methods, tolerance):
     Returns:
         `Picture`.
     """
-    figure = Picture(figsize=(5.4, 5.6 + 0.2 * len(methods)), layout="constrained")
+    figure = Picture(figsize=(5.4, 5.6), layout="constrained")
     figure.suptitle(f"tolerance {tolerance:g}, {len(costs)} problems")
     above, below = figure.subplots(2, 1)
     for axes, values, unit in (
@@ -85,12 +85,10 @@ def draw(costs, methods, tolerance):
             x, share = shares(values[:, i])
             x, share = np.concatenate([[1], x, [end]]), np.concatenate([[0], share, share[-1:] if share.size else [0]])
             axes.step(x, share, where="post", label=label(methods[i]), linewidth=2, **curves.style(i))
-        axes.set_xscale("log")
         axes.set_xlim(1, end)
         axes.set_ylim(-0.02, 1.02)
-        axes.set_xlabel(unit)
+        set_logarithmic(axes.xaxis)
+        axes.set_xlabel(f"{unit} (log)")
         axes.set_ylabel("share of the problems solved")
         axes.grid(alpha=0.3)
-    handles, labels = above.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower left", fontsize="small", frameon=False)
     return figure

@@ -1,10 +1,10 @@
 """One row of numbers per method: means and spreads over its seeds."""
 
 import dataclasses
-import math
 
 import numpy as np
 
+from trainloop.comparison import decimals
 from trainloop.comparison.outcome import COMPLETE, FAILED
 from trainloop.hooks.monitor import Monitor
 
@@ -12,13 +12,21 @@ from trainloop.hooks.monitor import Monitor
 COLUMNS = {
     "best_loss": ("best training loss", "smallest mean training loss of an epoch"),
     "final_loss": ("final training loss", "mean training loss of the last epoch"),
-    "seconds": ("seconds", "wall clock of the run, compilation and validation included"),
     "evaluations": ("evaluations", "of the loss on a batch; curvature products count as one each"),
-    "passes": ("passes", "evaluations times samples in the batch, over the training set"),
     "peak_memory": ("peak MB", "resident memory of the process at its highest, TensorFlow's own included"),
-    "target_seconds": ("s to target", "seconds until the end of the first epoch at the target"),
-    "target_passes": ("passes to target", "passes until then"),
+    "seconds": ("total s", "wall clock of the run, validation included"),
+    "compilation": (
+        "compile s",
+        "of these, what the first epoch of a phase took longer than the median of its others; not known of one epoch",
+    ),
+    "training_seconds": ("training s", "the rest of them; all where compile s is empty"),
+    "passes": ("passes", "evaluations times samples in the batch, over the training set"),
+    "target_passes": ("passes to target", "until the end of the first epoch at the target"),
+    "target_seconds": ("s to target", "training s until then"),
 }
+
+# Found in the table of every run, and not in that of the results.
+DETAILS = ("final_loss", "evaluations", "peak_memory", "seconds")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,11 +80,16 @@ def numbers(outcome, target):
     found |= {f"test_{name}": value for name, value in (outcome.log.test or {}).items()}
     end = outcome.log.end or {}
     found |= {name: end[name] for name in ("seconds", "peak_memory") if end.get(name) is not None}
+    compilation = outcome.compilation
+    if len(compilation):
+        found["compilation"] = compilation.sum()
+        if "seconds" in found:
+            found["training_seconds"] = found["seconds"] - np.nansum(compilation)
     if len(outcome.evaluations):
         found |= {"evaluations": int(outcome.evaluations[-1]), "passes": outcome.passes[-1]}
     reached = None if target is None else target.reached(epochs)
     if reached is not None:
-        found["target_seconds"] = epochs["seconds"][reached]
+        found["target_seconds"] = outcome.training_seconds[reached]
         found["target_passes"] = outcome.at_epochs(outcome.passes)[reached]
     return {name: float(value) for name, value in found.items() if value is not None and np.isfinite(value)}
 
@@ -118,27 +131,30 @@ def columns(found):
     return {name: (COLUMNS | test)[name] for name in order if name in present}
 
 
-def in_words(row, column):
-    """`0.123 ± 0.004`, with as many digits as its spread says; empty where there is none."""
-    if column not in row["means"]:
-        return ""
+def headline(found):
+    """Of `columns(found)` those of the results, the last one being how long the target took."""
+    return {name: told for name, told in columns(found).items() if name not in DETAILS}
+
+
+def cells(found, column):
+    """`0.123 ± 0.004` for every row, with the same decimal places; empty where there is none."""
     scale = 1e-6 if column == "peak_memory" else 1.0
-    mean, spread = row["means"][column] * scale, row["spreads"].get(column, 0.0) * scale
-    short = f"{row['reached']} of {row['complete']}: " if _is_partial(row, column) else ""
-    return short + _with_spread(mean, spread)
+    means = [row["means"].get(column) for row in found]
+    spreads = [scale * row["spreads"].get(column, 0.0) for row in found]
+    texts = decimals.texts([None if mean is None else scale * mean for mean in means], spreads)
+    return [_how_many(row, column) + text for row, text in zip(found, texts, strict=True)]
 
 
-def _is_partial(row, column):
-    return column.startswith("target_") and row["reached"] < row["complete"]
+def _how_many(row, column):
+    """`1 of 2: ` where not all runs have reached the target."""
+    partial = column.startswith("target_") and column in row["means"] and row["reached"] < row["complete"]
+    return f"{row['reached']} of {row['complete']}: " if partial else ""
 
 
-def _with_spread(mean, spread):
-    if not 1e-3 <= abs(mean) < 1e6:
-        return f"{mean:.3g}" + (f" ± {spread:.1g}" if spread else "")
-    if not spread:
-        return f"{mean:,.4g}" if abs(mean) < 1000 else f"{mean:,.0f}"
-    spread = float(f"{spread:.1g}")
-    # Five digits of the mean are enough, however small the spread.
-    decimals = min(-math.floor(math.log10(spread)), 4 - math.floor(math.log10(abs(mean))))
-    decimals = max(0, decimals)
-    return f"{mean:,.{decimals}f} ± {spread:g}"
+def of_runs(outcomes, target):
+    """The same rows with one run in each."""
+    return [_of_run(outcome, numbers(outcome, target)) for outcome in outcomes]
+
+
+def _of_run(outcome, means):
+    return {"method": outcome.run.name, "means": means, "spreads": {}, "reached": 1, "complete": 1}

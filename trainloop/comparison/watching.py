@@ -101,6 +101,7 @@ def print_table(console, rows):
     fitting = (console.width - _HEADINGS) // (_CELL + 3)
     least, at_once = (_CELL, fitting) if fitting > 0 else (None, 1)
     columns = score.columns(rows)
+    texts = {name: score.cells(rows, name) for name in columns}
     for first in range(0, len(rows), at_once):
         shown = rows[first : first + at_once]
         table = Table("")
@@ -109,7 +110,7 @@ def print_table(console, rows):
             table.add_column(name, justify="right", overflow="fold", min_width=least, max_width=_CELL)
         table.add_row("runs complete", *(f"{row['complete']} of {row['runs']}" for row in shown))
         for name, (heading, _) in columns.items():
-            table.add_row(heading, *(score.in_words(row, name) for row in shown))
+            table.add_row(heading, *texts[name][first : first + at_once])
         console.print(table)
 
 

@@ -1,37 +1,48 @@
 """What a person sees of a run while it goes on: a live view on a terminal, plain lines in a pipe.
 
-    epoch      step          s       loss   accuracy   val_loss  val_accuracy     a line stays for every epoch
+    epoch      step          s       loss   accuracy   val_loss  val_accuracy     lines of epochs stay
         1        23        0.6      2.302     0.1134      2.301        0.1028
     epoch 2 of 50  step 40 of 1,150  ━━━━━╸━━━━━━━━━  132 steps/s  0:00:08 left   the rest moves
          loss  grad_norm   accuracy   val_loss  val_accuracy     radius
         0.512     0.8123       0.84       0.61          0.83     0.0123
 
-No line is ever wrapped or cut within a word: what does not fit is left out, by rules that stand with the functions.
+Both show the same columns: in the lines of epochs the loss, the metrics and those of the validation; in between the
+gradient norm as well, what is measured, and the optimizer's own scalars, integers last: most of them are counters. As
+many are shown as fit.
+
+An epoch of a full batch is one step, and a thousand of them may end in a second. So lines of epochs are at least a
+second apart, the first and the last one are always there, and between them the view or the bar moves on. `RunResult`
+and `MetricsFile` have every epoch.
 """
 
 import collections
-import datetime
 import math
 import sys
 import time
 
+import numpy as np
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
 
 from trainloop.columns import BOOKKEEPING, PREFIXES, is_rate
 from trainloop.hooks.base import Hook
+from trainloop.hooks.live_view import LiveView, epoch_columns, header, number, row
 
 # Speed is that of the last seconds: compiling is over then, and methods whose steps become slower show it.
 _SPEED_SECONDS = 10
+
+# The shortest time between the lines of two epochs, in seconds: as fast as they can be read.
+_EPOCH_SECONDS = 1.0
+
+# Lines in a pipe end before this column, and then a name is not cut: the last numbers are left out.
+_LONGEST_LINE = 120
 
 
 class LiveDisplay(Hook):
     """A view that moves: epoch, step, bar, steps per second, time left, and the newest numbers.
 
     The numbers are the loss, the gradient norm, the metrics, those of the last validation and the method's own scalars,
-    as many of them as fit. Above, one line stays for every epoch.
+    as many of them as fit. Above, lines of epochs stay: one for every epoch that ends a second or more after the last
+    line, and always one for the first and the last epoch.
 
     Args:
         console: a `rich.console.Console`.
@@ -48,11 +59,12 @@ class LiveDisplay(Hook):
     def __init__(self, console, clock=time.monotonic):
         super().__init__()
         self._console, self._clock = console, clock
-        self._live, self._view, self._speed = None, None, None
+        self._live, self._view, self._speed, self._lines = None, None, None, None
         self._validation, self._columns = {}, None
 
     def on_start(self, loop):
         self._view, self._speed = LiveView(self._clock), Speed()
+        self._lines = SpacedLines(self._print, _EPOCH_SECONDS, self._clock)
         self._live = Live(
             self._view,
             console=self._console,
@@ -68,18 +80,22 @@ class LiveDisplay(Hook):
         self._view.progress = progress
 
     def on_epoch(self, progress, summary):
-        shown = {name: value for name, value in summary.items() if _is_shown(name)}
-        self._validation = {name: value for name, value in shown.items() if name.startswith("val_")}
+        self._validation = _validation(summary)
         self._view.numbers = _newest(progress, self._validation)
+        self._lines.take(summary)
+
+    def on_end(self, result):
+        self._lines.finish()
+        LiveDisplay.showing -= 1
+        self._live.stop()
+
+    def _print(self, summary):
+        shown = {name: value for name, value in summary.items() if _is_shown(name)}
         named = epoch_columns({**shown, "epoch": summary["epoch"], "step": summary["step"]}, self._console.width)
         if list(named) != self._columns:
             self._console.print(header(named))
             self._columns = list(named)
         self._console.print(row(named))
-
-    def on_end(self, result):
-        LiveDisplay.showing -= 1
-        self._live.stop()
 
 
 class Speed:
@@ -100,32 +116,68 @@ class Speed:
         return steps / seconds if steps and seconds else None
 
 
+class SpacedLines:
+    """Summaries of epochs that come faster than anybody reads: the first, the last, and between them one in a while.
+
+    Args:
+        write: function of a summary.
+        seconds: shortest time between two of them.
+        clock: function returning seconds.
+    """
+
+    def __init__(self, write, seconds, clock):
+        self._write, self._seconds, self._clock = write, seconds, clock
+        self._next, self._waiting = -math.inf, None
+
+    def take(self, summary):
+        """Write a summary, or keep it where the last one was written a moment ago."""
+        self._waiting = summary
+        if self._clock() >= self._next:
+            self.finish()
+
+    def finish(self):
+        """Write the newest summary unless it is written already."""
+        if self._waiting is not None:
+            self._write(self._waiting)
+            self._waiting, self._next = None, self._clock() + self._seconds
+
+
 class PlainLines(Hook):
-    """One line for every epoch, and in between one whenever none was written for a while.
+    """One line for an epoch, and in between one whenever none was written for a while.
+
+    An epoch has a line where it ends `epoch_seconds` or more after the line of another one; the first and the last
+    epoch always have theirs.
 
     Args:
         write: function of a line.
         every_seconds: longest silence.
         clock: function returning seconds.
+        epoch_seconds: shortest time between the lines of two epochs; 0 writes one for every epoch.
     """
 
     chief_only = True
     only_records = True
 
-    def __init__(self, write, every_seconds=10.0, clock=time.monotonic):
+    def __init__(self, write, every_seconds=10.0, clock=time.monotonic, epoch_seconds=_EPOCH_SECONDS):
         super().__init__()
         self._write, self._every_seconds, self._clock = write, every_seconds, clock
-        self._last = None
+        self._epochs = SpacedLines(lambda summary: self._say(epoch_line(summary)), epoch_seconds, clock)
+        self._last, self._validation = None, {}
 
     def on_start(self, loop):
         self._last = self._clock()
 
     def on_block(self, progress):
         if len(progress.logs["step"]) and self._clock() - self._last >= self._every_seconds:
-            self._say(f"epoch {progress.epoch}  step {progress.step}  {_numbers(_newest(progress))}")
+            start = f"epoch {progress.epoch}  step {progress.step}  {progress.seconds:.1f} s"
+            self._say(_line(start, _newest(progress, self._validation)))
 
     def on_epoch(self, progress, summary):
-        self._say(epoch_line(summary))
+        self._validation = _validation(summary)
+        self._epochs.take(summary)
+
+    def on_end(self, result):
+        self._epochs.finish()
 
     def _say(self, line):
         self._write(line)
@@ -135,173 +187,32 @@ class PlainLines(Hook):
 def epoch_line(summary):
     """`epoch 3  step 69  4.1 s  loss 0.512  accuracy 0.84`: the epoch's entry of `RunResult.epochs` in one line."""
     rest = {name: value for name, value in summary.items() if name != "seconds" and _is_shown(name)}
-    return f"epoch {summary['epoch']}  step {summary['step']}  {summary['seconds']:.1f} s  {_numbers(rest)}"
+    return _line(f"epoch {summary['epoch']}  step {summary['step']}  {summary['seconds']:.1f} s", rest)
+
+
+def _line(start, named):
+    """As many names and numbers as fit, but one at least."""
+    parts = [f"  {name} {number(value)}" for name, value in named.items()]
+    ends = len(start) + np.cumsum([len(part) for part in parts], dtype=int)
+    return start + "".join(parts[: max(1, int(np.sum(ends <= _LONGEST_LINE)))])
 
 
 def _is_shown(name):
     return name not in BOOKKEEPING and not name.startswith(PREFIXES) and not is_rate(name)
 
 
+def _validation(summary):
+    return {name: value for name, value in summary.items() if name.startswith("val_") and _is_shown(name)}
+
+
 def _newest(progress, validation=None):
-    """The newest numbers: loss, gradient norm, metrics, the last validation, what is measured, the method's own."""
+    """The newest numbers: loss, gradient norm, metrics, the last validation, what is measured, the method's own.
+
+    Integers are the last ones: most of them are counters.
+    """
     measured = {name: value for name, value in progress.measured.items() if not math.isnan(value)}
     logs = {name: values for name, values in progress.logs.items() if name not in progress.measured}
     newest = {name: values[-1] for name, values in logs.items() if len(values) and _is_shown(name)}
+    newest = dict(sorted(newest.items(), key=lambda item: isinstance(item[1], np.integer)))
     common = {name: newest.pop(name) for name in ("loss", "grad_norm") if name in newest}
     return {**common, **progress.metrics, **(validation or {}), **measured, **newest}
-
-
-def _numbers(named):
-    return "  ".join(f"{name} {number(value)}" for name, value in named.items())
-
-
-# Room for any number: "-1.23e-05".
-_DIGITS = 9
-_GAP = 2
-
-# Rows of numbers below the bar; a terminal has to show all of them and some epochs.
-_MOST_ROWS = 3
-
-_SHORTEST_BAR, _LONGEST_BAR = 10, 40
-
-# What an epoch's line is without where the terminal is narrow, first of all.
-_DISPENSABLE = ("step", "s")
-
-
-def number(value):
-    """An integer as it is, anything else with four digits, in at most nine places."""
-    if float(value).is_integer() and abs(value) < 10**_DIGITS:
-        return f"{value:.0f}"
-    text = f"{value:.4g}"
-    return text if len(text) <= _DIGITS else f"{value:.3g}"
-
-
-def epoch_columns(summary, width):
-    """What fits into a width of an epoch's summary, as texts: first the step goes, then the seconds, then the last."""
-    named = {"epoch": f"{summary['epoch']}", "step": f"{summary['step']:,}", "s": f"{summary['seconds']:,.1f}"}
-    named |= {name: number(value) for name, value in summary.items() if name not in ("epoch", "step", "seconds")}
-    for name in (*_DISPENSABLE, *reversed(named)):
-        if _length(named) <= width:
-            break
-        named.pop(name, None)
-    return named
-
-
-def header(named):
-    """The names of columns in one line."""
-    return Text(_row({name: name for name in named}), "dim", no_wrap=True, overflow="crop")
-
-
-def row(named):
-    """The texts of columns in one line."""
-    return Text(_row(named), no_wrap=True, overflow="crop")
-
-
-class LiveView:
-    """The lines that move: a renderable of rich.
-
-    Args:
-        clock: function returning seconds.
-
-    Attributes:
-        progress: the newest `Progress`, None as long as the first step is compiled.
-        numbers: the newest numbers by name, in the order of their importance.
-        speed: steps per second, None while it is not known.
-    """
-
-    def __init__(self, clock):
-        self.progress, self.numbers, self.speed = None, {}, None
-        self._clock, self._began = clock, clock()
-
-    def __rich_console__(self, console, options):
-        if self.progress is None:
-            yield Text(f"compiling the first step, {self._clock() - self._began:.0f} s", no_wrap=True, overflow="crop")
-            return
-        yield Text()  # between the epochs and what moves
-        yield self._progress_line(options.max_width)
-        yield from self._number_rows(options.max_width)
-
-    def _progress_line(self, width):
-        """Epoch, step, bar, speed and time left; in a narrow terminal without the bar, speed, time and step."""
-        parts = progress_words(self.progress, self.speed)
-        for name in ("speed", "left", "step"):
-            if sum(map(len, parts.values())) + _GAP * (len(parts) - 1) > width:
-                parts.pop(name, None)
-        room = min(width - sum(map(len, parts.values())) - _GAP * len(parts), _LONGEST_BAR)
-        cells = [Text(text, "bold" if name == "epoch" else "") for name, text in parts.items()]
-        if self.progress.run_steps is not None and room >= _SHORTEST_BAR:
-            bar = ProgressBar(self.progress.run_steps, self.progress.run_step, width=room)
-            cells.insert([*parts, "bar"].index("step") + 1, bar)
-        line = Table.grid(padding=(0, _GAP, 0, 0), pad_edge=False)
-        for _ in cells:
-            line.add_column(no_wrap=True, overflow="crop")
-        line.add_row(*cells)
-        return line
-
-    def _number_rows(self, width):
-        """Names and numbers below each other, in up to three rows; how many found no place there is said at the end."""
-        rows, left_out = fill({name: number(value) for name, value in self.numbers.items()}, width)
-        for named in rows:
-            yield header(named)
-            yield row(named)
-        if left_out:
-            yield Text(f"and {left_out} more", "dim", no_wrap=True, overflow="crop")
-
-
-def fill(columns, width, most_rows=_MOST_ROWS):
-    """Columns distributed over rows of a width.
-
-    Args:
-        columns: texts by name.
-
-    Returns:
-        (list of dicts, how many columns did not fit).
-    """
-    rows = [{}]
-    for i, (name, text) in enumerate(columns.items()):
-        if _length({**rows[-1], name: text}) > width and rows[-1]:
-            if len(rows) == most_rows:
-                return rows, len(columns) - i
-            rows.append({})
-        rows[-1][name] = text
-    return rows, 0
-
-
-def progress_words(progress, speed):
-    """Where a run stands: {"epoch": "epoch 2 of 50", "step": "step 40 of 1,150", "speed": ..., "left": ...}."""
-    epochs, steps = _epochs(progress), progress.run_steps
-    words = {
-        "epoch": f"epoch {progress.epoch}" + ("" if epochs is None else f" of {epochs}"),
-        "step": f"step {progress.run_step:,}" + ("" if steps is None else f" of {steps:,}"),
-    }
-    if speed:
-        words["speed"] = _speed_in_words(speed)
-        if steps is not None:
-            words["left"] = f"{datetime.timedelta(seconds=round((steps - progress.run_step) / speed))} left"
-    return words
-
-
-def _epochs(progress):
-    """The number of the epoch in which the run will end, None where that is not known."""
-    if progress.run_steps is None or progress.steps_per_epoch is None:
-        return None
-    before = (progress.epoch - 1) * progress.steps_per_epoch + progress.epoch_step - progress.run_step
-    return math.ceil((before + progress.run_steps) / progress.steps_per_epoch)
-
-
-def _speed_in_words(speed):
-    if speed < 1:
-        return f"{1 / speed:.1f} s/step"
-    return f"{speed:,.0f} steps/s" if speed >= 10 else f"{speed:.1f} steps/s"
-
-
-def _width(name):
-    return max(len(name), _DIGITS)
-
-
-def _length(named):
-    return sum(map(_width, named)) + _GAP * (len(named) - 1)
-
-
-def _row(named):
-    return (" " * _GAP).join(text.rjust(_width(name)) for name, text in named.items())

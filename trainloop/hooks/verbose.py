@@ -8,7 +8,8 @@ def displays(verbose: str | int | bool, hooks: tuple[Hook, ...]) -> tuple[Hook, 
 
     Args:
         verbose: "auto" shows a run where somebody sees it, on a terminal or in a notebook; 0 or False is silent; 1 or
-            True is a view that moves, where that can be, else lines; 2 is one line for every epoch.
+            True is a view that moves, where that can be, else lines, about one a second; 2 is one line for every epoch,
+            however short, as in Keras.
         hooks: of the loop. Where one of them is a display, there is no second one.
 
     Raises:
@@ -28,5 +29,7 @@ def displays(verbose: str | int | bool, hooks: tuple[Hook, ...]) -> tuple[Hook, 
     shown = LiveDisplay.showing or any(isinstance(hook, (LiveDisplay, PlainLines)) for hook in hooks)
     if shown or (verbose == "auto" and not (console.is_interactive or console.is_jupyter)):
         return ()
-    live = verbose != 2 and console.is_interactive and not console.is_jupyter
+    if verbose == 2:
+        return (PlainLines(print, epoch_seconds=0),)
+    live = console.is_interactive and not console.is_jupyter
     return (LiveDisplay(console) if live else PlainLines(print),)

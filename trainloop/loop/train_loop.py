@@ -240,7 +240,8 @@ class TrainLoop:
             validation_split: validate on this part of the arrays instead: the last samples, before any shuffling.
             class_weight: {class: weight}, the weight of every sample of a class; 1 for those not named.
             verbose: "auto" shows progress on a terminal and in a notebook; 0 is silent, 1 a view that moves, or lines
-                where it cannot, 2 one line for every epoch. Where a hook shows it already, nothing more.
+                where it cannot, about one a second, 2 one line for every epoch. Where a hook shows it already, nothing
+                more.
 
         Returns:
             `RunResult`.

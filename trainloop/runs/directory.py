@@ -277,6 +277,17 @@ def command_to_resume(arguments, path):
     return f"{command_in_folder(given, '--run-dir', path)} --resume"
 
 
+def command_to_repeat(arguments, config):
+    """The command that repeats a run from its config.json, whatever began it.
+
+    Args:
+        arguments: `sys.argv` of the command that did it.
+        config: path of the file.
+    """
+    program = arguments[:2] if arguments[1:2] == ["train"] else arguments[:1]
+    return shlex.join([*_as_typed(*program), "--config", str(config)])
+
+
 def command_in_folder(arguments, option, path):
     """A command that names its folder by an option, also where it chose that itself.
 
