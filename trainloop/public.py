@@ -1,6 +1,6 @@
 """Every public name of `trainloop`, in one list: what `import trainloop as tl` gives."""
 
-from trainloop import algorithms, data, distributed, hooks, linesearch, models, plots, testing
+from trainloop import algorithms, combiners, data, distributed, hooks, linesearch, models, plots, testing
 from trainloop.algorithms import *  # noqa: F403
 from trainloop.data import *  # noqa: F403
 from trainloop.distributed import WorkersError, connect_workers
@@ -90,6 +90,7 @@ __all__ = [
     "algorithms",
     "assemble",
     "autoencoder",
+    "combiners",
     "connect_workers",
     "data",
     "derivatives",

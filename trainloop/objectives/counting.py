@@ -77,6 +77,15 @@ class Counted(Objective):
             self._evaluations.add(Gv=x.shape[0])
         return self._objective.ggn(x)
 
+    def term_gradients(self, x):
+        losses, gradients = self._objective.term_gradients(x)
+        self._evaluations.add(f=1, gradient=losses.shape[0])
+        return losses, gradients
+
+    @property
+    def term_names(self):
+        return self._objective.term_names
+
     @property
     def of_weights(self):
         return self._objective.of_weights

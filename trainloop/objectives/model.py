@@ -31,7 +31,7 @@ import tensorflow as tf
 
 from trainloop import checks
 from trainloop.data import batches
-from trainloop.objectives import derivatives, losses
+from trainloop.objectives import derivatives, losses, term_gradients
 from trainloop.objectives.base import Objective
 from trainloop.objectives.finder import Found, find
 from trainloop.objectives.placement import Assignment, Copies, RawVariable, first_copy
@@ -389,6 +389,22 @@ class ModelObjective(Objective):
             raise ValueError("terms(x) needs residuals by name, residuals={name: function}")
         with self.at(x):
             return {term.name: term.at() for term in self.loss.row_terms(self.model, self.batch)}
+
+    @property
+    def term_names(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Of the rows of `term_gradients`: the terms of the loss, or its outputs; the losses of layers come last."""
+        return term_gradients.names(self)
+
+    def term_gradients(self, x: tf.Tensor) -> Evaluated:
+        """(terms of f [k], their gradients [k, n]) at x [n], in the order of `term_names`.
+
+        Weights are multiplied in: f is the sum of the terms, and g the sum of the rows. One forward pass, and a backward
+        pass for each term.
+        """
+        k = len(self.term_names)
+        if not k:
+            return super().term_gradients(x)
+        return self._sum_at(x, term_gradients.deriving(x), [[k], [k, *x.shape]])
 
     def _obstacle_to_rows(self):
         """Why the loss cannot be taken for one sample after the other; None where it can."""
