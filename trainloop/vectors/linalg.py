@@ -95,6 +95,13 @@ def largest(v):
     return tf.maximum(tf.reduce_max(v), -tf.reduce_min(v))
 
 
+def row_norms(A):
+    """|a_i| [m] of the rows of A [m, n]; as `norm` does it, scaled by the largest entry of a row."""
+    largest = tf.reduce_max(tf.abs(A), 1, keepdims=True)
+    scaled = tf.math.divide_no_nan(A, largest)
+    return tf.squeeze(largest, 1) * tf.sqrt(tf.reduce_sum(tf.square(scaled), 1))
+
+
 def norm(v):
     """Euclidean norm that neither overflows nor underflows where the result itself is representable.
 
