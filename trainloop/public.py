@@ -6,6 +6,7 @@ from trainloop.data import *  # noqa: F403
 from trainloop.distributed import WorkersError, connect_workers
 from trainloop.hooks import (
     EarlyStopping,
+    GradientNoise,
     Hook,
     LayerNorms,
     Measure,
@@ -54,6 +55,7 @@ __all__ = [
     "FunctionObjective",
     "GlobalObjectiveOptimizer",
     "GlobalVectorOptimizer",
+    "GradientNoise",
     "Hook",
     "Inspection",
     "Iterate",

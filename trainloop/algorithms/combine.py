@@ -33,8 +33,8 @@ class Combine(Wrapper):
     is below 0 where two terms are in conflict.
 
     Args:
-        inner: a `GlobalVectorOptimizer` that nothing else uses. It sees f and the combined g, and `global_clipnorm` of it
-            acts on that. Methods with a line search need a g that belongs to f, and are rejected.
+        inner: a `GlobalVectorOptimizer` that nothing else uses. Its `global_clipnorm` acts on the combined g. Methods
+            with a line search need a g that belongs to f, and are rejected.
         combiner: a `trainloop.combiners.Combiner`, or the name of one, such as "upgrad".
         terms: names of all terms but the regularization. Where they are given the cosine of every pair is logged, as
             "cosine/pde,bc".
@@ -113,7 +113,7 @@ class Combine(Wrapper):
             custom_objects: classes by name that Keras does not know.
         """
         combiner = keras.saving.deserialize_keras_object(config["combiner"], custom_objects=custom_objects)
-        return super().from_config({**config, "combiner": combiner}, custom_objects)  # type: ignore[return-value]
+        return super().from_config({**config, "combiner": combiner}, custom_objects)
 
 
 def _as_combiner(given):

@@ -27,4 +27,4 @@ from trainloop.combiners.upgrad import UPGrad
 # Those that come with trainloop.
 NAMES = ("Sum", "UPGrad", "MGDA", "PCGrad", "CAGrad", "ConFIG")
 
-__all__ = ["CAGrad", "Combiner", "ConFIG", "GramianCombiner", "MGDA", "PCGrad", "Sum", "UPGrad", "cosines"]
+__all__ = ["MGDA", "CAGrad", "Combiner", "ConFIG", "GramianCombiner", "PCGrad", "Sum", "UPGrad", "cosines"]

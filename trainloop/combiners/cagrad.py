@@ -12,7 +12,7 @@ For a set S of positive y_i, with A = G G' and b = G g_0, they say
 y_S = A_SS^-1 (mu 1 - b_S),   mu = (beta + sqrt(beta^2 - alpha (gamma - c^2 |g_0|^2))) / alpha
 alpha = 1'A_SS^-1 1,   beta = 1'A_SS^-1 b_S,   gamma = b_S'A_SS^-1 b_S
 
-so the right set is found among all of them, see `complementary`. As there, rows have length 1: 1 becomes p, b becomes h.
+so the right set is found among all of them, see `complementary`. For rows of length 1 the 1 becomes p, and b becomes h.
 Where no set satisfies them the maximum is 0 and many d attain it; the nearest to g_0 is taken, its projection onto the
 directions along which no loss rises.
 """

@@ -19,8 +19,8 @@ from trainloop.types import State
 class PCGrad(GramianCombiner):
     """The sum of the gradients, each without its part against the others.
 
-    For two terms no loss rises along -g, to first order; for more of them one may. Without conflict g is the gradient of
-    f.   Yu et al. (2020).
+    For two terms no loss rises along -g, to first order; for more of them one may. Without conflict g is the gradient
+    of f.   Yu et al. (2020).
 
     Args:
         seed: of the random orders, an integer. The order of a step depends on the seed and on how many steps there were

@@ -16,7 +16,7 @@ and where f = r'r is a sum of squares of residuals r [m] with the Jacobian J [m,
 
 and where f is a sum of k terms
 
-    l(x), G(x)              term_gradients      the terms [k] and their gradients [k, n]: f = sum l, g = column sums of G
+    l(x), G(x)              term_gradients      the terms [k] and their gradients [k, n]: f = sum l, g = G'1
 
 The same x gives the same value, bit for bit, however often it is asked: line searches and trust regions compare
 values, and a function that is drawn anew at every call cannot be compared with itself.

@@ -4,11 +4,11 @@
     g = (1/N) sum_i e_i                                         N samples
 
 share_i is by how much sample i counts in the loss of the batch: 1/N where that is a mean over samples (a sample weight
-s_i is then inside of compare, so e_i = s_i times the gradient of the sample's loss), s_i / sum_j s_j for a mean over sample
-weights, and 1 for a sum. own are the losses of the model's layers, such as regularizers.
+s_i is then inside of compare, and e_i is s_i times the gradient of the sample's loss), s_i / sum_j s_j for a mean over
+sample weights, and 1 for a sum. own are the losses of the model's layers, such as regularizers.
 
 One vectorised pass (`tf.vectorized_map`) takes all samples of a chunk. Its slow part would be the kernels of
-convolutions, which TensorFlow takes one sample after the other. So there the pass gives what goes into a convolution and
+convolutions, which TensorFlow takes one after the other. So there the pass gives what goes into a convolution and
 the gradient by what comes out of it, and the kernels' gradients are made of these for all samples at once, see
 `per_sample_kernels`. The idea is Goodfellow's (2015, arXiv 1510.01799), who has it for dense layers.
 
@@ -38,7 +38,7 @@ _ULPS = 1e3
 
 def gradients(objective, x):
     """The e_i [N, n] of a `ModelObjective` at x [n]."""
-    return _in_chunks(objective, x, lambda rows: rows)
+    return _in_chunks(objective, x, _joined)
 
 
 def norms(objective, x):
@@ -53,7 +53,7 @@ def _in_chunks(objective, x, reduce):
 
 
 def _rows(objective, batch, sources, x, reduce):
-    """reduce(e_i of a chunk) of all chunks, end to end."""
+    """reduce(e_i of a chunk, by variables) of all chunks, end to end."""
     most = max(1, objective.rows_bytes // (_COPIES * x.shape[0] * x.dtype.size))
     chunks = Chunks.of(sample_rows.length(batch), most, 1)
     examples = _Examples(objective, batch, sources, x.dtype)
@@ -70,7 +70,7 @@ class _Examples:
         self._batch, self._count = batch, losses.samples(batch)
 
     def rows(self, samples):
-        """[C, n] of C samples."""
+        """The e_i of C samples, by variables: list of [C, size]."""
         finish: list = []  # of each variable: how its part is made of the tensors that the pass gives
 
         def one(sample):
@@ -82,8 +82,7 @@ class _Examples:
             tensors = tf.vectorized_map(one, samples, fallback_to_while_loop=True, warn=False)
         except sample_rows.NOT_VECTORISED as error:
             return self._one_by_one(samples, error)
-        parts = [piece.rows(of) for piece, of in zip(finish, tensors, strict=True)]
-        return tf.concat([tf.cast(part, self._dtype) for part in parts], 1)
+        return [tf.cast(piece.rows(of), self._dtype) for piece, of in zip(finish, tensors, strict=True)]
 
     def _one_by_one(self, samples, error):
         warnings.warn(
@@ -95,7 +94,7 @@ class _Examples:
         def one(sample):
             return tf.concat([tf.cast(tf.reshape(g, [-1]), self._dtype) for g in self._gradient(sample)], 0)
 
-        return tf.map_fn(one, samples, fn_output_signature=self._dtype)
+        return [tf.map_fn(one, samples, fn_output_signature=self._dtype)]
 
     def _gradient(self, sample):
         """e_i as a list of tensors, one for each variable."""
@@ -107,6 +106,11 @@ class _Examples:
             f = times(tf.cast(self._count, tf.float64) * tf.cast(share, tf.float64), compared) + own
         zero = tf.UnconnectedGradients.ZERO
         return [tf.convert_to_tensor(g) for g in tape.gradient(f, self._sources.tensors, unconnected_gradients=zero)]
+
+
+def _joined(parts):
+    """[C, n] of [C, size] of all variables."""
+    return parts[0] if len(parts) == 1 else tf.concat(parts, 1)
 
 
 def _check_uncoupled(objective):
@@ -137,7 +141,7 @@ def _tried(objective):
         together, alone = sample_rows.in_graph(lambda: _both_ways(objective, few))
     except Exception as error:
         return f"the loss cannot be taken for single samples ({checks.one_line(error)})"
-    bound = _ULPS * linalg.eps(objective.digits or together.dtype) * tf.reduce_max(linalg.row_norms(alone))
+    bound = _ULPS * linalg.eps(objective.digits or together.dtype) * tf.reduce_max(linalg.row_norms([alone]))
     difference = tf.abs(tf.reduce_mean(alone, 0) - together)
     if tf.reduce_all((difference <= bound) | tf.math.is_nan(together)):
         return None
@@ -152,4 +156,4 @@ def _both_ways(objective, few):
             compared, own, _ = objective.loss.terms(objective.model, few, training=True)
             f = compared + own
         together = layout.pack(tape.gradient(f, sources.tensors))
-        return together, _rows(objective, few, sources, together, lambda rows: rows)
+        return together, _rows(objective, few, sources, together, _joined)

@@ -394,17 +394,17 @@ class ModelObjective(Objective):
     def example_gradients(self, x: tf.Tensor) -> tf.Tensor:
         """e [N, n], the gradient of each of the N samples at x [n], so that g is their plain mean.
 
-        Row i is the gradient of the loss of the batch that has sample i alone, its sample weight and the losses of layers
-        included, where the loss is a mean over samples. In general it is the gradient of
+        Row i is the gradient of the loss of the batch that has sample i alone, its sample weight and the losses of
+        layers included, where the loss is a mean over samples. In general it is the gradient of
 
-            N share_i compare({i}) + own({i})       share_i = 1/N for a mean over samples, s_i / sum_j s_j for one over
-                                                    sample weights s, 1 for a sum
+            N share_i compare({i}) + own({i})       share_i = 1/N for a mean over samples,
+                                                    s_i / sum_j s_j for a mean over sample weights s, 1 for a sum
 
         Computed in chunks of samples that take at most `rows_bytes` of memory, beside the result.
 
         Raises:
-            ValueError: samples are coupled (batch normalisation in training, a loss that is no mean or sum over samples),
-                or the loss draws random numbers: then samples have no gradients of their own.
+            ValueError: samples are coupled (batch normalisation in training, a loss that is no mean or sum over
+                samples), or the loss draws random numbers: then samples have no gradients of their own.
         """
         return example_gradients.gradients(self, x)
 
@@ -420,8 +420,8 @@ class ModelObjective(Objective):
     def term_gradients(self, x: tf.Tensor) -> Evaluated:
         """(terms of f [k], their gradients [k, n]) at x [n], in the order of `term_names`.
 
-        Weights are multiplied in: f is the sum of the terms, and g the sum of the rows. One forward pass, and a backward
-        pass for each term.
+        Weights are multiplied in: f is the sum of the terms, and g the sum of the rows. One forward pass, and one
+        backward pass for each term.
         """
         k = len(self.term_names)
         if not k:

@@ -2,8 +2,8 @@
 
     dK_c[i, j, a, b] = sum_pq  x_c[p s + i, q s + j, a] e_c[p, q, b]        c the sample, s the stride
 
-x_c is what goes into the convolution, e_c the gradient by what comes out of it. For each row i of the kernel that is one
-product of matrices, [w a, p q] [p q, b], of x with its columns shifted to all j, for all samples together.
+x_c is what goes into the convolution, e_c the gradient by what comes out of it. For each row i of the kernel that is
+one product of matrices, [w a, p q] [p q, b], of x with its columns shifted to all j, for all samples together.
 """
 
 from typing import Any, NamedTuple

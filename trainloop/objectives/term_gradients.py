@@ -3,8 +3,8 @@
     f = sum_k l_k(x),   G = (dl_k / dx_i) [k, n]         weights of the terms are multiplied in
 
 One forward pass and k backward passes, each through what its term is made of: where terms have points of their own, as
-in physics-informed networks, the passes together cost what one for f does. What the layers add themselves (regularizers,
-`add_loss`) is a row of its own, the last one, under the name `REGULARIZATION`.
+in physics-informed networks, the passes together cost what one for f does. What the layers add themselves
+(regularizers, `add_loss`) is a row of its own, the last one, under the name `REGULARIZATION`.
 """
 
 import tensorflow as tf

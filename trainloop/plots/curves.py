@@ -77,13 +77,14 @@ def _panels(result):
     scalars = [name for name in history if name not in (*BOOKKEEPING, aim, *constant)]
     thin = {"color": BLUE, "linewidth": 0.8}
     panels += [
-        _scalar_panel(name, steps, history[name], thin) for name in scalars if not name.startswith((*PREFIXES, "term/"))
+        _scalar_panel(name, steps, history[name], thin)
+        for name in scalars
+        if not name.startswith((*PREFIXES, "term/", "cosine/"))
     ]
     if "angle/step" in history:
         panels.append(("angle of the step\nto -g (degrees)", [("", steps, history["angle/step"], thin)], False))
-    if terms := [name for name in history if name.startswith("term/")]:
-        looks = zip(terms, itertools.cycle(_LOOKS))
-        panels.append(("terms", [(t.removeprefix("term/"), steps, history[t], look) for t, look in looks], True))
+    panels += _joint_panel("cosines between\ngradients of terms", "cosine/", history, False)
+    panels += _joint_panel("terms", "term/", history, True)
     return panels + [_norm_panel(*kind, history) for kind in by_kind(history).items()]
 
 
@@ -94,6 +95,14 @@ def _scalar_panel(name, steps, values, style):
         return name, [(name, steps, values, style)], False
     measured = [(name, steps[known], values[known], {**style, "marker": "o", "markersize": 3})]
     return name, measured, is_never_negative([values[known]]) and np.any(values[known] > 0)
+
+
+def _joint_panel(heading, prefix, history, logarithmic):
+    """One panel for all columns whose names begin so; none where there are no such."""
+    names = [name for name in history if name.startswith(prefix)]
+    looks = zip(names, itertools.cycle(_LOOKS))
+    curves = [(name.removeprefix(prefix), history["step"], history[name], look) for name, look in looks]
+    return [(heading, curves, logarithmic)] if curves else []
 
 
 def _norm_panel(kind, columns, history):
