@@ -89,7 +89,7 @@ class Combine(Wrapper):
 
     def _check_terms(self, names):
         if self.terms and sorted(self.terms) != sorted(names):
-            listed = ", ".join(map(repr, names)) or "have no names"
+            listed = f"are {', '.join(map(repr, names))}" if names else "have no names"
             raise ValueError(f"Combine: terms must name all terms of the loss, received {self.terms}; they {listed}")
         self._places = [names.index(term) for term in self.terms]
 

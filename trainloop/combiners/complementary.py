@@ -10,8 +10,8 @@ positive that is
 Gauss-Jordan elimination of the rows of S in the table [Q | -q] leaves u_S in the rows of S, and -s_i in the others. The
 tables of all 2^k sets come from k steps: in step j each table that is there gets a copy in which row j is eliminated.
 For k = 3 these are 8 tables, for k = 10 1,024 of 10 rows, and both are arithmetic on whole arrays: no loop, no
-tolerance at which to stop, no branch. An iteration would need hundreds of small operations for twelve digits, each of which costs
-more than all the tables for the usual two to five terms.
+tolerance at which to stop, no branch. An iteration would need hundreds of small operations for twelve digits, each of
+which costs more than all the tables for the usual two to five terms.
 
 A set whose rows are linearly dependent is left out (its pivot is at most the rounding error of Q): there is always a
 solution with independent ones (Caratheodory), and s and G'u are the same for all solutions.
