@@ -120,7 +120,30 @@ def test_a_step_is_one_of_the_method_inside_on_the_combined_gradient():
     g, _ = tl.combiners.UPGrad().combine(losses, G, {})
     result = loop.run(tl.Points(POINTS, seed=0), steps=1)
     np.testing.assert_allclose(objective.vector.read(), x - 0.1 * g, rtol=1e-13)
-    assert result.evaluations["gradient"] == 1 + 2
+    assert result.evaluations["gradient"] == 2
+    assert result.evaluations["f"] == 1
+    np.testing.assert_allclose(result.history["loss"][0], objective.value(x), rtol=1e-14)
+    np.testing.assert_allclose(result.history["term/b"][0], losses[1] / 4, rtol=1e-14)
+
+
+def test_averages_and_metrics_move_once_in_a_step():
+    """A method at rest around a network whose averages move: as in plain training."""
+    batch = POINTS["a"], {"a": np.ones([8, 1]), "b": -np.ones([8, 1])}
+
+    def trained(optimizer):
+        keras.utils.set_random_seed(0)
+        x = keras.Input((6,))
+        h = keras.layers.BatchNormalization()(keras.layers.Dense(4, "tanh")(x))
+        model = keras.Model(x, {name: keras.layers.Dense(1, name=name)(h) for name in ("a", "b")})
+        result = tl.TrainLoop(model, optimizer, "mse", metrics={"a": ["mae"], "b": ["mae"]}).run(batch, epochs=3)
+        return model.get_weights(), result.epochs
+
+    one, other = trained(tl.SimpleGD(1e-3)), trained(tl.Combine(tl.SimpleGD(1e-3), "sum"))
+    for plain, combined in zip(one[0], other[0], strict=True):
+        np.testing.assert_allclose(combined, plain, rtol=1e-11, atol=1e-14)
+    for name in one[1]:
+        if name != "seconds":
+            np.testing.assert_allclose(other[1][name], one[1][name], rtol=1e-11)
 
 
 def test_the_log_has_the_cosines_and_a_figure_shows_them(tmp_path):

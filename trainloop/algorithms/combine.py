@@ -28,9 +28,9 @@ class Combine(Wrapper):
     """Another method, fed with one direction that a combiner makes of the gradients of all terms.
 
     Works where f has named terms: residuals={name: function}, a loss_fn or closure that returns a dict of scalars, or a
-    loss for each of several outputs. A step costs a gradient of f and one of each term; where terms share nothing but
-    the weights that is two gradients of f. The smallest cosine between two gradients is logged as "cosine/smallest": it
-    is below 0 where two terms are in conflict.
+    loss for each of several outputs. A step costs a gradient of each term; where terms share nothing but the weights
+    that is little more than one gradient of f. The smallest cosine between two gradients is logged as
+    "cosine/smallest": it is below 0 where two terms are in conflict.
 
     Args:
         inner: a `GlobalVectorOptimizer` that nothing else uses. Its `global_clipnorm` acts on the combined g. Methods
@@ -45,13 +45,15 @@ class Combine(Wrapper):
 
     Example:
         >>> def terms(model, batch):
-        ...     p = model(batch)
+        ...     p = model(batch[0])
         ...     return {"a": tf.reduce_mean((p - 1) ** 2), "b": tf.reduce_mean((p[:, 0] + 1) ** 2)}
         ...
         >>> optimizer = Combine(Adam(0.01), combiners.UPGrad(), terms=("a", "b"))
-        >>> result = TrainLoop(model, optimizer, loss_fn=terms).run(ArrayData(x), steps=5)
+        >>> result = TrainLoop(model, optimizer, loss_fn=terms).run((x, y), steps=5)
         >>> cosines = result.history["cosine/a,b"]
     """
+
+    uses_term_gradients = True
 
     def __init__(
         self,

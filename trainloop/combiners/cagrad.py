@@ -47,7 +47,7 @@ class CAGrad(GramianCombiner):
         >>> G = tf.constant([[1.0, 0.0], [-0.5, 0.5]])
         >>> g, _ = combiners.CAGrad(c=0.5).combine(tf.ones([2]), G, {})
         >>> tf.linalg.matvec(G, g).numpy().round(3)
-        array([0.203, 0.078], dtype=float32)
+        array([0.125, 0.125], dtype=float32)
     """
 
     def __init__(self, c: float = 0.5) -> None:

@@ -34,7 +34,8 @@ def cosines(gradients: tf.Tensor) -> tf.Tensor:
         [k, k]; 0 in the row and column of a gradient that is 0.
 
     Example:
-        >>> combiners.cosines(tf.constant([[1.0, 0.0], [-2.0, 2.0]]))[0, 1].numpy().round(3)
-        -0.707
+        >>> combiners.cosines(tf.constant([[1.0, 0.0], [-2.0, 2.0]])).numpy().round(3)
+        array([[ 1.   , -0.707],
+               [-0.707,  1.   ]], dtype=float32)
     """
     return tf.cast(unit_rows(gradients)[2], gradients.dtype)

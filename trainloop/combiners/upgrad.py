@@ -27,7 +27,7 @@ class UPGrad(GramianCombiner):
 
     Example:
         >>> G = tf.constant([[1.0, 0.0], [-1.0, 1.0]])
-        >>> combiners.UPGrad().combine(tf.ones([2]), G, {})[0].numpy()
+        >>> combiners.UPGrad().combine(tf.ones([2]), G, {})[0].numpy().round(6)
         array([0.25, 0.75], dtype=float32)
     """
 

@@ -49,7 +49,7 @@ class BatchLoss(abc.ABC):
         return self.names or ()
 
     def weighted_terms(self, model, batch, training):
-        """({name: the term with its weight []}, what `own` gives [] or None, predictions or None); f is their sum."""
+        """({name: term with its weight []}, what `own` gives [] or None, the third that `terms` gives)."""
         raise NotImplementedError
 
     def row_terms(self, model, batch, training=True):

@@ -80,7 +80,7 @@ class CustomLoss(BatchLoss):
 
     def weighted_terms(self, model, batch, training):
         values = self.terms(model, batch, training)[2]
-        return weighted(values, checked_weights(self._weights, self.names)), None, None
+        return weighted(values, checked_weights(self._weights, self.names)), None, values
 
     def share(self, part, batch, count=None):
         """The fraction of the samples."""

@@ -428,6 +428,18 @@ class ModelObjective(Objective):
             return super().term_gradients(x)
         return self._sum_at(x, term_gradients.deriving(x), [[k], [k, *x.shape]])
 
+    def first_term_gradients(self) -> Evaluated:
+        """What `term_gradients` gives where the variables are, with the side effects of a training pass.
+
+        In place of `first_pass`, for an optimizer that needs both: f is the sum of the terms, g that of the rows.
+        """
+        x, k = self.vector.read(), len(self.term_names)
+        if not k:
+            return super().term_gradients(x)
+        derive, shapes = term_gradients.deriving(x, self._observe), [[k], [k, *x.shape]]
+        with self.placement.here() as sources:
+            return self._sum_over_parts(self._deriving(x, sources, derive), shapes, self._frozen)[0]
+
     def obstacle_to_rows(self) -> str | None:
         """Why the loss cannot be taken for one sample after the other; None where it can."""
         found = self.found

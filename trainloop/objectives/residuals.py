@@ -108,9 +108,10 @@ class ResidualLoss(BatchLoss):
         return f, own_losses(model, f.dtype), squares if self.names else None
 
     def weighted_terms(self, model, batch, training):
-        terms = weighted(self._squares(model, batch, training), self._weights)
+        squares = self._squares(model, batch, training)
+        terms = weighted(squares, self._weights)
         dtype = next(iter(terms.values())).dtype
-        return terms, own_losses(model, dtype) if model.losses else None, None
+        return terms, own_losses(model, dtype) if model.losses else None, squares
 
     def _squares(self, model, batch, training):
         squares = {}

@@ -25,15 +25,25 @@ def names(objective):
     return (*known, REGULARIZATION)
 
 
-def deriving(x):
-    """A function of a `Run` -> (terms [k], gradients [k, n]) of its part."""
+def deriving(x, observe=None):
+    """A function of a `Run` -> (terms [k], gradients [k, n]) of its part.
+
+    Args:
+        x: [n].
+        observe: see `ModelObjective`; None for nobody.
+
+    Raises:
+        ValueError: no term depends on x.
+    """
 
     def derive(run):
         with tf.GradientTape(persistent=True) as tape:
             for tensor in run.sources.tensors:
                 tape.watch(tensor)
-            terms = run.terms()
-        rows = [run.sources.gradient_or_zeros(tape, term, x) for term in terms]
-        return tf.stack(terms), tf.stack(rows)
+            terms = run.terms(observe)
+        rows = [run.sources.gradient(tape, term) for term in terms]
+        if all(row is None for row in rows):
+            raise ValueError("no term of the loss depends on the model's trainable variables")
+        return tf.stack(terms), tf.stack([tf.zeros_like(x) if row is None else row for row in rows])
 
     return derive
