@@ -179,6 +179,17 @@ def test_a_resumed_run_goes_on_bit_for_bit(tmp_path, combiner):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("options", [{"jit_compile": True}, {"eager": True}, {"microbatch_size": 3}], ids=str)
+@pytest.mark.thorough_after(1)
+def test_every_way_to_run_takes_the_same_steps(options):
+    points = tl.Points({"a": POINTS["a"], "b": POINTS["a"]}, seed=0)
+    plain = loop_of(tl.BestSoFar(tl.Combine(tl.SimpleGD(0.05), "upgrad"))).run(points, steps=4).history
+    other = loop_of(tl.BestSoFar(tl.Combine(tl.SimpleGD(0.05), "upgrad")), **options).run(points, steps=4).history
+    assert plain["loss"][-1] < plain["loss"][0]
+    for name in ("loss", "term/a", "inner/cosine/smallest"):
+        np.testing.assert_allclose(other[name], plain[name], rtol=1e-10)
+
+
 def test_minimize_reaches_a_point_where_no_term_can_fall_without_another_rising():
     """For |x - a|^2 and 9 |x - b|^2 these are the points between a and b."""
     a, b, v = np.array([1.0, 0.0]), np.array([0.0, 1.0]), tf.Variable([2.0, 3.0], dtype=tf.float64)
