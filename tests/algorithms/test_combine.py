@@ -105,6 +105,7 @@ def loop_of(optimizer, **options):
     return tl.TrainLoop(dense_net(), optimizer, residuals=RESIDUALS, loss_weights=WEIGHTS, **options)
 
 
+@pytest.mark.thorough
 def test_with_the_sum_it_is_the_method_inside():
     points = tl.Points(POINTS, seed=0)
     one = loop_of(tl.Adam(0.01)).run(points, steps=20).history
@@ -180,7 +181,7 @@ def test_a_resumed_run_goes_on_bit_for_bit(tmp_path, combiner):
 
 
 @pytest.mark.parametrize("options", [{"jit_compile": True}, {"eager": True}, {"microbatch_size": 3}], ids=str)
-@pytest.mark.thorough_after(1)
+@pytest.mark.thorough
 def test_every_way_to_run_takes_the_same_steps(options):
     points = tl.Points({"a": POINTS["a"], "b": POINTS["a"]}, seed=0)
     plain = loop_of(tl.BestSoFar(tl.Combine(tl.SimpleGD(0.05), "upgrad"))).run(points, steps=4).history

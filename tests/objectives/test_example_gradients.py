@@ -92,6 +92,7 @@ def points_loss(model, batch):
 
 
 @pytest.mark.parametrize("kind", ["loss_fn", "residuals"])
+@pytest.mark.thorough_after(1)
 def test_other_losses_in_chunks(kind):
     batch = {"p": RNG.normal(size=(N, 6)), "q": RNG.normal(size=N)}
     given = {"loss_fn": points_loss}
@@ -181,6 +182,7 @@ def test_the_noise_scale_of_linear_least_squares():
         np.testing.assert_allclose(history[f"gradient_noise/{name}"][0], value, rtol=0.04)
 
 
+@pytest.mark.thorough
 def test_both_estimates_are_unbiased():
     """Over all ordered draws of two out of three samples, their mean is exactly that of the set."""
     rng = np.random.default_rng(2)
