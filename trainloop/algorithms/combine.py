@@ -78,29 +78,27 @@ class Combine(Wrapper):
 
     def update(self, x: tf.Tensor, f: tf.Tensor, g: tf.Tensor, state: State, objective: Objective) -> ObjectiveUpdate:
         losses, G = objective.term_gradients(x)
-        is_fixed = [name == REGULARIZATION for name in objective.term_names] or [False] * losses.shape[0]
-        rivals = [i for i, fixed in enumerate(is_fixed) if not fixed]
-        self._check_terms([objective.term_names[i] for i in rivals] if objective.term_names else [])
-        fixed = [G[i] for i, is_so in enumerate(is_fixed) if is_so]
+        names = objective.term_names
+        fixed = [G[i] for i, name in enumerate(names) if name == REGULARIZATION]
+        rivals = [i for i, name in enumerate(names) if name != REGULARIZATION]
         if fixed:
             losses, G = tf.gather(losses, rivals), tf.gather(G, rivals)
+        cosines = self._cosines(G, [names[i] for i in rivals])
         combined, remembered = self.combiner.combine(losses, G, state.get("combiner", {}))
         combined = tf.add_n([combined, *fixed]) if fixed else combined
         x_new, new, _ = self.inner_update(x, f, combined, state, objective)
-        return x_new, {"cosine": self._cosines(G)} | ({"combiner": remembered} if remembered else {}) | new
+        return x_new, {"cosine": cosines} | ({"combiner": remembered} if remembered else {}) | new
 
-    def _check_terms(self, names):
+    def _cosines(self, G, names):
+        """What is logged of the gradients of terms with these names, of which there may be none."""
         if self.terms and sorted(self.terms) != sorted(names):
             listed = f"are {', '.join(map(repr, names))}" if names else "have no names"
             raise ValueError(f"Combine: terms must name all terms of the loss, received {self.terms}; they {listed}")
-        self._places = [names.index(term) for term in self.terms]
-
-    def _cosines(self, G):
         C, k = combiners.cosines(G), G.shape[0]
         pairs = list(itertools.combinations(range(k), 2))
         smallest = tf.reduce_min(tf.gather_nd(C, pairs)) if pairs else tf.ones([], G.dtype)
-        places = zip(itertools.combinations(self.terms, 2), itertools.combinations(self._places, 2), strict=True)
-        return {"smallest": smallest} | {",".join(names): C[i, j] for names, (i, j) in places}
+        logged = itertools.combinations(self.terms, 2)
+        return {"smallest": smallest} | {f"{a},{b}": C[names.index(a), names.index(b)] for a, b in logged}
 
     def get_config(self) -> dict[str, Any]:
         combiner = keras.saving.serialize_keras_object(self.combiner)
