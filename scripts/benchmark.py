@@ -10,6 +10,8 @@ python scripts/benchmark.py one-batch
 python scripts/benchmark.py minimize
 python scripts/benchmark.py closure
 python scripts/benchmark.py least-squares
+python scripts/benchmark.py examples
+python scripts/benchmark.py conflict
 python scripts/benchmark.py pinn --quick
 python scripts/benchmark.py fit --quick
 python scripts/benchmark.py shared-matrix
@@ -23,7 +25,9 @@ import click
 from benchmarks.allreduce import allreduce
 from benchmarks.checkpoint import checkpoint
 from benchmarks.closure import closure
+from benchmarks.conflict import conflict
 from benchmarks.evaluations import evaluations
+from benchmarks.examples import examples
 from benchmarks.extras import extras, looking, startup
 from benchmarks.flatten import flatten
 from benchmarks.least_squares import least_squares
@@ -52,6 +56,8 @@ for command in (
     minimize,
     closure,
     least_squares,
+    examples,
+    conflict,
     pinn,
     fit,
     shared_matrix,

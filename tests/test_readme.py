@@ -47,6 +47,11 @@ OUTCOMES = {
     "fitting-and-differential-equations": lambda names: solves(names),
     "from-a-working-program": lambda names: abs(names["rate"] - 3) < 1e-6 and names["history"]["loss"][-1] < 0.3,
     "from-the-old-keras-api": lambda names: names["g"].shape == (4,),
+    "losses-in-conflict": lambda names: (
+        names["noise"][9] > 0
+        and names["result"].history["loss"][-1] < 0.2 * names["result"].history["loss"][0]
+        and -1 <= names["result"].history["cosine/pde,bc"][-1] <= 1
+    ),
     "several-devices": lambda names: names["best_workers"](99, batch=64, bandwidth=0.125e9, **names["plan"]) == 1,
     "shared-matrix": lambda names: names["found"].status.name == "CERTIFIED",
     "solving-differential-equations": lambda names: names["solved"].history["rel_l2"][-1] < 1e-7,

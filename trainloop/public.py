@@ -1,11 +1,12 @@
 """Every public name of `trainloop`, in one list: what `import trainloop as tl` gives."""
 
-from trainloop import algorithms, contrib, data, distributed, hooks, linesearch, models, plots, testing
+from trainloop import algorithms, combiners, contrib, data, distributed, hooks, linesearch, models, plots, testing
 from trainloop.algorithms import *  # noqa: F403
 from trainloop.data import *  # noqa: F403
 from trainloop.distributed import WorkersError, connect_workers
 from trainloop.hooks import (
     EarlyStopping,
+    GradientNoise,
     Hook,
     LayerNorms,
     Measure,
@@ -54,6 +55,7 @@ __all__ = [
     "FunctionObjective",
     "GlobalObjectiveOptimizer",
     "GlobalVectorOptimizer",
+    "GradientNoise",
     "Hook",
     "Inspection",
     "Iterate",
@@ -90,6 +92,7 @@ __all__ = [
     "algorithms",
     "assemble",
     "autoencoder",
+    "combiners",
     "connect_workers",
     "contrib",
     "data",

@@ -354,3 +354,15 @@ def test_a_python_function_with_a_state_of_its_own_is_named(strategy):
     loop = tl.TrainLoop(on_two(strategy, kind.make), tl.LBFGS(m=3), loss_fn=loss_fn)
     with pytest.raises(ValueError, match=r"must give the same value.*PyFunc"):
         loop.run(tl.ArrayData(*kind.batch, None), steps=2)
+
+
+def test_gradients_of_terms_and_of_samples_are_computed_on_one_device(strategy):
+    def loss_fn(model, batch):
+        return {"a": tf.reduce_mean(model(batch[0]) ** 2), "b": tf.reduce_mean((model(batch[0]) - 1) ** 2)}
+
+    x, y = np.ones([8, 6]), np.zeros([8], "int32")
+    model = on_two(strategy, tl.mlp, (6,), 3, (4,))
+    with pytest.raises(ValueError, match="the gradients of terms are computed on one device"):
+        tl.TrainLoop(model, tl.Combine(tl.Adam(), "upgrad"), loss_fn=loss_fn).run((x, y), steps=1)
+    with pytest.raises(ValueError, match="GradientNoise measures on one device"):
+        tl.TrainLoop(model, tl.Adam(), crossentropy(), hooks=[tl.GradientNoise(1, (x, y))]).run((x, y), steps=1)

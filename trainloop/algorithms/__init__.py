@@ -7,6 +7,7 @@ from trainloop.algorithms.adam import Adam
 from trainloop.algorithms.best_so_far import BestSoFar
 from trainloop.algorithms.bfgs import BFGS
 from trainloop.algorithms.cmaes import CMAES
+from trainloop.algorithms.combine import Combine
 from trainloop.algorithms.ellipsoid import Ellipsoid
 from trainloop.algorithms.full_matrix_adagrad import FullMatrixAdaGrad
 from trainloop.algorithms.lbfgs import LBFGS

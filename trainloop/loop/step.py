@@ -90,7 +90,8 @@ class Steps:
             self.columns |= {f"evaluations/{kind}": np.dtype("int64") for kind in KINDS}
         self._last_step = without_strategy(LastStep, self.vector) if evaluates else None
         # Metrics are counted in the first pass.
-        self._may_hand_on = evaluates and replicas is None and not metrics
+        self._by_terms = optimizer.uses_term_gradients and replicas is None
+        self._may_hand_on = evaluates and replicas is None and not metrics and not self._by_terms
         self.handed_on = HandedOn(self.vector)
         self._eager, self._found, self._written = eager, None, []
         self._watches = Watches(hooks, optimizer, self.vector, self.columns, eager)
@@ -119,7 +120,10 @@ class Steps:
         counted = Counted(objective, self.evaluations) if self.evaluations else objective
         others = self._handed_on_by(take, objective)
         values = read(others or ())
-        first = counted.first_pass() if others is None else self._first(counted, objective, others, values)
+        if self._by_terms:
+            first = counted.first_pass_by_terms(self.vector.read())
+        else:
+            first = counted.first_pass() if others is None else self._first(counted, objective, others, values)
         if self._last_step:  # the optimizer compares values
             is_first = tf.equal(self._optimizer.iterations.value, 0)
             check_same_again(objective, first[0], self.vector.read(), is_first)

@@ -14,6 +14,10 @@ and where f = r'r is a sum of squares of residuals r [m] with the Jacobian J [m,
     J(x) v, J(x)' u         jvp, vjp
     J'J, J W J', R          rows      what is made of J without holding it, see `trainloop.objectives.rows`
 
+and where f is a sum of k terms
+
+    l(x), G(x)              term_gradients      the terms [k] and their gradients [k, n]: f = sum l, g = G'1
+
 The same x gives the same value, bit for bit, however often it is asked: line searches and trust regions compare
 values, and a function that is drawn anew at every call cannot be compared with itself.
 """
@@ -38,6 +42,7 @@ class Objective(abc.ABC):
     Attributes:
         has_residuals: whether f = r'r with residuals that `rows` knows.
         of_weights: whether x are the weights of a model, so that its entries are alike.
+        term_names: of the terms whose gradients `term_gradients` gives, in their order; none where f is one number.
 
     Examples:
         >>> class Bowl(Objective):
@@ -52,6 +57,7 @@ class Objective(abc.ABC):
     """
 
     has_residuals, of_weights = False, False
+    term_names: tuple[str, ...] = ()
 
     @abc.abstractmethod
     def value(self, x: tf.Tensor) -> tf.Tensor:
@@ -109,3 +115,11 @@ class Objective(abc.ABC):
         """J(x)' u [n], for u [m]."""
         with self.rows(x) as rows:
             return rows.linearised().vjp(u)
+
+    def term_gradients(self, x: tf.Tensor) -> Evaluated:
+        """(terms of f [k], their gradients G [k, n]) at x [n]: f is their sum, g the sum of the rows."""
+        raise ValueError(
+            f"{type(self).__name__} is one number without named terms; give a loss that has several: "
+            "residuals={name: function}, a loss_fn or closure that returns a dict of scalars by name, a loss for each "
+            "output, or an Objective with term_gradients(self, x)"
+        )

@@ -22,11 +22,12 @@ class BatchLoss(abc.ABC):
         composite: whether f has the seam, that is `forward` and `compare`.
         dtype: that in which Keras computes the first of the two terms, None where nobody but the function knows.
         has_rows: whether the first term is a sum of squares, so that there are `row_terms`.
+        adds_own: whether the second term is what layers add, which is taken without being asked for.
         names: of the terms that the first one is a sum of, which `terms` then gives in place of predictions; none where
             it is one number. None where a trace has to tell.
     """
 
-    composite, dtype, has_rows = False, None, False
+    composite, dtype, has_rows, adds_own = False, None, False, True
     names: tuple[str, ...] | None = ()
     said_slow = False  # whether a warning said that rows are computed slowly, see `sample_rows`
 
@@ -41,6 +42,15 @@ class BatchLoss(abc.ABC):
     @abc.abstractmethod
     def terms(self, model, batch, training):
         """(what `compare` gives [], what `own` gives [], predictions or None); f is the sum of the first two."""
+
+    @property
+    def term_names(self):
+        """Names of the terms that `weighted_terms` gives, as far as they are known; none where f is one number."""
+        return self.names or ()
+
+    def weighted_terms(self, model, batch, training):
+        """({name: term with its weight []}, what `own` gives [] or None, the third that `terms` gives)."""
+        raise NotImplementedError
 
     def row_terms(self, model, batch, training=True):
         """The first term as a sum of mean squares: a list of `Term`s, see `residuals`."""

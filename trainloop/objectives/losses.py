@@ -10,7 +10,7 @@ from trainloop.objectives import keras_losses
 from trainloop.objectives.batch_loss import BatchLoss, own_losses, scalar, share_of_samples
 from trainloop.objectives.keras_losses import first_parameter
 from trainloop.objectives.outputs import Outputs
-from trainloop.objectives.residuals import ResidualLoss, checked_weights, weighted_sum
+from trainloop.objectives.residuals import ResidualLoss, checked_weights, weighted, weighted_sum
 from trainloop.objectives.supervised import SupervisedLoss
 
 __all__ = [
@@ -39,6 +39,8 @@ class CustomLoss(BatchLoss):
             `training` is True in steps and False in `evaluate`. Over microbatches it counts as a mean over the samples.
         loss_weights: {name: number or variable} for a dict of scalars; None, or a name that is left out, for ones.
     """
+
+    adds_own = False
 
     def __init__(self, loss_fn, loss_weights=None):
         if not callable(loss_fn):
@@ -75,6 +77,10 @@ class CustomLoss(BatchLoss):
         self.names = tuple(values)
         f = weighted_sum(values, checked_weights(self._weights, self.names))
         return f, tf.zeros_like(f), values
+
+    def weighted_terms(self, model, batch, training):
+        values = self.terms(model, batch, training)[2]
+        return weighted(values, checked_weights(self._weights, self.names)), None, values
 
     def share(self, part, batch, count=None):
         """The fraction of the samples."""

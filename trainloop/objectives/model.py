@@ -31,7 +31,7 @@ import tensorflow as tf
 
 from trainloop import checks
 from trainloop.data import batches
-from trainloop.objectives import derivatives, losses
+from trainloop.objectives import derivatives, example_gradients, losses, term_gradients
 from trainloop.objectives.base import Objective
 from trainloop.objectives.finder import Found, find
 from trainloop.objectives.placement import Assignment, Copies, RawVariable, first_copy
@@ -135,6 +135,7 @@ class ModelObjective(Objective):
         self._pure: dict[bool, PureTrace] = {}
         self._unconnected: list[str] = []  # variables without a gradient
         self._opaque_named = False
+        self.uncoupled: str | None = None  # why samples have no gradients of their own, "" where they have
         self._masked = False  # whether predictions carry a mask of Keras, by which the loss leaves some out
         others = list(getattr(model, "non_trainable_variables", ()))
         self.placement: Assignment | Copies
@@ -376,7 +377,7 @@ class ModelObjective(Objective):
             )
         with self.at(x) as sources:
             terms = self.loss.row_terms(self.model, self.batch)
-            yield SampleRows(self.loss, terms, x, sources, self._obstacle_to_rows(), self.rows_bytes)
+            yield SampleRows(self.loss, terms, x, sources, self.obstacle_to_rows(), self.rows_bytes)
             if self.model.losses:
                 raise ValueError(
                     "f is r'r plus the losses of the model's layers (regularizers, add_loss), which have no rows; add "
@@ -390,7 +391,56 @@ class ModelObjective(Objective):
         with self.at(x):
             return {term.name: term.at() for term in self.loss.row_terms(self.model, self.batch)}
 
-    def _obstacle_to_rows(self):
+    def example_gradients(self, x: tf.Tensor) -> tf.Tensor:
+        """e [N, n], the gradient of each of the N samples at x [n], so that g is their plain mean.
+
+        Row i is the gradient of the loss of the batch that has sample i alone, its sample weight and the losses of
+        layers included, where the loss is a mean over samples. In general it is the gradient of
+
+            N share_i compare({i}) + own({i})       share_i = 1/N for a mean over samples,
+                                                    s_i / sum_j s_j for a mean over sample weights s, 1 for a sum
+
+        Computed in chunks of samples that take at most `rows_bytes` of memory, beside the result.
+
+        Raises:
+            ValueError: samples are coupled (batch normalisation in training, a loss that is no mean or sum over
+                samples), or the loss draws random numbers: then samples have no gradients of their own.
+        """
+        return example_gradients.gradients(self, x)
+
+    def example_gradient_norms(self, x: tf.Tensor) -> tf.Tensor:
+        """|e_i| [N] at x [n], see `example_gradients`, of which only a chunk is in memory at a time."""
+        return example_gradients.norms(self, x)
+
+    @property
+    def term_names(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Of the rows of `term_gradients`: the terms of the loss, or its outputs; the losses of layers come last."""
+        return term_gradients.names(self)
+
+    def term_gradients(self, x: tf.Tensor) -> Evaluated:
+        """(terms of f [k], their gradients [k, n]) at x [n], in the order of `term_names`.
+
+        Weights are multiplied in: f is the sum of the terms, and g the sum of the rows. One forward pass, and one
+        backward pass for each term.
+        """
+        k = len(self.term_names)
+        if not k:
+            return super().term_gradients(x)
+        return self._sum_at(x, term_gradients.deriving(x), [[k], [k, *x.shape]])
+
+    def first_term_gradients(self) -> Evaluated:
+        """What `term_gradients` gives where the variables are, with the side effects of a training pass.
+
+        In place of `first_pass`, for an optimizer that needs both: f is the sum of the terms, g that of the rows.
+        """
+        x, k = self.vector.read(), len(self.term_names)
+        if not k:
+            return super().term_gradients(x)
+        derive, shapes = term_gradients.deriving(x, self._observe), [[k], [k, *x.shape]]
+        with self.placement.here() as sources:
+            return self._sum_over_parts(self._deriving(x, sources, derive), shapes, self._frozen)[0]
+
+    def obstacle_to_rows(self) -> str | None:
         """Why the loss cannot be taken for one sample after the other; None where it can."""
         found = self.found
         if found is None or not found.traced:

@@ -104,6 +104,9 @@ class ReplicatedObjective(Objective):
     def ggnvp(self, x, v):
         return self._sum_of(ModelObjective.ggnvp, x, v)
 
+    def term_gradients(self, x):
+        raise ValueError("the gradients of terms are computed on one device; make the model outside of a strategy")
+
     def ggn(self, x):
         return self._sum_of(ModelObjective.ggn, x)
 

@@ -103,11 +103,21 @@ class ResidualLoss(BatchLoss):
         self._weights = checked_weights(loss_weights, tuple(named))
 
     def terms(self, model, batch, training):
+        squares = self._squares(model, batch, training)
+        f = weighted_sum(squares, self._weights)
+        return f, own_losses(model, f.dtype), squares if self.names else None
+
+    def weighted_terms(self, model, batch, training):
+        squares = self._squares(model, batch, training)
+        terms = weighted(squares, self._weights)
+        dtype = next(iter(terms.values())).dtype
+        return terms, own_losses(model, dtype) if model.losses else None, squares
+
+    def _squares(self, model, batch, training):
         squares = {}
         for term in self.row_terms(model, batch, training):
             squares[term.name] = tf.reduce_mean(tf.square(term.at()))
-        f = weighted_sum(squares, self._weights)
-        return f, own_losses(model, f.dtype), squares if self.names else None
+        return squares
 
     def row_terms(self, model, batch, training=True):
         """The `Term`s for a batch."""
@@ -169,9 +179,14 @@ class ResidualLoss(BatchLoss):
         return lambda points: function(model, points, **extra)
 
 
+def weighted(terms, weights):
+    """{name: w_k terms_k []}, see `weighted_sum`."""
+    return {k: v if weights.get(k) is None else tf.cast(weights[k], v.dtype) * v for k, v in terms.items()}
+
+
 def weighted_sum(terms, weights):
     """sum_k w_k terms_k [] of {name: []} and {name: weight}, 1 where there is none."""
-    values = [v if weights.get(k) is None else tf.cast(weights[k], v.dtype) * v for k, v in terms.items()]
+    values = list(weighted(terms, weights).values())
     return values[0] if len(values) == 1 else tf.add_n(values)
 
 

@@ -52,6 +52,17 @@ class Run:
         self._objective.check_parts(self.part, predictions)
         return tf.cast(self.part.weighted(compared, own), self._x.dtype), predictions
 
+    def terms(self, observe=None):
+        """The terms of f of this part, with their weights, and the model's own losses last: list of []."""
+        with self._running():
+            terms, own, predictions = self._loss.weighted_terms(self._model, self.part.batch, training=True)
+        self._objective.check_parts(self.part, predictions)
+        if observe:
+            observe(self.part.batch, predictions)
+        weighted = [self.part.weighted_loss(term) for term in terms.values()]
+        weighted += [] if own is None else [self.part.weighted_own(own)]
+        return [tf.cast(term, self._x.dtype) for term in weighted]
+
     def curvature(self):
         """v -> G v, with everything that does not depend on v computed once."""
         if self._loss.composite:

@@ -26,7 +26,7 @@ _COPIES = 4
 _UNROLLED = 8
 
 # What `tf.vectorized_map` raises where it cannot convert an operation, as in the loops of recurrent layers.
-_NOT_VECTORISED = (TypeError, ValueError, LookupError, NotImplementedError)
+NOT_VECTORISED = (TypeError, ValueError, LookupError, NotImplementedError)
 
 # Samples to try whether residuals mix them.
 _TRIED = 3
@@ -75,8 +75,8 @@ class SampleRows(Rows):
         if not self._vectorised():
             return self._of_function.residuals_and_jacobian()
         try:
-            return _in_graph(lambda: tuple(map(_joined, zip(*map(self._whole, self._terms), strict=True))))
-        except _NOT_VECTORISED as error:
+            return in_graph(lambda: tuple(map(_joined, zip(*map(self._whole, self._terms), strict=True))))
+        except NOT_VECTORISED as error:
             self._give_up(error)
             return self._of_function.residuals_and_jacobian()
 
@@ -91,8 +91,8 @@ class SampleRows(Rows):
             return result
 
         try:
-            return _in_graph(over_terms)
-        except _NOT_VECTORISED as error:
+            return in_graph(over_terms)
+        except NOT_VECTORISED as error:
             self._give_up(error)
             return self._of_function.accumulated(add, total)
 
@@ -104,7 +104,7 @@ class SampleRows(Rows):
         parts, dtype = [(term, self._chunks(term)) for term in self._terms], weights.dtype
 
         def chunk(term, chunks, begin):
-            return self._rows(term, _between(term.points, begin, chunks.size), chunks)[1]
+            return self._rows(term, between(term.points, begin, chunks.size), chunks)[1]
 
         def against_all(term, chunks, begin):
             left = chunk(term, chunks, begin) * weights
@@ -117,7 +117,7 @@ class SampleRows(Rows):
         def all_rows():
             return _joined([in_chunks(c, lambda b, t=t, c=c: against_all(t, c, b), dtype)[0] for t, c in parts])
 
-        return _in_graph(all_rows)
+        return in_graph(all_rows)
 
     def fits(self):
         """Whether J takes no more than `rows_bytes`; True where its length is not known."""
@@ -157,7 +157,7 @@ class SampleRows(Rows):
 
         def one(i, total):
             begin, repeated = chunks.place(i)
-            r, J = self._rows(term, _between(term.points, begin, chunks.size), chunks)
+            r, J = self._rows(term, between(term.points, begin, chunks.size), chunks)
             # Rows that the chunk before has counted count nothing.
             new = tf.cast(tf.range(chunks.size * chunks.outputs) >= repeated * chunks.outputs, r.dtype)
             return i + 1, add(total, new * r, new[:, None] * J)
@@ -168,11 +168,11 @@ class SampleRows(Rows):
     def _whole(self, term):
         """(r [m_k], J [m_k, n]) of one term."""
         chunks = self._chunks(term)
-        rows = lambda begin: self._rows(term, _between(term.points, begin, chunks.size), chunks)  # noqa: E731
+        rows = lambda begin: self._rows(term, between(term.points, begin, chunks.size), chunks)  # noqa: E731
         return in_chunks(chunks, rows, self._x.dtype, parts=2)
 
     def _chunks(self, term):
-        count = _length(term.points)
+        count = length(term.points)
         one = tf.nest.map_structure(lambda t: tf.TensorSpec([1, *t.shape[1:]], t.dtype), term.points)
         of = tf.function(lambda points: term.at(points), autograph=False)
         outputs = of.get_concrete_function(one).structured_outputs.shape.num_elements()
@@ -207,7 +207,7 @@ class SampleRows(Rows):
         return r, rows[0][None] if len(entries) == 1 else tf.stack(rows)
 
 
-def _in_graph(compute):
+def in_graph(compute):
     """compute(), traced once where it would run as Python: eagerly every pass and every chunk is traced by itself."""
     if not tf.executing_eagerly():
         return compute()
@@ -218,13 +218,13 @@ def _joined(parts):
     return parts[0] if len(parts) == 1 else tf.concat(parts, 0)
 
 
-def _length(points):
+def length(points):
     """How many samples: an int where it is known, else int32 []."""
     first = tf.nest.flatten(points)[0]
     return tf.shape(first)[0] if first.shape[0] is None else first.shape[0]
 
 
-def _between(points, begin, size):
+def between(points, begin, size):
     """`size` samples from `begin` on, by `tf.slice`: XLA wants lengths that do not depend on where one begins."""
     return tf.nest.map_structure(
         lambda t: tf.slice(t, [begin] + [0] * (t.shape.rank - 1), [size, *t.shape[1:]]), points
@@ -243,9 +243,9 @@ def _obstacle_to_samples(loss, term):
 
 
 def _tried_by_samples(term):
-    points = tf.nest.map_structure(_a_few, term.points)
+    points = tf.nest.map_structure(a_few, term.points)
     try:
-        together, count = term.at(points), _length(points)
+        together, count = term.at(points), length(points)
         alone = [term.at(tf.nest.map_structure(lambda t, i=i: t[i : i + 1], points)) for i in range(count)]
         alone = tf.concat(alone, 0)
     except Exception as error:
@@ -258,7 +258,7 @@ def _tried_by_samples(term):
     return f"{term.title} mixes samples"
 
 
-def _a_few(tensor):
+def a_few(tensor):
     """The first samples, or of a tensor without values some numbers in their place."""
     if hasattr(tensor, "numpy"):
         return tensor[:_TRIED]

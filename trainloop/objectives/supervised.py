@@ -76,13 +76,29 @@ class SupervisedLoss(BatchLoss):
 
     def compare(self, predictions, batch):
         """The loss of predictions, []."""
+        terms = list(self._weighted_by_output(predictions, batch).values())
+        return terms[0] if len(terms) == 1 else tf.add_n(terms)
+
+    def _weighted_by_output(self, predictions, batch):
+        """{name: loss of an output with its weight []}, all of the widest dtype."""
         values = self.by_output(predictions, batch)
         dtype = max((value.dtype for _, value in values), key=lambda dtype: dtype.size)
-        terms = [
-            tf.cast(value, dtype) if of.weight is None else tf.cast(of.weight, dtype) * tf.cast(value, dtype)
+        return {
+            of.name: tf.cast(value, dtype) if of.weight is None else tf.cast(of.weight, dtype) * tf.cast(value, dtype)
             for of, value in values
-        ]
-        return terms[0] if len(terms) == 1 else tf.add_n(terms)
+        }
+
+    @property
+    def term_names(self):
+        """Names of the outputs, where several have a loss."""
+        names = tuple(of.name for of in self.known_outputs())
+        return names if len(names) > 1 else ()
+
+    def weighted_terms(self, model, batch, training):
+        predictions = self.forward(model, batch, training)
+        terms = self._weighted_by_output(predictions, batch)
+        own = own_losses(model, next(iter(terms.values())).dtype) if model.losses else None
+        return terms, own, predictions
 
     def by_output(self, predictions, batch):
         """[(`OutputLoss`, its value without its weight [])] in the order of the outputs."""

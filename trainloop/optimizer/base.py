@@ -66,6 +66,9 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
     # False for optimizers that never look at g: `minimize` then asks for values alone.
     uses_gradient = True
 
+    # True for optimizers that ask for the gradients of the terms of f at x: the loop then takes f and g from these.
+    uses_term_gradients = False
+
     # True for optimizers whose status says when they are done, in terms that do not depend on the unit of f: `minimize`
     # has no test of the gradient then, unless it is asked for one.
     ends_by_itself = False

@@ -66,6 +66,11 @@ class Wrapper(GlobalObjectiveOptimizer):
         return self.inner.uses_gradient
 
     @property
+    def uses_term_gradients(self) -> bool:  # type: ignore[override]
+        """Whether the inner method does."""
+        return self.inner.uses_term_gradients
+
+    @property
     def ends_by_itself(self) -> bool:  # type: ignore[override]
         """Whether the inner optimizer does."""
         return self.inner.ends_by_itself

@@ -76,9 +76,11 @@ def panels_of(result):
     aim = "f" if "f" in history and "loss" not in history else "loss"
     steps = history.get("step", np.zeros(0))
     scalars, left_out = _worth_it(history, aim)
-    shown = [_loss(aim, history, epochs), *_terms(history), *_metrics(epochs)]
+    terms = _joint("terms of the loss", "term/", history)
+    shown = [_loss(aim, history, epochs), *terms, *_metrics(epochs)]
     shown += [_scalar(name, steps, history[name]) for name in scalars]
-    shown += [*_angle(history), *_evaluations(history), *_norms(history)]
+    cosines = _joint("cosines between the gradients of terms", "cosine/", history)
+    shown += [*_angle(history), *cosines, *_evaluations(history), *_norms(history)]
     return Panels(shown, left_out)
 
 
@@ -113,7 +115,7 @@ def _worth_it(history, aim):
     """(names of scalars in the order of their panels, {why: names of those left out})."""
     shown, constant, counting = [], [], []
     for name, column in history.items():
-        if name in (*BOOKKEEPING, aim) or name.startswith((*PREFIXES, "term/")):
+        if name in (*BOOKKEEPING, aim) or name.startswith((*PREFIXES, "term/", "cosine/")):
             continue
         known = np.asarray(column, float)
         known = known[~np.isnan(known)]
@@ -164,11 +166,12 @@ def _evaluations(history):
     return [Panel("evaluations so far", curves, False)]
 
 
-def _terms(history):
-    terms = [name for name in history if name.startswith("term/")]
-    looks = zip(terms, itertools.cycle(LOOKS))
-    curves = [(name.removeprefix("term/"), history["step"], history[name], look) for name, look in looks]
-    return [_panel("terms of the loss", curves)] if curves else []
+def _joint(heading, prefix, history):
+    """One panel for all columns whose names begin so; none where there are no such."""
+    names = [name for name in history if name.startswith(prefix)]
+    looks = zip(names, itertools.cycle(LOOKS))
+    curves = [(name.removeprefix(prefix), history["step"], history[name], look) for name, look in looks]
+    return [_panel(heading, curves)] if curves else []
 
 
 def _norms(history):

@@ -5,9 +5,11 @@
     error = result.f - problem.minimum
 
 `problems` has every `Problem` under its name: classical smooth ones, nonsmooth ones, and two of machine learning.
-`check_optimizer(make)` goes through what every subclass of the two contracts must do.
+`check_optimizer(make)` goes through what every subclass of the two contracts must do, `check_combiner(combiner)`
+through what every combiner must.
 """
 
+from trainloop.testing.combiner_promises import check_combiner
 from trainloop.testing.conformance import ConformanceError, check_optimizer
 from trainloop.testing.networks import NETWORKS
 from trainloop.testing.nonsmooth import NONSMOOTH
@@ -20,6 +22,7 @@ __all__ = [
     "ConformanceError",
     "Problem",
     "chained_rosenbrock",
+    "check_combiner",
     "check_optimizer",
     "extended_rosenbrock",
     "problems",

@@ -95,6 +95,23 @@ def largest(v):
     return tf.maximum(tf.reduce_max(v), -tf.reduce_min(v))
 
 
+def row_norms(parts):
+    """|a_i| [m] of the rows of a matrix [m, n]; scaled as in `norm` where squares would leave the range of the dtype.
+
+    Args:
+        parts: the matrix cut into blocks of columns, a list of [m, n_k].
+    """
+
+    def scaled():
+        A = tf.concat(parts, 1)
+        largest = tf.reduce_max(tf.abs(A), 1, keepdims=True)
+        return tf.squeeze(largest, 1) * tf.sqrt(tf.reduce_sum(tf.square(tf.math.divide_no_nan(A, largest)), 1))
+
+    squares, dtype = tf.add_n([tf.reduce_sum(tf.square(part), 1) for part in parts]), parts[0].dtype
+    safe = (squares > tiny(dtype) / eps(dtype)) & tf.math.is_finite(squares)
+    return tf.cond(tf.reduce_all(safe), lambda: tf.sqrt(squares), scaled)
+
+
 def norm(v):
     """Euclidean norm that neither overflows nor underflows where the result itself is representable.
 
