@@ -43,8 +43,8 @@ def check_is_likelihood(model, loss, batch):
         name = known_function(of.loss)
         if name not in (*_CROSSENTROPIES, _SQUARES):
             raise ValueError(
-                f"kind='fisher' is known for crossentropies and squared errors of Keras, received the loss {of.name!r}, "
-                "whose distribution is not known; choose kind='ggn', which needs none, or 'empirical_fisher'"
+                "kind='fisher' is known for crossentropies and squared errors of Keras, received the loss "
+                f"{of.name!r}, whose distribution is not known; choose kind='ggn', or 'empirical_fisher'"
             )
         if name != _SQUARES and not (at_logits[of.output] or getattr(of.loss, "from_logits", False)):
             raise ValueError(

@@ -40,7 +40,7 @@ def minres(product, b, tolerance, most, advance=lambda: None):
         return Solved(x, 0, 0.0)
     v_before, v, beta = np.zeros_like(b), b / size, 0.0
     w_before, w = np.zeros_like(b), np.zeros_like(b)
-    rotations = _Rotations(size)
+    rotations, largest, negligible = _Rotations(size), 0.0, 10 * float(np.finfo(b.dtype).eps)
     for step in range(1, most + 1):
         p = product(v) - beta * v_before
         alpha = float(v @ p)
@@ -48,12 +48,12 @@ def minres(product, b, tolerance, most, advance=lambda: None):
         beta_after = float(np.linalg.norm(p))
         above, beside, pivot, phi = rotations.add(alpha, beta, beta_after)
         advance()
-        if pivot == 0:  # A is singular, and b not in its range: no better x is left in this space
+        largest = max(largest, abs(alpha), beta_after)
+        if pivot <= negligible * largest:  # A is singular, and b not in its range: no better x is left in this space
             return Solved(x, step, abs(rotations.residual) / size)
         w_before, w = w, (v - above * w_before - beside * w) / pivot
         x += phi * w
-        ended = beta_after <= 10 * np.finfo(b.dtype).eps * abs(pivot)
-        if ended or abs(rotations.residual) <= tolerance * size:
+        if beta_after <= negligible * largest or abs(rotations.residual) <= tolerance * size:
             break
         v_before, v, beta = v, p / beta_after, beta_after
     return Solved(x, step, abs(rotations.residual) / size)

@@ -43,15 +43,16 @@ class CurvatureOperator(SymmetricOperator):
         self.kind, self._data, self._objective = kind, data, objective
         self.layout: FlatLayout = objective.vector.layout
         self.x: tf.Tensor = objective.vector.read()
-        # What the loss reads besides x, such as averages: the model may go on being trained.
-        self._others = objective.found.others or []
+        # What the loss reads besides x, such as averages, and what it writes: the model may be trained on.
+        self._others = [*objective.written, *((objective.found and objective.found.others) or [])]
         self._values = read(self._others)
         self._product_of_batch = self._compiled()
         super().__init__(self._over_all_batches, self.layout.size, self.layout.dtype)
 
     def __repr__(self) -> str:
         n, data = self.shape[0], self._data
-        return f"CurvatureOperator({self.kind}, {n:,} x {n:,}, {self.dtype}, {data.size:,} samples in {data.count} batches)"
+        held = f"{data.size:,} samples in {data.count} batches"
+        return f"CurvatureOperator({self.kind}, {n:,} x {n:,}, {self.dtype}, {held})"
 
     def _compiled(self):
         """Function (batch, shares, x, rows [k, n]) -> [k, n]: the part of one batch."""
@@ -74,7 +75,7 @@ class CurvatureOperator(SymmetricOperator):
         objective, data = self._objective, self._data
         rows = tf.constant(V.T)
         total = tf.zeros_like(rows)
-        with kept([*objective.vector.native, *objective.written, *self._others]):
+        with kept([*objective.vector.native, *self._others]):
             write(self._others, self._values)
             with watched("product, batches", data.count) as advance:
                 for batch in data:
@@ -108,10 +109,10 @@ def curvature(
     Keras takes the mean of a loss over all entries of a sample, so all four are per entry: for K sigmoid outputs
     `fisher` is 1/K of the Fisher matrix of K independent decisions.
 
-    f is summed over batches, exactly: it is the mean over the samples of all batches, and a smaller last batch counts by
-    its samples. Layers are in inference mode, as in `model.evaluate`: then dropout draws nothing and batch normalization
-    uses its averages, so f is a function of the weights that does not depend on how the data are cut into batches.
-    A `loss_fn` that calls the model with training=True has its own way; so has one without an argument `training`.
+    f is summed over batches, exactly: it is the mean over the samples of all of them, and a smaller last batch counts
+    by its samples. Layers are in inference mode, as in `model.evaluate`: dropout draws nothing, and batch normalization
+    uses its averages. So f is a function of the weights alone, however the data are cut into batches. A `loss_fn` has
+    this mode where it has an argument `training` and passes it on; else it has the mode in which it calls the model.
 
     The matrix belongs to the weights of this moment. It stays the same when the model is trained on.
 
@@ -141,7 +142,7 @@ def curvature(
     batch_loss = InferenceLoss(losses.as_batch_loss(loss, loss_fn, residuals, loss_weights, model))
     vector = VariableVector(trained_variables(model, extra_variables))
     objective = ModelObjective(model, batch_loss, whole.first, vector=vector)
-    if not objective.found.traced:
+    if objective.found is None or not objective.found.traced:
         raise ValueError(
             "the loss runs only as Python, so its products cannot be compiled; write it in TensorFlow or keras.ops, "
             "without .numpy() and without branches on values"

@@ -26,10 +26,12 @@ if TYPE_CHECKING:
 # The bases of the vectors that are taken side by side may need so much memory, and share each reading of the data.
 _BASES_BYTES = 2**28
 
-_POINTS = 1000
-
-# Grids reach so many widths beyond the outermost nodes.
+# A grid has so many points for each width, and reaches so many widths beyond the outermost nodes.
+_POINTS = 5
 _REACH = 5
+
+# A width is the distance of the outermost nodes over this number, and at the finest over the other one.
+_WIDTHS, _MOST_WIDTHS = 200, 4_000
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -103,8 +105,14 @@ def _smoothed(nodes, weights, width, n):
     seen = nodes[weights > 0]
     low, high = float(seen.min()), float(seen.max())
     if width is None:
-        width = (high - low) / 200 or max(abs(high), 1.0) / 200
-    grid = np.linspace(low - _REACH * width, high + _REACH * width, _POINTS)
+        width = ((high - low) or max(abs(high), 1.0)) / _WIDTHS
+    elif width * _MOST_WIDTHS < high - low:
+        raise ValueError(
+            f"width must be at least 1/{_MOST_WIDTHS:,} of the distance of the outermost nodes, {high - low:.3g}, "
+            f"received {width:g}"
+        )
+    count = int(_POINTS * ((high - low) / width + 2 * _REACH)) + 1
+    grid = np.linspace(low - _REACH * width, high + _REACH * width, count)
     scaled = (grid[:, None] - nodes.reshape(1, -1)) / width
     bumps = np.exp(-0.5 * scaled**2) / (width * np.sqrt(2 * np.pi))
     return Spectrum(grid, bumps @ weights.ravel() / len(weights), nodes, weights, width, n)

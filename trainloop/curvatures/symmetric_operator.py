@@ -71,8 +71,13 @@ class SymmetricOperator:
         All columns of V are taken together: that is faster than one after the other.
 
         Raises:
-            ValueError: V has another number of rows.
+            ValueError: V has another number of rows, or this is called inside of a compiled function.
         """
+        if not tf.executing_eagerly():
+            raise ValueError(
+                "products over a data set run outside of compiled functions; take C @ V outside of tf.function, or "
+                "ModelObjective.hvp for one batch inside"
+            )
         given = np.asarray(V, self.dtype)
         if given.ndim not in (1, 2) or given.shape[0] != self.shape[0]:
             raise ValueError(f"the operator takes [{self.shape[0]}] or [{self.shape[0]}, k], received {given.shape}")
@@ -144,6 +149,9 @@ class SymmetricOperator:
             width: standard deviation of the normal distribution that each node becomes; None for 1/200 of the distance
                 of the outermost nodes.
             seed: of the vectors.
+
+        Raises:
+            ValueError: a width below 1/4,000 of that distance, or another argument outside of its range.
         """
         return spectrum_of(self, probes, steps, width, seed)
 

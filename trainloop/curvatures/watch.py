@@ -8,7 +8,7 @@ import sys
 import time
 
 _PATIENCE = 2.0
-_busy = []
+_busy: list["_Bar"] = []
 
 
 @contextlib.contextmanager

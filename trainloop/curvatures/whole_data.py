@@ -54,7 +54,7 @@ class WholeData:
             raise ValueError(
                 "data must have an end, received an infinite dataset; leave out repeat(), or add take(...)"
             )
-        self._data = data
+        self._data, self.size = data, None
         self.first = next(iter(self), None)
         if self.first is None:
             raise ValueError("data must have at least one batch, received an empty dataset")
@@ -68,10 +68,10 @@ class WholeData:
             for begin in range(0, data.size, data.batch_size):
                 yield between(data.arrays, begin, min(begin + data.batch_size, data.size))
         else:
-            yield from map(to_tensors, data)
+            yield from self._checked(map(to_tensors, data))
 
     def spec(self):
-        """What a compiled function of a batch needs to know: the first one, of any number of samples if there are more."""
+        """What a compiled function of a batch is traced for: the first one, of any length where there are more."""
         return tf.nest.map_structure(self._spec_of, self.first)
 
     def shares(self, batch, loss):
@@ -86,6 +86,22 @@ class WholeData:
         whole = batch if self._weight is None else (*batch[:2], self._weight)  # only its sum is used
         share = loss.share(batch, whole, self.size)
         return tf.cast(share, tf.float64), tf.cast(samples(batch), tf.float64) / self.size
+
+    def _checked(self, batches):
+        """The batches of a dataset, which have as many samples as in the first pass.
+
+        Raises:
+            ValueError: they have more or fewer, so that products would be of another matrix each time.
+        """
+        seen = 0
+        for batch in batches:
+            seen += self._samples(batch)
+            yield batch
+        if self.size not in (None, seen):
+            raise ValueError(
+                f"data must have the same samples in each pass, received {self.size:,} and then {seen:,}; take what is "
+                "drawn anew in each pass out of the dataset, or cache() it"
+            )
 
     def _measured(self):
         """(samples, batches, sum of the sample weights where there are some for one output)."""

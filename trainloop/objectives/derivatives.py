@@ -37,7 +37,7 @@ class Sources:
 
     @contextlib.contextmanager
     def recorded(self, persistent=False):
-        """A tape that watches all of them, also those that are not trainable; a persistent one for several gradients."""
+        """A tape that watches all of them, also those that are not trainable; persistent for several gradients."""
         with tf.GradientTape(persistent=persistent) as tape:
             for tensor in self.tensors:
                 tape.watch(tensor)
