@@ -143,6 +143,7 @@ def curvature(
     vector = VariableVector(trained_variables(model, extra_variables))
     objective = ModelObjective(model, batch_loss, whole.first, vector=vector)
     if objective.found is None or not objective.found.traced:
+        objective.value(vector.read())  # where it fails as Python too, that error is the better one
         raise ValueError(
             "the loss runs only as Python, so its products cannot be compiled; write it in TensorFlow or keras.ops, "
             "without .numpy() and without branches on values"
