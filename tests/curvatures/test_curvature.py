@@ -281,10 +281,16 @@ def errors_of_twos(model, batch):
         ({"data": X}, "data must be an ArrayData, .* received ndarray"),
         ({"data": tf.data.Dataset.from_tensors((X, Y)).repeat()}, "received an infinite dataset"),
         ({"data": tf.data.Dataset.from_tensors((X, Y)).take(0)}, "received an empty dataset"),
-        ({"kind": "fisher", "loss": "mae", "data": (X, X[:, :3])}, "kind='fisher' is known for .* received the loss 'mae'"),
+        (
+            {"kind": "fisher", "loss": "mae", "data": (X, X[:, :3])},
+            "kind='fisher' is known for .* received the loss 'mae'",
+        ),
         ({"kind": "fisher", "loss": "sparse_categorical_crossentropy"}, "needs the logits of the crossentropy"),
         ({"kind": "fisher", "loss": None, "loss_fn": lambda model, b: tf.reduce_sum(model(b[0]))}, "model's own distr"),
-        ({"kind": "ggn", "loss": None, "loss_fn": lambda model, b: tf.reduce_sum(model(b[0]))}, "Gauss-Newton products"),
+        (
+            {"kind": "ggn", "loss": None, "loss_fn": lambda model, b: tf.reduce_sum(model(b[0]))},
+            "Gauss-Newton products",
+        ),
         ({"kind": "empirical_fisher", "loss": None, "residuals": errors_of_twos}, "needs the loss of each sample"),
         (
             {"kind": "empirical_fisher", "loss": keras.losses.MeanSquaredError(reduction="sum"), "data": (X, X[:, :3])},
@@ -293,7 +299,10 @@ def errors_of_twos(model, batch):
         ({"loss": None, "loss_fn": lambda model, b: tf.constant(float(tf.reduce_sum(model(b[0]))))}, "only as Python"),
         ({"loss": lambda t, p: tf.reduce_max(p), "data": tl.ArrayData(X, Y, 9)}, "one number for a whole batch"),
         (
-            {"loss": None, "loss_fn": lambda model, b: tf.reduce_sum(model(b[0]) * tf.random.normal([], dtype=X.dtype))},
+            {
+                "loss": None,
+                "loss_fn": lambda model, b: tf.reduce_sum(model(b[0]) * tf.random.normal([], dtype=X.dtype)),
+            },
             "draws random numbers that cannot be repeated",
         ),
     ],
@@ -322,3 +331,23 @@ def test_a_dataset_that_changes_is_named():
     C @ np.ones(53)
     with pytest.raises(ValueError, match="same samples in each pass, received 23 and then 20"):
         C @ np.ones(53)
+
+
+# --- Losses at other points ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("data", [(X, Y), tl.ArrayData(X, Y, 10, shuffle=False)], ids=["one batch", "uneven batches"])
+def test_losses_on_a_line_are_those_of_evaluate(data):
+    model = stateful_net()  # with averages and dropout, which evaluate does not move
+    loop = tl.TrainLoop(model, tl.SimpleGD(), crossentropy())
+    C = tl.curvature(model, crossentropy(), data=data)
+    d = np.random.default_rng(0).normal(size=C.shape[0])
+    points = C.x.numpy() + np.array([-0.1, 0.0, 0.2])[:, None] * d
+    losses = C.losses(points)
+    np.testing.assert_array_equal(tl.VariableVector(model.trainable_variables).read(), C.x)
+    vector = tl.VariableVector(model.trainable_variables)
+    for point, loss in zip(points, losses, strict=True):
+        vector.assign(tf.constant(point))
+        np.testing.assert_allclose(loss, loop.evaluate((X, Y))["loss"], rtol=1e-12)
+    with pytest.raises(ValueError, match=r"points must have shape \[k, "):
+        C.losses(d)

@@ -1,6 +1,7 @@
 """The curvature of a loss over a whole data set, at the weights that the model has now."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,6 +17,7 @@ from trainloop.objectives import losses
 from trainloop.objectives.model import ModelObjective, check_repeatable
 from trainloop.objectives.placement import kept, read, write
 from trainloop.types import Losses, LossFn, LossWeights, Residuals, Variable
+from trainloop.vectors import linalg
 from trainloop.vectors.layout import FlatLayout, VariableVector, trained_variables
 
 
@@ -46,7 +48,7 @@ class CurvatureOperator(SymmetricOperator):
         # What the loss reads besides x, such as averages, and what it writes: the model may be trained on.
         self._others = [*objective.written, *((objective.found and objective.found.others) or [])]
         self._values = read(self._others)
-        self._product_of_batch = self._compiled()
+        self._product_of_batch, self._loss_of_batch = self._compiled(KINDS[kind]), None
         super().__init__(self._over_all_batches, self.layout.size, self.layout.dtype)
 
     def __repr__(self) -> str:
@@ -54,35 +56,67 @@ class CurvatureOperator(SymmetricOperator):
         held = f"{data.size:,} samples in {data.count} batches"
         return f"CurvatureOperator({self.kind}, {n:,} x {n:,}, {self.dtype}, {held})"
 
-    def _compiled(self):
-        """Function (batch, shares, x, rows [k, n]) -> [k, n]: the part of one batch."""
-        like, of_kind = self._objective, KINDS[self.kind]
+    def losses(self, points: Any) -> np.ndarray:
+        """f over the whole data set at other points, such as those of a line x + t d or of a plane; compiled once.
 
-        def product(batch, shares, x, rows):
+        Args:
+            points: [k, n].
+
+        Returns:
+            [k].
+
+        Raises:
+            ValueError: points of another shape.
+        """
+        rows = np.asarray(points, self.dtype)
+        if rows.ndim != 2 or rows.shape[1] != self.shape[0]:
+            raise ValueError(f"points must have shape [k, {self.shape[0]}], received {list(rows.shape)}; stack them")
+        if self._loss_of_batch is None:
+            self._loss_of_batch = self._compiled(_losses)
+        return self._sum(self._loss_of_batch, rows, np.zeros(len(rows), self.dtype), "losses, batches")
+
+    def _compiled(self, of_batch):
+        """Function (batch, shares, x, rows [k, n]) -> tensor: the part of one batch.
+
+        Args:
+            of_batch: function (objective, share, x, rows) -> tensor.
+        """
+        like = self._objective
+
+        def part(batch, shares, x, rows):
             objective = ModelObjective(
                 like.model, like.loss, batch, vector=like.vector, found=like.found, shares=shares
             )
-            return of_kind(objective, 1.0 if shares is None else shares[0], x, rows)
+            return of_batch(objective, 1.0 if shares is None else shares[0], x, rows)
 
         n, dtype = self.layout.size, self.layout.dtype
         share = tf.TensorSpec([], tf.float64)
         specs = [None if self._data.count == 1 else (share, share), tf.TensorSpec([n], dtype)]
-        traced = tf.function(product, autograph=False)
+        traced = tf.function(part, autograph=False)
         return traced.get_concrete_function(self._data.spec(), *specs, tf.TensorSpec([None, n], dtype))
 
     def _over_all_batches(self, V):
-        """C V [n, k]. Whatever happens, the model is left as it was."""
+        """C V [n, k]."""
+        rows = V.T
+        return np.ascontiguousarray(self._sum(self._product_of_batch, rows, rows * 0, "product, batches").T)
+
+    def _sum(self, of_batch, rows, total, title):
+        """The sum over all batches. Whatever happens, the model is left as it was."""
         objective, data = self._objective, self._data
-        rows = tf.constant(V.T)
-        total = tf.zeros_like(rows)
+        rows, total = tf.constant(rows), tf.constant(total)
         with kept([*objective.vector.native, *self._others]):
             write(self._others, self._values)
-            with watched("product, batches", data.count) as advance:
+            with watched(title, data.count) as advance:
                 for batch in data:
-                    shares = data.shares(batch, objective.loss)
-                    total += self._product_of_batch(batch, shares, self.x, rows)
+                    total += of_batch(batch, data.shares(batch, objective.loss), self.x, rows)
                     advance()
-        return np.ascontiguousarray(total.numpy().T)
+        return total.numpy()
+
+
+def _losses(objective, share, x, rows):
+    """f at each row."""
+    del share, x  # the objective has the share
+    return linalg.map_rows(objective.value, rows, parallel_iterations=1)
 
 
 def curvature(
