@@ -281,10 +281,16 @@ def errors_of_twos(model, batch):
         ({"data": X}, "data must be an ArrayData, .* received ndarray"),
         ({"data": tf.data.Dataset.from_tensors((X, Y)).repeat()}, "received an infinite dataset"),
         ({"data": tf.data.Dataset.from_tensors((X, Y)).take(0)}, "received an empty dataset"),
-        ({"kind": "fisher", "loss": "mae", "data": (X, X[:, :3])}, "kind='fisher' is known for .* received the loss 'mae'"),
+        (
+            {"kind": "fisher", "loss": "mae", "data": (X, X[:, :3])},
+            "kind='fisher' is known for .* received the loss 'mae'",
+        ),
         ({"kind": "fisher", "loss": "sparse_categorical_crossentropy"}, "needs the logits of the crossentropy"),
         ({"kind": "fisher", "loss": None, "loss_fn": lambda model, b: tf.reduce_sum(model(b[0]))}, "model's own distr"),
-        ({"kind": "ggn", "loss": None, "loss_fn": lambda model, b: tf.reduce_sum(model(b[0]))}, "Gauss-Newton products"),
+        (
+            {"kind": "ggn", "loss": None, "loss_fn": lambda model, b: tf.reduce_sum(model(b[0]))},
+            "Gauss-Newton products",
+        ),
         ({"kind": "empirical_fisher", "loss": None, "residuals": errors_of_twos}, "needs the loss of each sample"),
         (
             {"kind": "empirical_fisher", "loss": keras.losses.MeanSquaredError(reduction="sum"), "data": (X, X[:, :3])},
@@ -293,7 +299,10 @@ def errors_of_twos(model, batch):
         ({"loss": None, "loss_fn": lambda model, b: tf.constant(float(tf.reduce_sum(model(b[0]))))}, "only as Python"),
         ({"loss": lambda t, p: tf.reduce_max(p), "data": tl.ArrayData(X, Y, 9)}, "one number for a whole batch"),
         (
-            {"loss": None, "loss_fn": lambda model, b: tf.reduce_sum(model(b[0]) * tf.random.normal([], dtype=X.dtype))},
+            {
+                "loss": None,
+                "loss_fn": lambda model, b: tf.reduce_sum(model(b[0]) * tf.random.normal([], dtype=X.dtype)),
+            },
             "draws random numbers that cannot be repeated",
         ),
     ],
