@@ -32,7 +32,7 @@ def draw_spectrum(spectrum: Any, title: str = "") -> Picture:
     axes.fill_between(spectrum.grid, density, _FLOOR * single, color=BLUE, alpha=0.3, linewidth=0)
     axes.plot(spectrum.grid, density, color=BLUE, linewidth=1)
     nodes = spectrum.nodes[spectrum.weights > 1e-3 / spectrum.n]
-    look = {"color": ORANGE, "linestyle": "", "marker": "|", "label": "nodes of the quadrature"}
+    look: dict[str, Any] = {"color": ORANGE, "linestyle": "", "marker": "|", "label": "nodes of the quadrature"}
     axes.plot(nodes, np.full(len(nodes), 0.02), transform=axes.get_xaxis_transform(), **look)
     axes.axhline(single, color=GREY, linestyle=":", linewidth=1, label="peak of one eigenvalue")
     axes.set_yscale("log")
