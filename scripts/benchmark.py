@@ -10,6 +10,7 @@ python scripts/benchmark.py one-batch
 python scripts/benchmark.py minimize
 python scripts/benchmark.py closure
 python scripts/benchmark.py least-squares
+python scripts/benchmark.py curvature
 python scripts/benchmark.py pinn --quick
 python scripts/benchmark.py fit --quick
 python scripts/benchmark.py shared-matrix
@@ -23,6 +24,7 @@ import click
 from benchmarks.allreduce import allreduce
 from benchmarks.checkpoint import checkpoint
 from benchmarks.closure import closure
+from benchmarks.curvature import curvature
 from benchmarks.evaluations import evaluations
 from benchmarks.extras import extras, looking, startup
 from benchmarks.flatten import flatten
@@ -52,6 +54,7 @@ for command in (
     minimize,
     closure,
     least_squares,
+    curvature,
     pinn,
     fit,
     shared_matrix,

@@ -38,6 +38,7 @@ def solves(names):
 OUTCOMES = {
     "a-method-with-a-line-search": lambda names: names["result"].history["loss"][-1] < 0.2,
     "a-method-with-a-matrix": lambda names: names["found"].f < 1e-10,
+    "curvature": lambda names: names["trace"].value > names["eigenvalues"][0] > 0 and names["sharpness"] > 0,
     "fitting-and-differential-equations": lambda names: solves(names),
     "from-a-working-program": lambda names: abs(names["rate"] - 3) < 1e-6 and names["history"]["loss"][-1] < 0.3,
     "from-the-old-keras-api": lambda names: names["g"].shape == (4,),

@@ -10,7 +10,7 @@ It knows nothing of models. Everything here is NumPy; only products may be anyth
 
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -22,9 +22,6 @@ from trainloop.curvatures.minres import minres
 from trainloop.curvatures.spectrum import Spectrum, spectrum_of
 from trainloop.curvatures.watch import watched
 from trainloop.errors import needed_for
-
-if TYPE_CHECKING:
-    from scipy.sparse.linalg import LinearOperator
 
 # A dense matrix of more rows than this is no small one: 5,000 of them take 200 MB in float64, and 5,000 products.
 _MOST_DENSE = 5_000
@@ -89,7 +86,7 @@ class SymmetricOperator:
         """A V [n, k] of an array V [n, k] of the operator's dtype; what every other method takes products by."""
         return np.asarray(self._matmat(V), self.dtype)
 
-    def to_scipy(self, advance: Callable[[], Any] = lambda: None) -> "LinearOperator":
+    def to_scipy(self, advance: Callable[[], Any] = lambda: None) -> Any:
         """The same as a `scipy.sparse.linalg.LinearOperator`.
 
         Args:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from trainloop.plots.figure import BLUE, ORANGE, Picture, label
+from trainloop.plots.figure import BLUE, GREY, ORANGE, Picture, label
 
 # Densities below this share of a single eigenvalue's peak are nothing but the tail of a normal distribution.
 _FLOOR = 1e-2
@@ -32,15 +32,14 @@ def draw_spectrum(spectrum: Any, title: str = "") -> Picture:
     axes.fill_between(spectrum.grid, density, _FLOOR * single, color=BLUE, alpha=0.3, linewidth=0)
     axes.plot(spectrum.grid, density, color=BLUE, linewidth=1)
     nodes = spectrum.nodes[spectrum.weights > 1e-3 / spectrum.n]
-    axes.plot(nodes, np.full(len(nodes), 0.02), "|", color=ORANGE, transform=axes.get_xaxis_transform(), markersize=6)
-    axes.axhline(single, color="#999999", linestyle=":", linewidth=0.8)
-    axes.annotate(
-        "one eigenvalue", (1, single), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize="x-small"
-    )
+    look: dict[str, Any] = {"color": ORANGE, "linestyle": "", "marker": "|", "label": "nodes of the quadrature"}
+    axes.plot(nodes, np.full(len(nodes), 0.02), transform=axes.get_xaxis_transform(), **look)
+    axes.axhline(single, color=GREY, linestyle=":", linewidth=1, label="peak of one eigenvalue")
     axes.set_yscale("log")
     axes.set_ylim(_FLOOR * single)
     axes.set_xlim(spectrum.grid[0], spectrum.grid[-1])
     axes.set_xlabel("eigenvalue")
+    axes.legend(fontsize="small", loc="upper right")
     axes.set_ylabel("share of the eigenvalues per unit")
     axes.grid(alpha=0.3)
     return figure
