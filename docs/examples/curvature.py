@@ -34,9 +34,9 @@ def build():
 
 
 def trained(rate, data, steps):
-    """(the model after so many steps of gradient descent, the log with its sharpness 60 times)."""
+    """(the model after so many steps of gradient descent, those after which its sharpness was measured, and that)."""
     model = build()
-    look = tl.Measure(steps // 60, sharpness=lambda model: tl.curvature(model, "mse", data=data).top()[0][0])
+    look = tl.Measure(50, sharpness=lambda model: tl.curvature(model, "mse", data=data).top()[0][0])
     result = tl.TrainLoop(model, tl.SimpleGD(rate), "mse", hooks=[look]).run(data, steps=steps)
     seen = np.isfinite(result.history["sharpness"])
     return model, result.history["step"][seen], result.history["sharpness"][seen]
@@ -47,7 +47,7 @@ def main(scale=1.0, draw=False):
     data, error, curves = digits(), 0.0, {}
     for rate in RATES:
         model, *curves[rate] = trained(rate, data, int(3_000 * scale))
-        last = curves[rate][1][-15:].mean()
+        last = curves[rate][1][-10:].mean()
         error = max(error, abs(last * rate / 2 - 1))
         print(f"learning rate {rate}: sharpness {last:.2f}, 2 / learning rate {2 / rate:.2f}")
     if draw:

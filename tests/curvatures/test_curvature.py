@@ -318,6 +318,23 @@ def test_an_error_in_a_loss_is_shown_as_it_is():
         tl.curvature(dense_net(), loss_fn=lambda model, batch: tf.linalg.norm("a"), data=(X, Y))
 
 
+def test_a_batch_that_fails_leaves_the_model_as_it_was():
+    labels = iter([Y, Y, Y + 7])  # for what is traced, counted and multiplied
+
+    def samples():
+        yield X, next(labels)
+
+    specs = (tf.TensorSpec([23, 6], tf.float64), tf.TensorSpec([23], tf.int32))
+    data = tf.data.Dataset.from_generator(samples, output_signature=specs)
+    model = stateful_net()
+    C = tl.curvature(model, crossentropy(), data=data)
+    model.set_weights([w + 1 for w in model.get_weights()])
+    before = weights(model)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        C @ np.ones(C.shape[0])
+    assert np.array_equal(weights(model), before)
+
+
 def test_a_dataset_that_changes_is_named():
     counts = iter([23, 23, 23, 20])
 

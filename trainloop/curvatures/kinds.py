@@ -1,5 +1,8 @@
-"""The four matrices C of one batch at x, by their products: functions of an objective, the share of the
-batch in the whole data set, x [n] and rows [k, n], with the result [k, n].
+"""The part that one batch has in a curvature matrix, by its products with several vectors, for each kind.
+
+    C v for every row v of `rows` [k, n], at x [n]      functions (objective, share, x, rows) -> [k, n]
+
+`share` is that of the batch in the whole data set.
 
     hessian             second derivatives of f, regularization included
     ggn                 J' L J + R      J first derivatives of the outputs, L second derivatives of the loss by them,
@@ -46,7 +49,6 @@ def fisher(objective, share, x, rows):
 
 def empirical_fisher(objective, share, x, rows):
     """c J'J v for each row v, J the Jacobian of the losses of all samples, c the share over their number."""
-
     losses = functools.partial(sample_losses, objective.model, objective.loss, objective.batch)
 
     def losses_at(z):

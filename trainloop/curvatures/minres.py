@@ -9,9 +9,16 @@ grow on the way; these never do, so that a system which is solved in part is sol
 Saunders 2012, CG versus MINRES: an empirical comparison).
 """
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
+
+from trainloop import checks
+from trainloop.curvatures.watch import watched
+
+# The residual that is computed at the end may be this much larger than the one of the recurrence.
+_SLACK = 10
 
 
 class Solved(NamedTuple):
@@ -57,6 +64,27 @@ def minres(product, b, tolerance, most, advance=lambda: None):
             break
         v_before, v, beta = v, p / beta_after, beta_after
     return Solved(x, step, abs(rotations.residual) / size)
+
+
+def solution_of(operator, b, damping, tolerance, steps):
+    """x [n] with (A + damping I) x = b [n]; see `SymmetricOperator.solve`."""
+    damping, n = checks.real("damping", damping, at_least=0), len(b)
+    tolerance = checks.real("tolerance", tolerance, above=0, below=1)
+    most = min(max(n, 100), 1_000) if steps is None else checks.integer("steps", steps, at_least=1)
+
+    def shifted(v):
+        return operator @ v + b.dtype.type(damping) * v
+
+    with watched("solve, products") as advance:
+        x, taken, _ = minres(shifted, b, tolerance, most, advance)
+    left = np.linalg.norm(b - shifted(x)) / max(np.linalg.norm(b), np.finfo(b.dtype).tiny)
+    if not left <= _SLACK * tolerance:
+        warnings.warn(
+            f"solve has not converged: after {taken} steps |b - (A + damping I) x| is {left:.1e} |b|, wanted "
+            f"{tolerance:.1e}; give more steps, or more damping than {damping:g}",
+            stacklevel=3,
+        )
+    return x
 
 
 class _Rotations:

@@ -8,7 +8,6 @@
 It knows nothing of models. Everything here is NumPy; only products may be anything else inside.
 """
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -18,16 +17,12 @@ import tensorflow as tf
 from trainloop import checks
 from trainloop.curvatures.eigenpairs import largest_of
 from trainloop.curvatures.estimates import Estimate, diagonal_of, trace_of
-from trainloop.curvatures.minres import minres
+from trainloop.curvatures.minres import solution_of
 from trainloop.curvatures.spectrum import Spectrum, spectrum_of
-from trainloop.curvatures.watch import watched
 from trainloop.errors import needed_for
 
 # A dense matrix of more rows than this is no small one: 5,000 of them take 200 MB in float64, and 5,000 products.
 _MOST_DENSE = 5_000
-
-# The residual that is computed at the end may be this much larger than the one of the recurrence.
-_SLACK = 10
 
 
 class SymmetricOperator:
@@ -123,6 +118,9 @@ class SymmetricOperator:
     def top(self, k: int = 1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """The k largest eigenvalues, in descending order, and their eigenvectors: by ARPACK.
 
+        Largest means farthest to the right, so that negative ones are not among them. The smallest one is near the
+        smallest node of `spectrum()`.
+
         Args:
             k: how many.
             seed: of the vector it starts from.
@@ -184,23 +182,8 @@ class SymmetricOperator:
         Raises:
             ValueError: an argument outside of its range, or b of another shape.
         """
-        damping = checks.real("damping", damping, at_least=0)
-        tolerance = checks.real("tolerance", tolerance, above=0, below=1)
-        most = min(max(self.shape[0], 100), 1_000) if steps is None else checks.integer("steps", steps, at_least=1)
         right = np.asarray(b, self.dtype)
         if right.shape != self.shape[:1]:
             raise ValueError(f"b must have shape [{self.shape[0]}], received {list(right.shape)}")
-
-        def shifted(v):
-            return self @ v + self.dtype.type(damping) * v
-
-        with watched("solve, products") as advance:
-            x, taken, _ = minres(shifted, right, tolerance, most, advance)
-        left = np.linalg.norm(right - shifted(x)) / max(np.linalg.norm(right), np.finfo(self.dtype).tiny)
-        if not left <= _SLACK * tolerance:
-            warnings.warn(
-                f"solve has not converged: after {taken} steps |b - (A + damping I) x| is {left:.1e} |b|, wanted "
-                f"{tolerance:.1e}; give more steps, or more damping than {damping:g}",
-                stacklevel=2,
-            )
+        x = solution_of(self, right, damping, tolerance, steps)
         return tf.constant(x) if tf.is_tensor(b) else x
