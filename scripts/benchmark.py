@@ -12,6 +12,7 @@ python scripts/benchmark.py closure
 python scripts/benchmark.py least-squares
 python scripts/benchmark.py examples
 python scripts/benchmark.py conflict
+python scripts/benchmark.py curvature
 python scripts/benchmark.py pinn --quick
 python scripts/benchmark.py fit --quick
 python scripts/benchmark.py shared-matrix
@@ -26,6 +27,7 @@ from benchmarks.allreduce import allreduce
 from benchmarks.checkpoint import checkpoint
 from benchmarks.closure import closure
 from benchmarks.conflict import conflict
+from benchmarks.curvature import curvature
 from benchmarks.evaluations import evaluations
 from benchmarks.examples import examples
 from benchmarks.extras import extras, looking, startup
@@ -58,6 +60,7 @@ for command in (
     least_squares,
     examples,
     conflict,
+    curvature,
     pinn,
     fit,
     shared_matrix,

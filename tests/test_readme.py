@@ -44,6 +44,7 @@ OUTCOMES = {
     "comparing": lambda names: len(names["steps"]) == 6 and '"loss"' in names["text"],
     "debugging": lambda names: len(names["history"]["loss"]) == 20 and len(names["eager"].history["loss"]) == 3,
     "entry-points": lambda names: abs(names["rate"].numpy() - np.log(10)) < 1e-4 and names["second"].step == 10,
+    "curvature": lambda names: names["trace"].value > names["eigenvalues"][0] > 0 and names["sharpness"] > 0,
     "fitting-and-differential-equations": lambda names: solves(names),
     "from-a-working-program": lambda names: abs(names["rate"] - 3) < 1e-6 and names["history"]["loss"][-1] < 0.3,
     "from-the-old-keras-api": lambda names: names["g"].shape == (4,),

@@ -2,6 +2,10 @@
 
 from trainloop import algorithms, combiners, contrib, data, distributed, hooks, linesearch, models, plots, testing
 from trainloop.algorithms import *  # noqa: F403
+from trainloop.curvatures.estimates import Estimate
+from trainloop.curvatures.operator import CurvatureOperator, curvature
+from trainloop.curvatures.spectrum import Spectrum
+from trainloop.curvatures.symmetric_operator import SymmetricOperator
 from trainloop.data import *  # noqa: F403
 from trainloop.distributed import WorkersError, connect_workers
 from trainloop.hooks import (
@@ -50,7 +54,9 @@ __all__ = [
     "MODELS",
     "Assembly",
     "ClosureObjective",
+    "CurvatureOperator",
     "EarlyStopping",
+    "Estimate",
     "FlatLayout",
     "FunctionObjective",
     "GlobalObjectiveOptimizer",
@@ -77,10 +83,12 @@ __all__ = [
     "RunResult",
     "SaveCheckpoint",
     "SharedMatrix",
+    "Spectrum",
     "Status",
     "StepResult",
     "StopWhen",
     "StoredValue",
+    "SymmetricOperator",
     "TensorBoardFile",
     "TrainLoop",
     "TrainingError",
@@ -95,6 +103,7 @@ __all__ = [
     "combiners",
     "connect_workers",
     "contrib",
+    "curvature",
     "data",
     "derivatives",
     "distributed",

@@ -6,10 +6,13 @@ import sys
 import numpy as np
 import pytest
 from environment import ROOT
+from networks import blobs, crossentropy, dense_net
+
+import trainloop as tl
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from benchmarks import benchmarking, equations, flatten, least_squares, libraries, reporting
+from benchmarks import benchmarking, curvature, equations, flatten, least_squares, libraries, reporting
 
 
 def test_ratios_are_of_medians():
@@ -88,3 +91,13 @@ def test_minimize_has_little_in_memory_besides_the_history():
     measured = benchmarking.run_program("minimize", "trainloop", 2_000_000, "float64", 12)
     assert measured["iterations"] == 12
     assert measured["extra"] < 1.6 * measured["history"]
+
+
+@pytest.mark.thorough
+def test_jobs_of_curvature_compute_what_they_say():
+    x, y = blobs(20)
+    model, loss, data = dense_net(), crossentropy(), tl.ArrayData(x, y, 8, shuffle=False)
+    jobs = curvature.jobs(model, loss, data)
+    _, g = tl.ModelObjective(model, loss, (x, y)).value_and_grad(tl.VariableVector(model.trainable_variables).read())
+    np.testing.assert_allclose(jobs.pop("gradient")(), g, atol=1e-13)
+    assert {job().shape for job in jobs.values()} == {(53,), (53, 10)}

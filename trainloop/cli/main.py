@@ -2,6 +2,7 @@
 
 trainloop train --optimizer lbfgs --batch-size full --epochs 100
 trainloop compare adam lbfgs
+trainloop inspect runs/mine
 trainloop launch --workers 2 -- trainloop train --epochs 5 --run-dir runs/two
 """
 
@@ -9,12 +10,13 @@ import click
 
 from trainloop.cli.common import as_help, run_main
 from trainloop.cli.compare import compare
+from trainloop.cli.inspect import inspect
 from trainloop.cli.launch import launch
 from trainloop.cli.train import train
 from trainloop.versions import VERSION
 
 
-@click.group(help=as_help(__doc__), commands=[train, compare, launch])
+@click.group(help=as_help(__doc__), commands=[train, compare, inspect, launch])
 @click.version_option(VERSION, message="trainloop %(version)s")
 def trainloop():
     """See the top of this file."""

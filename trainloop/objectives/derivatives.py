@@ -36,9 +36,9 @@ class Sources:
         self.tensors, self._pack = list(tensors), pack
 
     @contextlib.contextmanager
-    def recorded(self):
-        """A tape that watches all of them, also those that are not trainable."""
-        with tf.GradientTape() as tape:
+    def recorded(self, persistent=False):
+        """A tape that watches all of them, also those that are not trainable; persistent for several gradients."""
+        with tf.GradientTape(persistent=persistent) as tape:
             for tensor in self.tensors:
                 tape.watch(tensor)
             yield tape
@@ -153,11 +153,20 @@ def hvp(function, x, v, sources=None):
     Raises:
         LookupError, NotImplementedError: the gradient of an operation has no gradient.
     """
+    return hessian_product(function, x, sources)(v)
+
+
+def hessian_product(function, x, sources=None):
+    """v -> H v as `hvp` has it, with f and its gradient computed once for all v.
+
+    Args:
+        function, x, sources: see `hvp`.
+    """
     sources = sources or Sources([x])
-    with sources.recorded() as outer:
+    with sources.recorded(persistent=True) as outer:
         _, g = value_and_grad(function, x, sources)
         g = tf.zeros_like(x) if g is None else g
-    return sources.gradient_or_zeros(outer, g, x, v)
+    return lambda v: sources.gradient_or_zeros(outer, g, x, v)
 
 
 def difference_of_gradients(gradient, x, v, digits=None):

@@ -240,6 +240,14 @@ def labels_of(loss):
     return sparse, loss.get_config().get("ignore_class") if sparse and not isinstance(loss, FunctionLoss) else None
 
 
+def known_function(loss):
+    """The name of the function behind a loss, where Keras or this package wrote all of it; else empty."""
+    function = getattr(loss, "fn", None)
+    modules = [getattr(function, "__module__", ""), type(loss).__module__]
+    known = all(module.startswith("keras.") or module == __name__ for module in modules)
+    return _function_name(loss) if known else ""
+
+
 def _crossentropy(targets, predictions):
     """The one of the crossentropies that fits the shapes, as `model.compile(loss="crossentropy")` has it."""
     kind = kind_of_targets(targets.shape, predictions.shape)

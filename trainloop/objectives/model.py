@@ -329,14 +329,26 @@ class ModelObjective(Objective):
         Differences of gradients replace autodiff where the model stops gradients, as normalisation layers do; see
         `derivatives`. That is said once, with a warning.
         """
+        return self._with_hessian(x, lambda product: product(v), x.shape)
+
+    def hvps(self, x: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+        """H(x) v for every row v of `rows` [k, n]: [k, n]. What does not depend on v is computed once."""
+        return self._with_hessian(x, lambda product: linalg.map_rows(product, rows), rows.shape)
+
+    def _with_hessian(self, x, use, shape):
+        """What `use` makes of the function v -> H(x) v: a tensor of this shape."""
         if not self.stops_gradients(x):
             try:
-                return self._sum_at(x, lambda run: (derivatives.hvp(lambda _: run.f(), x, v, run.sources),), [x.shape])[
-                    0
-                ]
+                return self._sum_at(
+                    x, lambda run: (use(derivatives.hessian_product(lambda _: run.f(), x, run.sources)),), [shape]
+                )[0]
             except derivatives.NO_GRADIENT:
                 pass
-        return derivatives.difference_of_gradients(lambda z: self.value_and_grad(z)[1], x, v, self.digits)
+
+        def gradient(z):
+            return self.value_and_grad(z)[1]
+
+        return use(lambda v: derivatives.difference_of_gradients(gradient, x, v, self.digits))
 
     def ggnvp(self, x: tf.Tensor, v: tf.Tensor) -> tf.Tensor:
         """(2 J'J + R) v at x for residuals r and their J; else (J' L J + R) v with J of the predictions, L of the loss.
@@ -347,13 +359,21 @@ class ModelObjective(Objective):
         """
         return self._sum_at(x, lambda run: (run.curvature()(v),), [x.shape])[0]
 
+    def ggnvps(self, x: tf.Tensor, rows: tf.Tensor, own: bool = True) -> tf.Tensor:
+        """`ggnvp` at x [n] for every row of `rows` [k, n]: [k, n]. What does not depend on the row is computed once.
+
+        Args:
+            x, rows: as above.
+            own: whether R is part of it.
+        """
+        return self._sum_at(x, lambda run: (linalg.map_rows(run.curvature(own), rows),), [rows.shape])[0]
+
     def ggn(self, x: tf.Tensor) -> tf.Tensor:
         if self.has_residuals:
             with self.rows(x) as rows:
                 return 2 * rows.gram()
         unit_vectors = tf.eye(x.shape[0], dtype=x.dtype)
-        columns = self._sum_at(x, lambda run: (linalg.map_rows(run.curvature(), unit_vectors),), [unit_vectors.shape])
-        return linalg.symmetric(columns[0])
+        return linalg.symmetric(self.ggnvps(x, unit_vectors))
 
     @property
     def has_residuals(self) -> bool:  # type: ignore[override]

@@ -63,18 +63,22 @@ class Run:
         weighted += [] if own is None else [self.part.weighted_own(own)]
         return [tf.cast(term, self._x.dtype) for term in weighted]
 
-    def curvature(self):
-        """v -> G v, with everything that does not depend on v computed once."""
+    def curvature(self, own=True):
+        """v -> G v, with everything that does not depend on v computed once.
+
+        Args:
+            own: whether the Hessian of the model's own losses is part of G.
+        """
         if self._loss.composite:
-            return self._curvature_at_seam()
+            return self._curvature_at_seam(own)
         if self._loss.has_rows:
-            return self._curvature_of_residuals()
+            return self._curvature_of_residuals(own)
         raise ValueError(
             "Gauss-Newton products need a loss of the model's predictions or residuals; pass loss=... or residuals=... "
             "instead of loss_fn, or choose curvature='hessian'"
         )
 
-    def _curvature_at_seam(self):
+    def _curvature_at_seam(self, own):
         seam = []
 
         def outputs(_):
@@ -84,22 +88,22 @@ class Run:
 
         model = derivatives.Linearised(outputs, self._x, self.sources)
         loss = derivatives.hessian(seam[0].compare, model.z)
-        return self._product(model, loss, lambda x: seam[0].of(self._predictions_at(x)))
+        return self._product(model, loss, lambda x: seam[0].of(self._predictions_at(x)), own)
 
-    def _curvature_of_residuals(self):
-        """v -> (2 J'J + R) v."""
+    def _curvature_of_residuals(self, own):
+        """v -> (2 J'J + R) v, R only where the model's own losses are wanted."""
 
         def residuals_at(x):
             with self._objective.at(x, self._frozen):
                 return self._residuals_and_own()[0]
 
         model = derivatives.Linearised(lambda _: self._residuals_and_own(), self._x, self.sources)
-        return self._product(model, lambda u: 2 * self.part.weighted_loss(u), residuals_at)
+        return self._product(model, lambda u: 2 * self.part.weighted_loss(u), residuals_at, own)
 
-    def _product(self, model, loss, z_at):
-        """v -> (J' L J + R) v, of a `Linearised` model, v -> L v, and a function x -> z."""
+    def _product(self, model, loss, z_at, own):
+        """v -> (J' L J + R) v, of a `Linearised` model, v -> L v, and a function x -> z; without R unless `own`."""
         jvp = self._jacobian_product(model, z_at)
-        if model.extra is None:
+        if model.extra is None or not own:
             return lambda v: model.vjp(loss(jvp(v)))
         return lambda v: model.vjp(loss(jvp(v))) + self._own_product(v)
 

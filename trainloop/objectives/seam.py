@@ -38,6 +38,11 @@ class Seam:
             self._activations = [a if r else None for a, r in zip(self._activations, read, strict=True)]
         self.z, self._apart = joined(self._tensors(predictions))
 
+    @property
+    def at_logits(self):
+        """For each output whether z has the logits behind its softmax or sigmoid in place of it."""
+        return [activation is not None for activation in self._activations]
+
     def of(self, predictions):
         """z of the predictions of another pass."""
         return joined(self._tensors(predictions))[0]

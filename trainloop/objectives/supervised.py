@@ -103,7 +103,7 @@ class SupervisedLoss(BatchLoss):
     def by_output(self, predictions, batch):
         """[(`OutputLoss`, its value without its weight [])] in the order of the outputs."""
         values = []
-        for of, targets, predicted, weights in self._parts(predictions, batch):
+        for of, targets, predicted, weights in self.parts(predictions, batch):
             where = f" of the output {of.name!r}" if is_nested(predictions) else ""
             keras_losses.check_shapes(of.loss, targets, predicted, where)
             if weights is not None:
@@ -182,7 +182,7 @@ class SupervisedLoss(BatchLoss):
         ]
 
     def _errors(self, model, training, of, batch):
-        parts = self._parts(self.forward(model, batch, training), batch)
+        parts = self.parts(self.forward(model, batch, training), batch)
         targets, predicted, weights = next(rest for other, *rest in parts if other.output == of.output)
         keras_losses.check_shapes(of.loss, targets, predicted, "")
         errors = predicted - tf.reshape(tf.cast(targets, predicted.dtype), tf.shape(predicted))
@@ -193,7 +193,7 @@ class SupervisedLoss(BatchLoss):
         return errors
 
     def check_parts(self, predictions, batch):
-        for of, targets, predicted, _ in self._parts(predictions, batch):
+        for of, targets, predicted, _ in self.parts(predictions, batch):
             key = id(of.loss), of.output, str(predicted.shape), getattr(predicted, "_keras_mask", None) is None
             if key not in self._without_parts:  # found by tracing, once for all evaluations
                 self._without_parts[key] = keras_losses.why_no_parts(of.loss, targets, predicted)
@@ -223,7 +223,7 @@ class SupervisedLoss(BatchLoss):
             if sparse and tf.is_tensor(aligned[of.output]) and aligned[of.output].dtype != tf.string:
                 _check_labels(aligned[of.output].numpy(), classes, ignored, of.name if len(flat) > 1 else None)
 
-    def _parts(self, predictions, batch):
+    def parts(self, predictions, batch):
         """(`OutputLoss`, targets, predictions, sample weights or None) of each output that has a loss."""
         _, targets, *weights = _supervised_parts(batch)
         known, flat = self.of_outputs(predictions), tf.nest.flatten(predictions)

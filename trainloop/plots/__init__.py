@@ -6,10 +6,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trainloop.plots.curves import draw_curves
     from trainloop.plots.histograms import draw_histograms
+    from trainloop.plots.spectra import draw_spectrum
 
-__all__ = ["draw_curves", "draw_histograms"]
+__all__ = ["draw_curves", "draw_histograms", "draw_spectrum"]
 
-_HOMES = {"draw_curves": "trainloop.plots.curves", "draw_histograms": "trainloop.plots.histograms"}
+_HOMES = {
+    "draw_curves": "trainloop.plots.curves",
+    "draw_histograms": "trainloop.plots.histograms",
+    "draw_spectrum": "trainloop.plots.spectra",
+}
 
 
 def __getattr__(name: str) -> Any:

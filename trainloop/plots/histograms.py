@@ -53,7 +53,7 @@ def draw_histograms(layout: FlatLayout, vectors: Mapping[str, np.ndarray], title
     every = -(-len(spans) // _MOST_LABELS)
     panels[0].set_yticks(range(0, len(spans), every), list(spans)[::every], fontsize="small")
     panels[0].set_ylim(len(spans) - 0.8, -1.1)
-    panels[0].set_ylabel("how many entries, scaled to the peak of each row; bar: median")
+    panels[0].set_ylabel("number of entries")
     return figure
 
 
