@@ -4,7 +4,7 @@
     python scripts/faults.py --short
     python scripts/faults.py --only disk --seed 1
 
-A run survives a kill when it ends with the same weights, the same state of the method and the same metrics.jsonl as
+A run survives a kill when it ends with the same weights, the same state of the optimizer and the same metrics.jsonl as
 one that was not disturbed. The model has BatchNormalization and dropout, the data are shuffled. It survives another
 fault when what that one expects is so: it goes on, or ends with one line that names the cause, and nothing is lost.
 """

@@ -3,7 +3,7 @@
     u_t + u u_x = 0.01 / pi u_xx,  u = -sin(pi x) at t = 0,  u = 0 at x = -1 and 1
 
 Nothing is built into the network, so the equation, the initial values and the values at the boundary are terms of the
-loss. All methods have the same network, points and learning rate, and take their blocks of steps in turn.
+loss. All optimizers have the same network, points and learning rate, and take their blocks of steps in turn.
 """
 
 import time
@@ -53,7 +53,7 @@ def conflict(seconds, rate, combiner, seed, output):
 
 
 class _Run:
-    """One method at work; its course: (seconds, steps, error, median of the smallest cosine in the block)."""
+    """One optimizer at work; its course: (seconds, steps, error, median of the smallest cosine in the block)."""
 
     def __init__(self, optimizer, seed):
         import trainloop as tl

@@ -1,7 +1,7 @@
 """The course of a run: how large the error was after so many seconds and evaluations of f.
 
-Every run begins with steps of Adam, and a method takes over where they end. Seconds leave out what compiles, the first
-step of Adam and of the method, and the measurement of the error.
+Every run begins with steps of Adam, and an optimizer takes over where they end. Seconds leave out what compiles, the
+first step of Adam and of the optimizer, and the measurement of the error.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""Least-squares methods: what a Jacobian costs, and how far a differential equation is solved in a given time.
+"""Least-squares optimizers: what a Jacobian costs, and how far a differential equation is solved in a given time.
 
 rows        the Jacobian of the Burgers residual [2000, 1341], J'J and a step of LevenbergMarquardt, in evaluations of
             f and its gradient; and the memory of J'J of 200,000 residuals and 1,000 weights beyond J'J itself

@@ -1,4 +1,4 @@
-"""Epochs of a network with one method by several libraries, each a process of `benchmarks.libraries`."""
+"""Epochs of a network with one optimizer by several libraries, each a process of `benchmarks.libraries`."""
 
 import pathlib
 import subprocess

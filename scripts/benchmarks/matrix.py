@@ -4,8 +4,8 @@ As a program this file is one of them: it prints one line of JSON, seconds per s
 and by how many bytes the resident size grew at its peak, after TensorFlow was loaded.
 
 The gradients belong to f(x) = |x - c| + a'x with another a in every step, as mini-batches would have it; they cost next
-to nothing. Steps and readings alternate, so that a busy machine disturbs both alike. "numpy" is the same method as one
-writes it down in NumPy.
+to nothing. Steps and readings alternate, so that a busy machine disturbs both alike. "numpy" is the same step, written
+in NumPy.
 """
 
 import json

@@ -3,7 +3,7 @@
 As a program this file is one of them: it prints one line of JSON, seconds and evaluations per iteration and the extra
 memory. Extra is the growth of the process's largest resident size over that after
 
-    - evaluating the large function and its gradient a few times, which needs memory for any method, and
+    - evaluating the large function and its gradient a few times, which needs memory for any optimizer, and
     - minimising a small one, which loads and compiles the code.
 
 The function is the extended Rosenbrock function from its standard starting point.

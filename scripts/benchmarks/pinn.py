@@ -1,6 +1,6 @@
-"""Networks that solve differential equations or fit curves: how small the error gets, by which method, in what time.
+"""Networks that solve differential equations or fit curves: how small the error gets, by which optimizer, in what time.
 
-Steps are those that were published for a problem, times a share: a tenth unless told otherwise. Methods that take a
+Steps are those that were published for a problem, times a share: a tenth unless told otherwise. Optimizers that take a
 Jacobian have the same limits, of steps and of seconds.
 """
 
@@ -14,7 +14,7 @@ from benchmarks.curves_to_fit import WIDTHS, cells, sinc
 from benchmarks.equations import EQUATIONS
 from trainloop.cli.common import import_tensorflow
 
-# What --quick runs: one method of each kind, and the smallest networks.
+# What --quick runs: one optimizer of each kind, and the smallest networks.
 _QUICK_METHODS = ("SSBroyden", "LevenbergMarquardt", "SciPy L-BFGS-B")
 
 
@@ -96,7 +96,7 @@ def _prepared(size, methods, seconds):
 
 
 def _run(makers, effort, seeds, output, name, title):
-    """Run all methods on all problems, in turn, and publish what they found.
+    """Run all optimizers on all problems, in turn, and publish what they found.
 
     Args:
         makers: list of (problem, cell, function (seed, share of points) -> `Problem`).

@@ -1,4 +1,4 @@
-"""What a method is measured on: a network, residuals whose squares it minimises, points, and the error that counts."""
+"""What an optimizer is measured on: a network, residuals, points, and the error that counts."""
 
 import dataclasses
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Errors over seconds and over evaluations: runs of many methods as a table, a JSON file and one diagram a problem."""
+"""Errors over seconds and over evaluations: runs of many optimizers as a table, a JSON file and diagrams."""
 
 import statistics
 
@@ -29,7 +29,7 @@ def available(chosen):
 
 
 def record(method, problem, share, seconds):
-    """Run a method on a fresh `Problem`.
+    """Run an optimizer on a fresh `Problem`.
 
     Args:
         method: one of `METHODS`.
@@ -96,7 +96,7 @@ def _medians(records):
 
 
 def _draw(path, problem, records):
-    """A line for each run; runs of one method have one colour."""
+    """A line for each run; runs of one optimizer have one colour."""
     from trainloop.comparison.curves import style
     from trainloop.plots.figure import Picture
 

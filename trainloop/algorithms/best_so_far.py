@@ -1,8 +1,8 @@
-"""Remember the best point of a method whose f goes up and down: subgradient, ellipsoid and momentum methods.
+"""Remember the best point of an optimizer whose f goes up and down: subgradient, ellipsoid and momentum optimizers.
 
 best <- x  where  f(x) < f(best)
 
-The variables follow the inner method, which depends on its own trail; the best point waits in the state.
+The variables follow the inner optimizer, which depends on its own trail; the best point waits in the state.
 """
 
 from typing import Any
@@ -17,13 +17,13 @@ from trainloop.vectors import linalg
 
 
 class BestSoFar(Wrapper):
-    """Another method, with a memory for the best point it has seen.
+    """Another optimizer, with a memory for the best point it has seen.
 
-    `minimize` returns that point. After `TrainLoop.run` the model is where the inner method left it; `restore_best`
+    `minimize` returns that point. After `TrainLoop.run` the model is where the inner optimizer left it; `restore_best`
     puts the best point into it. On mini-batches the best f is that of the easiest batch, so use full batches.
 
     Args:
-        inner: any method that nothing else uses.
+        inner: any optimizer that nothing else uses.
         name, kwargs: see `GlobalObjectiveOptimizer`.
 
     Examples:

@@ -61,7 +61,7 @@ class CMAES(GlobalObjectiveOptimizer):
     A step costs lambda evaluations of f and no gradient, and holds about six arrays [lambda, n]. Only ranks of f count:
     no increasing transformation of f makes a difference, and f may have jumps and regions where it is not finite.
 
-    x is the mean of the distribution; the method itself never evaluates f there. The logged "best_f" is the smallest f
+    x is the mean of the distribution; f is not evaluated there. The logged "best_f" is the smallest f
     of the generation, infinite if none was finite.
 
     Args:

@@ -1,4 +1,4 @@
-"""Several losses that may pull against each other: another method, fed with one direction out of their gradients.
+"""Several losses that may pull against each other: another optimizer, fed with one direction out of their gradients.
 
 f = sum_k l_k                 the terms of the loss, weights multiplied in
 g = combine(l [k], G [k, n])  G: their gradients, row by row; combine: see `trainloop.combiners`
@@ -25,7 +25,7 @@ from trainloop.types import ObjectiveUpdate, State
 
 
 class Combine(Wrapper):
-    """Another method, fed with one direction that a combiner makes of the gradients of all terms.
+    """Another optimizer, fed with one direction that a combiner makes of the gradients of all terms.
 
     Works where f has named terms: residuals={name: function}, a loss_fn or closure that returns a dict of scalars, or a
     loss for each of several outputs. A step costs a gradient of each term; where terms share nothing but the weights
@@ -33,7 +33,7 @@ class Combine(Wrapper):
     "cosine/smallest": it is below 0 where two terms are in conflict.
 
     Args:
-        inner: a `GlobalVectorOptimizer` that nothing else uses. Its `global_clipnorm` acts on the combined g. Methods
+        inner: a `GlobalVectorOptimizer` that nothing else uses. Its `global_clipnorm` acts on the combined g. Those
             with a line search need a g that belongs to f, and are rejected.
         combiner: a `trainloop.combiners.Combiner`, or the name of one, such as "upgrad".
         terms: names of all terms but the regularization. Where they are given the cosine of every pair is logged, as

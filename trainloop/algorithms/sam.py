@@ -1,4 +1,4 @@
-"""Sharpness-aware minimisation: another method, fed with the gradient at the worst point nearby.
+"""Sharpness-aware minimisation: another optimizer, fed with the gradient at the worst point nearby.
 
 e = rho g / |g|             the ascent step, to first order the largest increase of f within rho
 x_new = inner(x, g(x + e))

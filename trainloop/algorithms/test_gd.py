@@ -54,7 +54,7 @@ class TestGD(GlobalVectorOptimizer):
         name, kwargs: see `GlobalVectorOptimizer`. There is no learning rate.
 
     Examples:
-        >>> method = TestGD(rad=2000.0, storage="factored")
+        >>> optimizer = TestGD(rad=2000.0, storage="factored")
         >>> print(method.memory_plan(44_426))  # LeNet-5
     """
 

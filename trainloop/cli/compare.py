@@ -1,4 +1,4 @@
-"""Compare methods: who gets how far, in which time, at which cost.
+"""Compare optimizers: who gets how far, in which time, at which cost.
 
     trainloop compare testgd:rad=3000 adam:learning_rate=0.003 shorr
     trainloop compare --dataset mnist --model mlp --seeds 5 adam lbfgs:--batch-size=full,--epochs=200
@@ -6,7 +6,7 @@
     trainloop compare problems lbfgs bfgs newtoncg
     trainloop compare report comparisons/mine
 
-A method is what `trainloop train` takes after --optimizer, with arguments of its constructor and options of its own
+An optimizer is what `trainloop train` takes after --optimizer, with arguments of its constructor and options of its own
 (`lbfgs:m=20,--batch-size=full`) behind a colon; what stands behind --then= is the word of the phase that follows.
 The same command with the same --out continues what was interrupted.
 `trainloop compare networks --help` shows seeds, epochs, targets and all other options.
@@ -36,7 +36,7 @@ class MethodsUnlessCommand(click.Group):
         if args and args[0] not in (*self.commands, "--help"):
             near = difflib.get_close_matches(args[0], self.commands, n=1, cutoff=0.8)
             if near:
-                raise click.UsageError(f"{args[0]!r} is no method and no command; did you mean {near[0]!r}?")
+                raise click.UsageError(f"{args[0]!r} is no optimizer and no command; did you mean {near[0]!r}?")
             args = ["networks", *args]
         return super().parse_args(ctx, args)
 
@@ -71,7 +71,7 @@ def compare():
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Runs at a time.")
 @click.option("--out", help="Folder.  [default: comparisons/<time>-<model>-<dataset>]")
 def networks(methods, seeds, target, jobs, out, **common):
-    """Train one network with several methods, each with several seeds."""
+    """Train one network with several optimizers, each with several seeds."""
     import_tensorflow()
     check_installed()
     from trainloop.comparison import folder, score

@@ -1,4 +1,4 @@
-"""Train a network with a method that works on the whole vector of its weights.
+"""Train a network with an optimizer that works on the whole vector of its weights.
 
 Without arguments: LeNet-5 on scikit-learn's handwritten digits with TestGD, the ellipsoid method.
 
@@ -110,7 +110,7 @@ DEFAULT_STEPS = 1000
     metavar="N",
     help="Train on N GPUs, or parts of the processor, of this machine.",
 )
-@click.option("--eager", is_flag=True, help="Compile nothing, so that a debugger works in the method; slow.")
+@click.option("--eager", is_flag=True, help="Compile nothing, so that a debugger works in the optimizer; slow.")
 @click.option("--layer-norms", is_flag=True, help="Log norms of weights, gradient and step in every layer.")
 @click.option(
     "--deterministic", is_flag=True, help="The same bits in every run on the same machine, at a price in speed."
@@ -172,7 +172,7 @@ def train(ctx, show_list, **settings):
 
 
 def list_words(name):
-    """What there is, or what one method takes."""
+    """What there is, or what one optimizer takes."""
     import trainloop as tl
     from trainloop.runs.plugins import describe
 

@@ -1,13 +1,13 @@
-"""Several methods on one problem, several times: who gets how far, in which time, at which cost.
+"""Several optimizers on one problem, several times: who gets how far, in which time, at which cost.
 
-entrant         what is compared: a method with its settings
+entrant         what is compared: an optimizer with its settings
 
 on one network
     folder      the files of a comparison, and the runs that belong to it
     running     the runs, each in a process of its own
     watching    what a person sees of them
     outcome     what is left of a run
-    score       one row of numbers per method
+    score       one row of numbers per optimizer
     curves      figures
     page        the report
 

@@ -1,6 +1,6 @@
 """Methods over the problems of `trainloop.testing`, with a file that keeps what is done.
 
-One problem and one method at a time; what goes wrong in one leaves the others alone.
+One problem and one optimizer at a time; what goes wrong in one leaves the others alone.
 """
 
 import json
@@ -37,7 +37,7 @@ def of_kind(kind):
 
 
 def solve(entrant, problem, tolerance, budget):
-    """How f falls when a method works on a problem, until it is solved to a tolerance or the budget is spent.
+    """How f falls when an optimizer works on a problem, until it is solved to a tolerance or the budget is spent.
 
     Args:
         entrant: an `Entrant`.
@@ -47,8 +47,8 @@ def solve(entrant, problem, tolerance, budget):
 
     Returns:
         {"evaluations": [k], "best": [k], "status": in a word, "message": how it ended}: the evaluations at which f
-        became smaller than ever, and f there, beginning with x0; both empty where the method cannot take the problem,
-        or fails while it is traced.
+        became smaller than ever, and f there, beginning with x0; both empty where the optimizer cannot take the
+        problem, or fails while it is traced.
     """
     fun = LeastSquares(problem.residuals) if problem.residuals else problem.fun
     f0 = float(problem.fun(problem.x0))
@@ -61,7 +61,7 @@ def solve(entrant, problem, tolerance, budget):
         result = minimize(
             fun, problem.x0, optimizer, max_steps=budget, gtol=gtol, f_target=target, max_evaluations=budget
         )
-    except Exception as error:  # whatever a user's method raises
+    except Exception as error:  # whatever a user's optimizer raises
         message = f"{type(error).__name__}{users_line(error)}: {' '.join(str(error).split())}"
         return {"evaluations": [], "best": [], "status": "refused", "message": message}
     f = np.append(result.history["f"], result.f)  # before every step, and after the last
@@ -109,11 +109,11 @@ class Record:
         files.replace_text(self._path, json.dumps(content) + "\n")
 
     def is_outdated(self, entrant):
-        """Whether the file that the method is in has changed since."""
+        """Whether the file that the optimizer is in has changed since."""
         return self._code.get(entrant.label, _code_of(entrant)) != _code_of(entrant)
 
     def forget(self, entrant):
-        """Drop the results of a method."""
+        """Drop the results of an optimizer."""
         self.solved.pop(entrant.label, None)
         self._code.pop(entrant.label, None)
 
@@ -126,11 +126,11 @@ def _code_of(entrant):
 
 
 def costs(solved, methods, names, tolerance):
-    """[problems, methods]: evaluations until each problem was solved, infinite where it was not, or not yet.
+    """[problems, optimizers]: evaluations until each problem was solved, infinite where it was not, or not yet.
 
     Args:
         solved: `Record.solved`.
-        methods, names: labels of methods and names of problems.
+        optimizers, names: labels of optimizers and names of problems.
         tolerance: at least that of the record.
     """
     return np.array(

@@ -31,7 +31,7 @@ def draw(outcomes, axis):
     """Training loss, and below it what was measured on the test set, over one of `AXES`.
 
     A thick line is the mean over the seeds, as far as all of them got, of both coordinates; thin lines are single runs.
-    Methods are named at the ends of their lines where that fits; `add_legend` names them all.
+    Optimizers are named at the ends of their lines where that fits; `add_legend` names them all.
 
     Args:
         outcomes: list of `Outcome`; those without an epoch are left out.
@@ -102,7 +102,7 @@ def keys(count):
 
 
 def style(i):
-    """Colour and dashes of the i-th method, the same in all figures; 28 are told apart."""
+    """Colour and dashes of the i-th optimizer, the same in all figures; 28 are told apart."""
     return {"color": COLOURS[i % len(COLOURS)], "linestyle": list(_DASHES)[i // len(COLOURS) % len(_DASHES)]}
 
 

@@ -1,6 +1,6 @@
-"""One of the things that are compared: a method with its settings, as a word of the command line.
+"""One of the things that are compared: an optimizer with its settings, as a word of the command line.
 
-adam                                        a method with its defaults
+adam                                        an optimizer with its defaults
 testgd:rad=2000,storage=dense               with arguments of its constructor
 lbfgs:m=20,--batch-size=full,--epochs=100   and with options of `trainloop train`, which begin with two dashes
 my_method.py:Mine:rad=3                     a class in a file
@@ -34,7 +34,7 @@ _NOT_ITS_OWN |= {
 
 @dataclasses.dataclass(frozen=True)
 class Entrant:
-    """A method and its settings.
+    """An optimizer and its settings.
 
     Attributes:
         label: as the user wrote it.
@@ -67,7 +67,7 @@ class Entrant:
         return words.phases({"optimizer": self.optimizer, "options": self.options, "steps": steps, "then": self.then})
 
     def arguments(self, common):
-        """Of `trainloop train`, beside options that all methods of a comparison have, but for those of its own.
+        """Of `trainloop train`, beside options that all optimizers of a comparison have, but for those of its own.
 
         Steps that are common are those of a whole run: the last phase has what is left of them.
 
@@ -100,7 +100,7 @@ def parse(label):
     for setting in settings:
         name = setting.partition("=")[0]
         if name in _NOT_ITS_OWN:
-            raise ValueError(f"{label}: {name} is common to all methods of a comparison, or set by it; leave it out")
+            raise ValueError(f"{label}: {name} is common to all optimizers of a comparison, or set by it; leave it out")
     return Entrant(label, optimizer, options, settings, tuple(then))
 
 
@@ -113,10 +113,12 @@ def parse_all(labels):
     """The `Entrant`s of several words, each of which can be made.
 
     Raises:
-        ValueError: none, one given twice, an unknown method, or arguments it does not take.
+        ValueError: none, one given twice, an unknown optimizer, or arguments it does not take.
     """
     if not labels:
-        raise ValueError("name at least one method, such as testgd:rad=2000 or adam; trainloop train --list shows all")
+        raise ValueError(
+            "name at least one optimizer, such as testgd:rad=2000 or adam; trainloop train --list shows all"
+        )
     entrants = [parse(label) for label in labels]
     folders = [entrant.folder.lower() for entrant in entrants]
     for i, entrant in enumerate(entrants):
@@ -128,7 +130,7 @@ def parse_all(labels):
 
 
 def make_optimizer(entrant):
-    """A new optimizer of this method with these settings, or a list of `Phase`s."""
+    """A new optimizer with these settings, or a list of `Phase`s."""
     try:
         return phases.in_phases(entrant.phases, phases.optimizers(entrant.phases))
     except (ValueError, OSError) as error:

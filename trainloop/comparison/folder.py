@@ -1,9 +1,9 @@
 """The files of one comparison, under one roof.
 
 comparison.json                 what is compared on what
-runs/<method>/seed-<k>/         the files of one run of `trainloop train`, once it is complete without its checkpoints
-runs/<method>/seed-<k>.log      what it printed
-runs/<method>/seed-<k>.exit.json how its process ended
+runs/<optimizer>/seed-<k>/         the files of one run of `trainloop train`, once complete without checkpoints
+runs/<optimizer>/seed-<k>.log      what it printed
+runs/<optimizer>/seed-<k>.exit.json how its process ended
 summary.json, report.html       what came out
 by-epochs.png, ...              the report's curves
 lock                            held by the process that works here
@@ -23,7 +23,7 @@ from trainloop.runs.directory import remove_files
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One run of a comparison: a method, a seed and a folder."""
+    """One run of a comparison: an optimizer, a seed and a folder."""
 
     entrant: Entrant
     seed: int
@@ -116,7 +116,7 @@ def lock(path):
 
 
 def begin(path, common, labels, seeds):
-    """Write down a new comparison, or add methods and seeds to the one that is there.
+    """Write down a new comparison, or add optimizers and seeds to the one that is there.
 
     Raises:
         ValueError: bad labels, or a comparison with other common settings.
@@ -154,5 +154,5 @@ def read(path):
         raise ValueError(f"{path} has no comparison.json; give the folder of a comparison") from error
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path / 'comparison.json'} is damaged ({error!r}); begin again in another folder") from error
-    # Not made: a report is written also where a method has gone since.
+    # Not made: a report is written also where an optimizer has gone since.
     return Comparison(path, tuple(common), tuple(map(parse, labels)), tuple(seeds))

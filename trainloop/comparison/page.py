@@ -85,7 +85,7 @@ def _layers(outcomes):
 
 
 def _first_of_each(outcomes):
-    """The first run of every method that has steps."""
+    """The first run of every optimizer that has steps."""
     first = {}
     for outcome in outcomes:
         if outcome.log.history:

@@ -9,12 +9,12 @@ from trainloop.testing import problems
 
 
 def write(path, record, methods, names, kind, tolerances, budget):
-    """Write the report and its figures, as far as the methods have got.
+    """Write the report and its figures, as far as the optimizers have got.
 
     Args:
         path: of the HTML file.
         record: a `collection.Record`.
-        methods, names: labels of methods and names of problems.
+        optimizers, names: labels of optimizers and names of problems.
         kind: what the problems have in common, in a word.
         tolerances: from coarse to fine, none finer than that of the record.
         budget: evaluations.
@@ -81,7 +81,7 @@ def _unsolved(found, problem):
 
 
 def endings(record, method, names, costs):
-    """`20 budget, 5 refused (ValueError: ...)`: how the runs of a method ended that did not solve their problem.
+    """`20 budget, 5 refused (ValueError: ...)`: how the runs of an optimizer ended that did not solve their problem.
 
     Args:
         record: a `collection.Record`.

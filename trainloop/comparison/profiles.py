@@ -1,6 +1,6 @@
-"""Performance and data profiles: many methods on many problems in two curves each.
+"""Performance and data profiles: many optimizers on many problems in two curves each.
 
-cost[p, s] is what method s pays to solve problem p, infinite where it does not.
+cost[p, s] is what optimizer s pays to solve problem p, infinite where it does not.
 
     performance profile  rho_s(tau) = share of the problems with  cost[p, s] <= tau min_s' cost[p, s']
         Dolan and Moré (2002), "Benchmarking optimization software with performance profiles", Math. Program. 91, (2.1).
@@ -38,10 +38,10 @@ def cost_to_solve(evaluations, best, f_low, tolerance):
 
 
 def ratios(costs):
-    """cost[p, s] / min_s' cost[p, s']; infinite where a method does not solve a problem.
+    """cost[p, s] / min_s' cost[p, s']; infinite where an optimizer does not solve a problem.
 
     Args:
-        costs: [problems, methods].
+        costs: [problems, optimizers].
     """
     cheapest = np.min(costs, axis=1, keepdims=True)
     with np.errstate(invalid="ignore"):
@@ -65,7 +65,7 @@ def draw(costs, methods, tolerance):
     """Performance profile above, data profile below.
 
     Args:
-        costs: [problems, methods].
+        costs: [problems, optimizers].
         methods: their names.
         tolerance: for the title.
 

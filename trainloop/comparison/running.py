@@ -1,6 +1,6 @@
 """The runs of a comparison, each in a process of its own.
 
-That gives every method the same fresh start and its own peak of memory, and keeps what goes wrong in one run out of
+That gives every optimizer the same fresh start and its own peak of memory, and keeps what goes wrong in one run out of
 the others.
 """
 

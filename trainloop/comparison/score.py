@@ -1,4 +1,4 @@
-"""One row of numbers per method: means and spreads over its seeds."""
+"""One row of numbers per optimizer: means and spreads over its seeds."""
 
 import dataclasses
 
@@ -95,7 +95,7 @@ def numbers(outcome, target):
 
 
 def rows(outcomes, target):
-    """One dict per method, in their order.
+    """One dict per optimizer, in their order.
 
     Returns:
         list of {"method": label, "runs": count, "complete": count, "failed": count, "means": {column: mean},

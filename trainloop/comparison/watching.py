@@ -92,7 +92,7 @@ _CELL, _HEADINGS = 16, 22
 
 
 def print_table(console, rows):
-    """The numbers of all methods, one method per column, as many beside each other as there is room for.
+    """The numbers of all optimizers, one optimizer per column, as many beside each other as there is room for.
 
     Args:
         console: a `rich.console.Console`.
@@ -115,7 +115,7 @@ def print_table(console, rows):
 
 
 def in_lines(method):
-    """A method in lines that fit a column, broken behind `:`, `,` and `=` where that is enough."""
+    """An optimizer in lines that fit a column, broken behind `:`, `,` and `=` where that is enough."""
     lines = [""]
     for part in re.findall("[^:,=]+[:,=]*|[:,=]+", method):
         if lines[-1] and len(lines[-1] + part) > _CELL:

@@ -151,7 +151,7 @@ class Hook:
 
         Returns:
             dict of tensors [] by name, or of Python numbers. They become columns of `Progress.logs`, of
-            `RunResult.history`, of files and displays, beside the scalars of the method's state. Names must be new.
+            `RunResult.history`, of files and displays, beside the scalars of the optimizer's state. Names must be new.
         """
         return {}
 
@@ -198,7 +198,7 @@ class Hook:
     def load_state(self, state: dict[str, Any]) -> None:
         """Be as this hook was when `state` returned this dict. Called before `on_start`, or in the midst of a run.
 
-        Weights and the method's state are put back after it.
+        Weights and the optimizer's state are put back after it.
         """
 
 

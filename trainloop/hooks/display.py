@@ -27,7 +27,7 @@ from trainloop.columns import BOOKKEEPING, PREFIXES, is_rate
 from trainloop.hooks.base import Hook
 from trainloop.hooks.live_view import LiveView, epoch_columns, header, number, row
 
-# Speed is that of the last seconds: compiling is over then, and methods whose steps become slower show it.
+# Speed is that of the last seconds: compiling is over then, and optimizers whose steps become slower show it.
 _SPEED_SECONDS = 10
 
 # The shortest time between the lines of two epochs, in seconds: as fast as they can be read.
@@ -40,9 +40,9 @@ _LONGEST_LINE = 120
 class LiveDisplay(Hook):
     """A view that moves: epoch, step, bar, steps per second, time left, and the newest numbers.
 
-    The numbers are the loss, the gradient norm, the metrics, those of the last validation and the method's own scalars,
-    as many of them as fit. Above, lines of epochs stay: one for every epoch that ends a second or more after the last
-    line, and always one for the first and the last epoch.
+    The numbers are the loss, the gradient norm, the metrics, those of the last validation and the scalars of the
+    optimizer's state, as many as fit. Above, lines of epochs stay: one for every epoch that ends a second or more after
+    the last line, and always one for the first and the last epoch.
 
     Args:
         console: a `rich.console.Console`.
@@ -206,7 +206,7 @@ def _validation(summary):
 
 
 def _newest(progress, validation=None):
-    """The newest numbers: loss, gradient norm, metrics, the last validation, what is measured, the method's own.
+    """The newest numbers: loss, gradient norm, metrics, the last validation, what is measured, the optimizer's own.
 
     Integers are the last ones: most of them are counters.
     """

@@ -6,8 +6,8 @@
     norm/<path>/<variable>    the same of a vector of length n in the new state
     angle/step                between -g and x_new - x, in degrees
 
-A layer that learns nothing, or explodes, shows here long before the loss tells. The angle says what a method makes of
-the gradient: 0 is steepest descent, 90 a step along which f does not change in first order, and beyond that it rises.
+A layer that learns nothing, or explodes, shows here long before the loss tells. The angle says what the optimizer makes
+of the gradient: 0 is steepest descent, at 90 f does not change in first order, and beyond that it rises.
 """
 
 from collections.abc import Sequence
@@ -28,10 +28,10 @@ class LayerNorms(Hook):
 
     Args:
         of: names of vectors: "x", "g" (as `update` gets it, so after `global_clipnorm`), "step", and paths of vectors
-            of length n in the method's state, such as "velocity" of `Momentum` or "inner/m" of `SAM(Adam())`.
+            of length n in the optimizer's state, such as "velocity" of `Momentum` or "inner/m" of `SAM(Adam())`.
 
     Raises:
-        ValueError: not a list of distinct names; or, when the loop is made, a name that the method does not know.
+        ValueError: not a list of distinct names; or, when the loop is made, a name that the optimizer does not know.
 
     Examples:
         >>> loop = TrainLoop(model, Momentum(), loss, hooks=[LayerNorms(of=("g", "velocity"))])

@@ -72,7 +72,7 @@ class StopWhen(Hook):
     Args:
         f_target: a finite loss of a batch of at most this, at any step since the last look, ends the run.
         seconds: wall clock of the run, what it took before an interruption included.
-        evaluations: of the objective, over the life of the optimizer, earlier runs included. For methods that do not
+        evaluations: of the objective, over the life of the optimizer, earlier runs included. For optimizers that do not
             count them it is one per step.
         every_steps: see above.
 

@@ -45,7 +45,7 @@ def event_files(folder):
 class TensorBoardFile(Hook):
     """Every step and every epoch as scalars for TensorBoard, over the number of the step.
 
-        train/loss, train/grad_norm, train/radius, ...    every step: loss, gradient norm, scalars of the method's state
+        train/loss, train/grad_norm, train/radius, ...    every step: loss, gradient norm, scalars of the state
         epoch/seconds, epoch/loss, epoch/val_loss, ...    every epoch: its entry in `RunResult.epochs`
 
     The steps of a block are written together when it is over. Numbers are float32, as TensorBoard has them.

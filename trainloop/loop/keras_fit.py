@@ -64,6 +64,14 @@ class VectorModel(keras.Model):
         self._last_step: LastStep | None = None
         self._status: Any = None
 
+    def summary(self, *args: Any, **kwargs: Any) -> None:
+        """That of the inner model.
+
+        Args:
+            args, kwargs: see `keras.Model.summary`.
+        """
+        self.inner.summary(*args, **kwargs)
+
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """What the model inside puts out.
 

@@ -213,12 +213,14 @@ def _checked_optimizer(optimizer):
 
 def _checked_start(x0):
     """x0 as a finite floating tensor [n]."""
+    given = x0
     try:
         x0 = tf.convert_to_tensor(x0 if tf.is_tensor(x0) else np.asarray(x0))
     except (TypeError, ValueError) as error:
         raise ValueError(f"x0 must be a vector of numbers, received {x0!r}") from error
     if x0.shape.rank != 1 or x0.shape[0] == 0:
-        raise ValueError(f"x0 must have shape [n] with n at least 1, received {x0.shape}; flatten it")
+        advice = "pass a list of variables, [variable]" if isinstance(given, tf.Variable) else "flatten it"
+        raise ValueError(f"x0 must have shape [n] with n at least 1, received {x0.shape}; {advice}")
     if x0.dtype not in (tf.float32, tf.float64):
         raise ValueError(f"x0 must be float32 or float64, received {x0.dtype.name}; write 1.0 instead of 1, or cast it")
     bad = int(tf.math.count_nonzero(~tf.math.is_finite(x0)))

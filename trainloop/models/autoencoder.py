@@ -1,4 +1,4 @@
-"""The deep autoencoder on which second-order methods are compared."""
+"""The deep autoencoder on which second-order optimizers are compared."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The loss of one batch, in the parts that second-order methods and microbatches need.
+"""The loss of one batch, in the parts that second-order optimizers and microbatches need.
 
     f = compare(forward(model, batch), batch) + own(model)
     compare = sum_k w_k loss_k(targets_k, predictions_k)        over the outputs k that have a loss

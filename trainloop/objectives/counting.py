@@ -1,6 +1,6 @@
-"""Counts what a method asks of its objective, by kind, inside compiled code.
+"""Counts what an optimizer asks of its objective, by kind, inside compiled code.
 
-Evaluations are what methods are compared by: a step of one costs one gradient, a step of another twenty products.
+Evaluations are what optimizers are compared by: a step of one costs one gradient, a step of another twenty products.
 """
 
 import numpy as np

@@ -79,7 +79,7 @@ class FunctionObjective(Objective):
 
 
 class ValuesOnly(Objective):
-    """Another objective for methods that never look at a gradient: it is not asked for one, and g is zero.
+    """Another objective for optimizers that never look at a gradient: it is not asked for one, and g is zero.
 
     Args:
         objective: any `Objective`.

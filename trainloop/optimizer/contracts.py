@@ -177,8 +177,8 @@ class GlobalObjectiveOptimizer(WholeVectorOptimizer):
         """
         raise ValueError(
             f"{type(self).__name__} evaluates the loss at other points than the current one, which model.fit "
-            f"and apply_gradients cannot offer; use trainloop.TrainLoop(model, {type(self).__name__}(...), loss), or "
-            "trainloop.minimize for a function"
+            "and apply_gradients cannot offer; for fit wrap the model, trainloop.VectorModel(model); or use "
+            f"trainloop.TrainLoop(model, {type(self).__name__}(...), loss), or trainloop.minimize for a function"
         )
 
     def get_config(self) -> dict[str, Any]:

@@ -22,7 +22,7 @@ _MOST_NAMES = 8
 
 
 def draw_curves(result: Any, title: str = "") -> Picture:
-    """Loss, metrics, gradient norm and the method's own scalars over the steps of a run, in a grid.
+    """Loss, metrics, gradient norm and the optimizer's own scalars over the steps of a run, in a grid.
 
     Training and validation share a panel. An axis is logarithmic where nothing is negative and the values span a power
     of ten. A light line stands where a phase ends. Columns that never change or only count have no panel; a note below

@@ -1,7 +1,7 @@
-"""What a method should pass before it meets a network: problems with known minima, and promises to keep.
+"""What an optimizer should pass before it meets a network: problems with known minima, and promises to keep.
 
     problem = problems["shor"]
-    result = tl.minimize(problem.fun, problem.x0, method)
+    result = tl.minimize(problem.fun, problem.x0, optimizer)
     error = result.f - problem.minimum
 
 `problems` has every `Problem` under its name: classical smooth ones, nonsmooth ones, and two of machine learning.

@@ -1,11 +1,11 @@
-"""What every method on the whole vector must do, whoever wrote it.
+"""What every optimizer on the whole vector must do, whoever wrote it.
 
     check_optimizer(lambda: MyMethod(rad=2.0))
 
 goes through the list below in float32 and float64 on a small least-squares problem of five unknowns in two variables,
 and raises `ConformanceError` with the name of the first promise that is broken.
 
-    config        get_config holds JSON values, and makes the same method again
+    config        get_config holds JSON values, and makes the same optimizer again
     purity        update called twice gives the same bits and writes nothing
     values        f and g that update returns belong to the x that it returns
     one trace     many steps, one trace
@@ -25,6 +25,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from trainloop.errors import users_line
 from trainloop.loop.train_loop import TrainLoop
 from trainloop.objectives.function import LeastSquares
 from trainloop.optimizer.base import WholeVectorOptimizer
@@ -34,7 +35,7 @@ from trainloop.vectors.layout import VariableVector
 
 
 class ConformanceError(AssertionError):
-    """A method breaks one of the promises; the message says which and how.
+    """An optimizer breaks one of the promises; the message says which and how.
 
     Examples:
         >>> testing.check_optimizer(keras.optimizers.SGD)
@@ -45,7 +46,10 @@ class ConformanceError(AssertionError):
 
 
 def check_optimizer(make: Callable[[], WholeVectorOptimizer]) -> None:
-    """Put a method through the list above.
+    """Check all that an optimizer must do.
+
+    Structure and dtypes are kept, `update` is pure and traced once, bits do not depend on how steps are cut into
+    blocks, saving and restoring go back to the same point, `fit` takes the steps of `TrainLoop` or raises.
 
     Args:
         make: function without arguments that returns a new, unused optimizer.
@@ -65,12 +69,13 @@ def check_optimizer(make: Callable[[], WholeVectorOptimizer]) -> None:
             _check_steps(bench)
         except (TypeError, tf.errors.InvalidArgumentError) as error:
             # What TensorFlow raises for mixed dtypes, and for decisions in Python on what is a tensor.
-            raise ConformanceError(f"{type(make()).__name__} in {dtype}: {' '.join(str(error).split())}") from error
+            said = " ".join(str(error).split())
+            raise ConformanceError(f"{type(make()).__name__} in {dtype}{users_line(error)}: {said}") from error
     _check_fit(make)
 
 
 class _Bench:
-    """A method at work on f(x) = |r(x)|^2 with r_i = a_i'x - b_i + 0.1 (c_i'x)^2, six residuals in five unknowns."""
+    """An optimizer on f(x) = |r(x)|^2 with r_i = a_i'x - b_i + 0.1 (c_i'x)^2, six residuals in five unknowns."""
 
     def __init__(self, optimizer, dtype):
         rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""A test problem: a function, the point to start from, and the minimum that a method should find.
+"""A test problem: a function, the point to start from, and the minimum that an optimizer should find.
 
 The function is plain TensorFlow on one vector, so the same problem serves an eager check against NumPy, a compiled
 loop and a SciPy solver. It takes any floating dtype and computes in it. Nothing is counted or cached here.
