@@ -188,7 +188,7 @@ def list_words(name):
         ),
         ("models (or module:function or file.py:function)", {name: documented[name] for name in tl.MODELS}),
         ("optimizers (or module:Class, or file.py:Class)", {name: documented[name] for name in tl.ALGORITHMS}),
-        ("optimizers around another one (-o inner=NAME)", {name: documented[name] for name in tl.WRAPPERS}),
+        ("wrapper optimizers (-o inner=NAME)", {name: documented[name] for name in tl.WRAPPERS}),
     ):
         echo(f"{title}:")
         for name, line in lines.items():
