@@ -159,7 +159,7 @@ def test_the_log_has_the_cosines_and_a_figure_shows_them(tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     logged = [line["cosine/b,a"] for line in lines if line["kind"] == "step"]
     np.testing.assert_array_equal(logged, result.history["cosine/b,a"])
-    (axes,) = [axes for axes in result.plot().axes if axes.get_ylabel().startswith("cosines")]
+    (axes,) = [axes for axes in result.plot().axes if axes.get_title(loc="left").startswith("cosines")]
     assert len(axes.lines) == 2
 
 

@@ -221,4 +221,4 @@ def test_methods_are_compared_by_steps(tmp_path, here):
     assert code == 2
     assert "points of residuals have no epochs; give --steps, and no --epochs" in line
     code, _, (*_, line) = here("compare.py", "bfgs:--residuals=mine.py:made", *common)
-    assert "--residuals is common to all methods" in line
+    assert "--residuals is common to all optimizers" in line

@@ -77,7 +77,7 @@ def test_phases_are_an_entrant_and_share_the_steps_of_a_run():
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
-        ([], "at least one method"),
+        ([], "at least one optimizer"),
         (["adam", "testdg:rad=3"], r"testdg:rad=3: .*did you mean 'testgd'"),
         (["adam:learning_rat=0.1"], "did you mean 'learning_rate'"),
         (["adam", "adam"], "adam is given twice"),

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.usefixtures("no_graph_rewriting")
 @pytest.fixture(autouse=True)
 def _few_panels(monkeypatch):
     """Six for up to three shards, twelve for up to six."""
-    monkeypatch.setattr(dense, "_SPREAD_PANELS", 6)
+    monkeypatch.setattr(dense, "_SHARDED_PANELS", 6)
 
 
 every_count = pytest.mark.parametrize("shards", [1, 2, 3])

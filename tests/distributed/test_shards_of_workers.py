@@ -75,7 +75,7 @@ def test_methods_take_the_steps_they_take_alone_and_both_workers_the_same_to_the
 
 @pytest.fixture(autouse=True)
 def _as_many_panels(monkeypatch):
-    monkeypatch.setattr(dense, "_SPREAD_PANELS", 6)
+    monkeypatch.setattr(dense, "_SHARDED_PANELS", 6)
 
 
 @pytest.mark.parametrize("shards", [1, 3])

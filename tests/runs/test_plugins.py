@@ -93,7 +93,7 @@ def test_a_class_in_a_module(mine, monkeypatch):
     ("name", "words"),
     [
         ("testdg", "did you mean 'testgd'"),
-        ("nothing", "known: adam, .*, testgd, .*, lbfgs, .*, bestsofar, sam"),
+        ("nothing", "known: adam, .*, testgd, .*, lbfgs, .*, bestsofar, combine, sam"),
         ("mine.py:Min", "did you mean 'Mine'"),
         ("mine.py:number", "not a GlobalVectorOptimizer"),
         ("mine.py:Unrelated", "not a GlobalVectorOptimizer"),

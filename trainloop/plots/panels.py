@@ -79,7 +79,7 @@ def panels_of(result):
     terms = _joint("terms of the loss", "term/", history)
     shown = [_loss(aim, history, epochs), *terms, *_metrics(epochs)]
     shown += [_scalar(name, steps, history[name]) for name in scalars]
-    cosines = _joint("cosines between the gradients of terms", "cosine/", history)
+    cosines = _joint("cosines between terms", "cosine/", history)
     shown += [*_angle(history), *cosines, *_evaluations(history), *_norms(history)]
     return Panels(shown, left_out)
 
