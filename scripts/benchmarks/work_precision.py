@@ -4,7 +4,7 @@ import statistics
 
 import click
 
-from benchmarks import courses, scipy_by_hand
+from benchmarks import by_hand, courses
 from benchmarks.benchmarking import missing, name_missing
 from benchmarks.reporting import print_table, write_json
 
@@ -18,12 +18,12 @@ COLUMNS = {
 }
 
 
-METHODS = [*courses.METHODS, *scipy_by_hand.METHODS]
+METHODS = [*courses.METHODS, *by_hand.METHODS]
 
 
 def available(chosen):
     """The names among those chosen, or among all, that can be run here; the others are named."""
-    left_out = missing(dict.fromkeys(scipy_by_hand.METHODS, "scipy"))
+    left_out = missing({name: module for name, (module, _) in by_hand.METHODS.items()})
     name_missing(left_out)
     return [name for name in METHODS if name in (chosen or METHODS) and name not in left_out]
 
@@ -48,7 +48,7 @@ def record(method, problem, share, seconds):
     else:
         if adam:
             courses.run("Adam", problem, course, adam, 0, seconds)
-        ended = scipy_by_hand.run(method, problem, course, after, seconds)
+        ended = by_hand.run(method, problem, course, after, seconds)
     last = dict(zip(("seconds", "evaluations", "error"), course.rows[-1], strict=True))
     return {"rows": course.rows, **last, "milliseconds": _milliseconds(course.rows, adam), "ended": ended}
 
