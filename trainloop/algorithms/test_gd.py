@@ -55,7 +55,7 @@ class TestGD(GlobalVectorOptimizer):
 
     Examples:
         >>> optimizer = TestGD(rad=2000.0, storage="factored")
-        >>> print(method.memory_plan(44_426))  # LeNet-5
+        >>> print(optimizer.memory_plan(44_426))  # LeNet-5
     """
 
     __test__ = False  # the name is not meant for pytest
