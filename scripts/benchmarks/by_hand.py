@@ -21,7 +21,7 @@ def vector_function(problem):
         for v, part in zip(variables, tf.split(x, sizes), strict=True):
             v.assign(tf.reshape(part, v.shape))
 
-    @tf.function(autograph=False)
+    @tf.function(autograph=False, jit_compile=problem.jit)
     def compiled(x):
         assign(x)
         with tf.GradientTape() as tape:

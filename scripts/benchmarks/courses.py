@@ -79,6 +79,7 @@ def _loop(method, problem, adam, after):
         loss_weights=problem.weights,
         extra_variables=problem.extra,
         hooks=[tl.Resample(**problem.resample)] if problem.resample else [],
+        jit_compile=problem.jit,
     )
 
 

@@ -28,6 +28,7 @@ class Effort:
         seconds: of a run at most, after Adam.
         methods: names; empty for all.
         widths: of the networks of fit1d.
+        jit: compile with XLA.
     """
 
     steps: float = 0.1
@@ -35,6 +36,7 @@ class Effort:
     seconds: float = 120.0
     methods: tuple[str, ...] = ()
     widths: tuple[int, ...] = WIDTHS
+    jit: bool = False
 
 
 def _options(problems):
@@ -44,6 +46,7 @@ def _options(problems):
         click.option("--method", type=click.Choice(work_precision.METHODS), multiple=True, help="In the same way."),
         click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Runs of each."),
         click.option("--seconds", type=float, help="Of a run after Adam.  [default: 120; quick: 2; full: no limit]"),
+        click.option("--jit", is_flag=True, help="Compile with XLA, for other libraries too."),
         click.option("--quick", "size", flag_value="quick", help="A hundredth of the steps, a tenth of the points."),
         click.option("--full", "size", flag_value="full", help="All steps, which takes hours."),
         output_option,
@@ -59,9 +62,9 @@ def _options(problems):
 
 @click.command("pinn")
 @_options(list(EQUATIONS))
-def pinn(problem, method, seeds, seconds, size, output):
+def pinn(problem, method, seeds, seconds, jit, size, output):
     """Differential equations, and the viscosity of one: relative errors over seconds and evaluations."""
-    effort = _prepared(size, method, seconds)
+    effort = _prepared(size, method, seconds, jit)
     makers = [(name, "", EQUATIONS[name]) for name in problem or EQUATIONS]
     _run(makers, effort, seeds, output, "pinn", "Differential equations: relative L2 errors, of nu for inverse_burgers")
 
@@ -69,9 +72,9 @@ def pinn(problem, method, seeds, seconds, size, output):
 @click.command("fit")
 @click.option("--constructed", is_flag=True, help="Hidden units of fit1d begin where they are needed.")
 @_options(["fit1d", "sinc"])
-def fit(problem, method, seeds, seconds, size, output, constructed):
+def fit(problem, method, seeds, seconds, jit, size, output, constructed):
     """Curves: the median over the cells of fit1d, four curves and three widths, and sinc in batches."""
-    effort, makers = _prepared(size, method, seconds), []
+    effort, makers = _prepared(size, method, seconds, jit), []
     if "fit1d" in (problem or ["fit1d"]):
         makers += [("fit1d", cell, make) for cell, make in cells(effort.widths, constructed).items()]
     if "sinc" in (problem or ["sinc"]):
@@ -80,7 +83,7 @@ def fit(problem, method, seeds, seconds, size, output, constructed):
     _run(makers, effort, seeds, output, "fit", f"Curves: relative L2 errors from {start} start")
 
 
-def _prepared(size, methods, seconds):
+def _prepared(size, methods, seconds, jit):
     """The `Effort` of a command, after TensorFlow is loaded and set to float64."""
     effort = {
         None: Effort(methods=methods),
@@ -92,7 +95,7 @@ def _prepared(size, methods, seconds):
 
     keras.config.set_floatx("float64")
     keras.config.set_dtype_policy("float64")
-    return dataclasses.replace(effort, seconds=seconds or effort.seconds)
+    return dataclasses.replace(effort, seconds=seconds or effort.seconds, jit=jit)
 
 
 def _run(makers, effort, seeds, output, name, title):
@@ -108,7 +111,8 @@ def _run(makers, effort, seeds, output, name, title):
     for problem, cell, make in makers:
         for seed in range(seeds):
             for method in methods:
-                found = work_precision.record(method, make(seed, effort.points), effort.steps, effort.seconds)
+                begun = dataclasses.replace(make(seed, effort.points), jit=effort.jit)
+                found = work_precision.record(method, begun, effort.steps, effort.seconds)
                 records.append({"problem": problem, "cell": cell, "method": method, "seed": seed, **found})
                 where = ", ".join(filter(None, (problem, cell, f"seed {seed}", method)))
                 click.echo(f"{where}: {found['error']:.2e} in {found['seconds']:.1f} s; {found['ended']}")

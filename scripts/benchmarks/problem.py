@@ -21,6 +21,7 @@ class Problem:
         extra: variables that are trained besides the model's.
         resample: keyword arguments of `Resample`; None where points stay.
         rate: function of Adam's steps -> learning rate.
+        jit: compile with XLA, ours and the function that other libraries call.
     """
 
     model: Any
@@ -33,6 +34,7 @@ class Problem:
     extra: tuple = ()
     resample: dict[str, Any] | None = None
     rate: Callable[[int], Any] = lambda steps: falling(5e-3)
+    jit: bool = False
 
     def value(self):
         """The loss, in plain TensorFlow; of a term with batches as many points as a batch has, from all of it."""
