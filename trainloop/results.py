@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class Plotted:
-    """A result with a `history`, which can be drawn."""
+    """A result that can be drawn, unless it says otherwise as the numbers of its `history` over the steps."""
 
     def plot(self, path: Path | None = None, title: str = "") -> "Figure":
-        """Loss, metrics, gradient norm and the optimizer's own scalars over the steps, as a figure.
+        """The result as a figure: of a run its curves, of a spectrum the density of the eigenvalues.
 
         Args:
             path: of an image file to write; its suffix says of which kind. None writes nothing.
@@ -28,12 +28,15 @@ class Plotted:
         Returns:
             A Matplotlib figure, which a notebook shows.
         """
-        from trainloop.plots.curves import draw_curves
-
-        figure = draw_curves(self, title)
+        figure = self._drawn(title)
         if path is not None:
             figure.savefig(path, dpi=120)
         return figure
+
+    def _drawn(self, title: str) -> "Figure":
+        from trainloop.plots.curves import draw_curves
+
+        return draw_curves(self, title)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

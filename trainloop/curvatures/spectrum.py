@@ -18,7 +18,7 @@ from trainloop import checks
 from trainloop.curvatures import lanczos
 from trainloop.curvatures.probes import signs
 from trainloop.curvatures.watch import watched
-from trainloop.types import Path
+from trainloop.results import Plotted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,7 +35,7 @@ _WIDTHS, _MOST_WIDTHS = 200, 4_000
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class Spectrum:
+class Spectrum(Plotted):
     """How the eigenvalues of a symmetric matrix [n, n] are distributed.
 
     Attributes:
@@ -66,22 +66,10 @@ class Spectrum:
         low, high = self.nodes.min(), self.nodes.max()
         return f"Spectrum(n={self.n:,}, from {low:.3g} to {high:.3g}, {probes} probes of {steps} steps)"
 
-    def plot(self, path: Path | None = None, title: str = "") -> "Figure":
-        """The density over the eigenvalue with a logarithmic axis, and the nodes below, as a figure.
-
-        Args:
-            path: of an image file to write; its suffix says of which kind. None writes nothing.
-            title: above the figure.
-
-        Returns:
-            A Matplotlib figure, which a notebook shows.
-        """
+    def _drawn(self, title: str) -> "Figure":
         from trainloop.plots.spectra import draw_spectrum
 
-        figure = draw_spectrum(self, title)
-        if path is not None:
-            figure.savefig(path, dpi=120)
-        return figure
+        return draw_spectrum(self, title)
 
 
 def spectrum_of(operator, probes, steps, width, seed):
