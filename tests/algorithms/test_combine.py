@@ -274,3 +274,13 @@ def test_a_term_must_not_be_called_as_the_losses_of_layers():
     objective = tl.ModelObjective(model, residuals={"regularization": lambda model, p: model(p)["a"]}, batch=points)
     with pytest.raises(ValueError, match="a term is called 'regularization'"):
         objective.term_gradients(objective.vector.read())
+
+
+def test_a_term_that_depends_on_no_weight_is_named():
+    constant = RESIDUALS | {"c": lambda model, p: tf.ones([3], "float64")}
+    model = loop_of(tl.Combine(tl.Adam(0.01), "upgrad")).model
+    objective = tl.ModelObjective(model, residuals=constant, batch=POINTS | {"c": np.ones((3, 1))})
+    with pytest.warns(UserWarning, match="term 2 of the loss, counted from 0, does not depend"):
+        G = objective.term_gradients(objective.vector.read())[1].numpy()
+    np.testing.assert_array_equal(G[2], 0)
+    assert np.all(np.any(G[:2] != 0, axis=1))

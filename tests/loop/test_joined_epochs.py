@@ -95,6 +95,13 @@ def moved(x, y):
     return x + tf.random.uniform([], dtype=x.dtype), y
 
 
+def test_a_hook_may_get_its_method_as_an_attribute():
+    hook, seen = tl.Hook(), []
+    hook.on_epoch = lambda progress, summary: seen.append((progress.epoch, summary["epoch"]))
+    trained(FIXED["tuple"](), hook)
+    assert seen == [(i, i) for i in range(1, 31)]
+
+
 @pytest.mark.parametrize("why", ["metrics", "validation", "two batches", "drawn anew"])
 def test_blocks_end_with_their_epoch_where_somebody_looks_there(why):
     data = {

@@ -477,7 +477,8 @@ class TrainLoop:
         """Whether blocks go on over the ends of epochs: each is one step on one batch, and nobody looks in between."""
         if not feed.fixed or feed.steps_per_epoch != 1 or self._metrics or validation_data is not None:
             return False
-        return all(hook.only_records or type(hook).on_epoch is Hook.on_epoch for hook in self.hooks)
+        listening = [hook for hook in self.hooks if getattr(hook.on_epoch, "__func__", None) is not Hook.on_epoch]
+        return all(hook.only_records for hook in listening)
 
     def _enter(self, phase):
         """Go on in a phase; what it has compiled is new where it is another one."""

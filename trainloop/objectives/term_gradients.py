@@ -7,6 +7,8 @@ in physics-informed networks, the passes together cost what one for f does. What
 (regularizers, `add_loss`) is a row of its own, the last one, under the name `REGULARIZATION`.
 """
 
+import warnings
+
 import tensorflow as tf
 
 # The row of the model's own losses. A term of a loss_fn that is called so is one too.
@@ -44,6 +46,12 @@ def deriving(x, observe=None):
         rows = [run.sources.gradient(tape, term) for term in terms]
         if all(row is None for row in rows):
             raise ValueError("no term of the loss depends on the model's trainable variables")
+        for i in (i for i, row in enumerate(rows) if row is None):
+            warnings.warn(
+                f"term {i} of the loss, counted from 0, does not depend on the trainable variables; its gradient is "
+                "taken as zero",
+                stacklevel=2,
+            )
         return tf.stack(terms), tf.stack([tf.zeros_like(x) if row is None else row for row in rows])
 
     return derive
