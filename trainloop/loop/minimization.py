@@ -57,9 +57,7 @@ class Minimization:
         if self._vector is None:
             self._build(x0, f, g)
         else:
-            for variable, value in zip((*self._vector.variables, self._f, self._g), (x0, f, g), strict=True):
-                variable.assign(value)
-            self._optimizer.restart()
+            self._begin_anew(x0, f, g)
         if state is not None:
             recall(self._optimizer, state)
 
@@ -72,6 +70,7 @@ class Minimization:
         self._f, self._g = tf.Variable(f, name="f"), tf.Variable(g, name="g")
         self._columns = _columns(self._optimizer.log_dtypes())
         self._block = _compiled(self._steps, tf.TensorSpec([], tf.int32))
+        self._begin_anew = tf.function(self._restart, autograph=False)  # traced if there is a second call
         self._objective = None  # the graphs are all that is needed of it, however long they are kept
 
     def _release(self):
@@ -87,14 +86,14 @@ class Minimization:
 
     def run(self, max_steps, callback):
         began = int(self._optimizer.iterations)
-        status = Status(int(self._rule.at_point(*self._here())))
+        status = Status.RUNNING
         pace, rows = self._pace if callback is None else Pace(1), []
         while status == Status.RUNNING:
             k = min(pace.limit(), max_steps - sum(map(len, rows)))
             status, block = self._timed_block(pace, k)
             rows.append(block)
             steps = sum(map(len, rows))
-            if callback and callback(self._iterate(steps)) and status == Status.RUNNING:
+            if callback and len(block) and callback(self._iterate(steps)) and status == Status.RUNNING:
                 status = Status.STOPPED
             if status == Status.RUNNING and steps >= max_steps:
                 status = Status.FINISHED
@@ -137,6 +136,11 @@ class Minimization:
 
     # ---- compiled ----
 
+    def _restart(self, x0, f, g):
+        for variable, value in zip((*self._vector.variables, self._f, self._g), (x0, f, g), strict=True):
+            variable.assign(value)
+        self._optimizer.restart()
+
     def _here(self):
         """(f [], g [n]) where x is."""
         return tf.convert_to_tensor(self._f), tf.convert_to_tensor(self._g)
@@ -151,7 +155,8 @@ class Minimization:
             status, row = self._one_step()
             return i + 1, status, rows.write(i, row)
 
-        taken, status, rows = tf.while_loop(wanted, step, (tf.constant(0), tf.constant(Status.RUNNING, tf.int32), rows))
+        start = tf.constant(0), self._rule.at_point(*self._here()), rows
+        taken, status, rows = tf.while_loop(wanted, step, start)
         return status, rows.stack()[:taken]
 
     def _one_step(self):
@@ -219,6 +224,6 @@ def _first_values(evaluate, x0):
             raise ValueError(f"{name} must have shape {list(shape)}, received {list(value.shape)}")
         if value.dtype != x0.dtype:
             raise ValueError(f"{name} must have the dtype of x, {x0.dtype.name}, received {value.dtype.name}")
-        if not bool(tf.reduce_all(tf.math.is_finite(value))):
+        if not np.isfinite(value).all():
             raise ValueError(f"{name} is not finite at x0; start where the function and its gradient are finite")
     return f, g

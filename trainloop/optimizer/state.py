@@ -241,7 +241,7 @@ class Memory:
     @property
     def nbytes(self):
         """Bytes of the variables, as large as they are now."""
-        return sum(int(tf.size(v, tf.int64)) * v.dtype.size for v in self._made.values())
+        return sum(_length(v) * v.dtype.size for v in self._made.values())
 
     @property
     def grows(self):
@@ -331,6 +331,12 @@ def restore(owner, variables, saved):
             raise ValueError(f"saved {name} has shape {saved[name].shape}, this optimizer needs {variable.shape}")
     for name, variable in variables.items():
         variable.assign(saved[name])
+
+
+def _length(variable):
+    """The number of elements; an operation counts them only where the shape does not say."""
+    known = variable.shape.num_elements()
+    return int(tf.size(variable, tf.int64)) if known is None else known
 
 
 def _tensors(leaves):
