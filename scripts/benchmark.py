@@ -23,6 +23,7 @@ What is not installed is named and left out. Ratios are what to look at: seconds
 """
 
 import click
+
 from benchmarks.allreduce import allreduce
 from benchmarks.checkpoint import checkpoint
 from benchmarks.closure import closure
@@ -38,7 +39,6 @@ from benchmarks.matrix import shared_matrix
 from benchmarks.minimize import minimize
 from benchmarks.one_batch import one_batch
 from benchmarks.pinn import fit, pinn
-
 from trainloop.cli.common import as_help
 
 

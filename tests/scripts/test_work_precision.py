@@ -9,10 +9,9 @@ from environment import ROOT
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
+import trainloop as tl
 from benchmarks import by_hand, courses, curves_to_fit, work_precision
 from benchmarks.equations import EQUATIONS, example
-
-import trainloop as tl
 
 
 class Known:
