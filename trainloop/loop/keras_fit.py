@@ -144,7 +144,8 @@ class VectorModel(keras.Model):
         first = objective.first_pass()
         status, _, _ = self.optimizer.step(objective, first)
         effects.undo_where(status < 0)
-        self._loss_tracker.update_state(first[0], sample_weight=tf.shape(tf.nest.flatten(batch)[0])[0])
+        loss = next(metric for metric in self.metrics if metric.name == "loss")
+        loss.update_state(first[0], sample_weight=tf.shape(tf.nest.flatten(batch)[0])[0])
         # The first step of several that ended the run says how.
         self._status.assign(tf.where(tf.equal(self._status, 0), status, self._status))
         return self.get_metrics_result()
