@@ -32,8 +32,8 @@ def build(widths=(20, 20, 20)):
 
 def pde(model, p, nu=NU):
     """u_t + u u_x - nu u_xx at points p [N, 2]."""
-    u, du, d2u = tl.derivatives(model, p, order=2)
-    return du[:, 0, 1] + u[:, 0] * du[:, 0, 0] - nu * d2u[:, 0, 0, 0]
+    u, u_x, u_t, u_xx = tl.derivatives(model, p, [(0,), (1,), (0, 0)])
+    return (u_t + u * u_x - nu * u_xx)[:, 0]
 
 
 def exact(p, nodes=100):

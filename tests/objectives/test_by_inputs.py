@@ -50,6 +50,25 @@ def test_a_network_against_differences(compiled):
         np.testing.assert_allclose(d2u[..., j], (there - back) / (2 * h), rtol=1e-6, atol=1e-8)
 
 
+def test_named_derivatives_of_a_closed_form_in_the_order_in_which_they_are_named():
+    u, xxz, y, xyz, xx = derivatives(polynomial, P, [(0, 2, 0), (1,), (2, 1, 0), (0, 0)])
+    a, b, c = P.numpy().T
+    np.testing.assert_allclose(u, np.stack([a**3 * b * c**2, np.sin(a) * b], 1), rtol=1e-13)
+    np.testing.assert_allclose(xxz, np.stack([12 * a * b * c, 0 * a], 1), rtol=1e-13)
+    np.testing.assert_allclose(y, np.stack([a**3 * c**2, np.sin(a)], 1), rtol=1e-13)
+    np.testing.assert_allclose(xyz, np.stack([6 * a**2 * c, 0 * a], 1), rtol=1e-13)
+    np.testing.assert_allclose(xx, np.stack([6 * a * b * c**2, -np.sin(a) * b], 1), rtol=1e-13)
+
+
+def test_what_is_not_named_is_not_computed():
+    def backward_passes(order):
+        compiled = tf.function(lambda p: derivatives(lambda q: tf.tanh(q @ q), p, order), autograph=False)
+        graph = compiled.get_concrete_function(tf.ones([3, 3])).graph
+        return sum(op.type == "MatMul" for op in graph.get_operations())
+
+    assert backward_passes([(1,), (0, 0)]) < backward_passes(2)
+
+
 def test_lines_have_second_derivatives_of_zero():
     _, du, d2u = derivatives(lambda p: 2 * p[:, :1], P, 2)
     np.testing.assert_array_equal(du[:, 0], np.tile([2.0, 0.0, 0.0], (6, 1)))
@@ -70,6 +89,11 @@ def normalised():
         (polynomial, tf.ones([2, 3], tf.int32), 1, "received int32"),
         (lambda p: p[:, 0], P, 1, r"must return values \[N, k\]"),
         (lambda p: tf.ones([6, 1], tf.float64), P, 1, "do not depend on the points"),
+        (polynomial, P, [(0, 3)], r"points have 3 inputs, counted from 0; received the multi-index \(0, 3\)"),
+        (polynomial, P, [0], "a multi-index is a tuple of one to 4 inputs.*received 0"),
+        (polynomial, P, [()], "a multi-index is a tuple"),
+        (polynomial, P, [(0.5,)], "an input in a multi-index must be an integer"),
+        (normalised(), P, [(0, 0)], "first derivatives only.*StopGradient"),
         (normalised(), P, 2, "first derivatives only.*StopGradient"),
     ],
 )
