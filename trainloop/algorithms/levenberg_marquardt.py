@@ -19,6 +19,13 @@ On mini-batches A and rho belong to one batch, and as mu falls a step fits that 
 the damping limits how far it goes where A says little: h is at most g / min_damping there. Martens (2010), sections
 4.1 and 4.6.
 
+Where there are residuals and a factorisation, the step bends with them,
+
+    h + a / 2   in place of h, if 2 |a| <= acceleration |h|,   |v|^2 = v'M v
+
+with the a of `damped.acceleration`.   Transtrum and Sethna (2012). A long curved valley of f takes a fraction of the
+steps then.
+
 How the system is solved is in `trainloop.linesearch.damped`. Where the diagonal of A is not known, D^2 is the curvature
 along the first g.
 """
@@ -46,8 +53,9 @@ class LevenbergMarquardt(GlobalObjectiveOptimizer):
     For objectives with residuals (`LeastSquares`, `residuals=...`, mean squared errors), whose Jacobian is computed in
     one vectorised pass, and for others with Gauss-Newton products, such as crossentropies. A step costs one Jacobian,
     or n products (factorised) or up to `max_products`, and one evaluation of f and g for each trial, of which all but
-    the last are rejected. A zero gradient, which a mini-batch may have, changes nothing. The run ends with
-    `Status.CONVERGED`, or with `Status.STALLED` when h is too short to move x.
+    the last are rejected; with acceleration one of the residuals too, and for each trial two more and a product with
+    J'. A zero gradient, which a mini-batch may have, changes nothing. The run ends with `Status.CONVERGED`, or with
+    `Status.STALLED` when h is too short to move x.
 
     Args:
         tau: damping at the start relative to D^2, positive. Small for a good starting point.
@@ -58,6 +66,8 @@ class LevenbergMarquardt(GlobalObjectiveOptimizer):
             products. With residuals "auto" is "qr" up to 32 parameters, then "sample" for m < n and "cholesky", both up
             to 4000 rows, and "cg" beyond; without residuals "cholesky" up to 1000 parameters.
         max_products: per trial with "cg", at least 1.
+        acceleration: up to which size a step is bent, relative to its length, see above; 0 for straight steps. Without
+            residuals and with "cg" they always are.
         name, kwargs: see `GlobalObjectiveOptimizer`.
 
     Examples:
@@ -78,6 +88,7 @@ class LevenbergMarquardt(GlobalObjectiveOptimizer):
         max_products: int = 100,
         min_damping: float = 0.0,
         scaling: float | None = None,
+        acceleration: float = 0.75,
         name: str = "levenberg_marquardt",
         **kwargs: Any,
     ) -> None:
@@ -86,6 +97,7 @@ class LevenbergMarquardt(GlobalObjectiveOptimizer):
         self.solver = damped.checked_solver(solver)
         self.max_products = checks.integer("max_products", max_products, at_least=1)
         self.min_damping = checks.real("min_damping", min_damping, at_least=0)
+        self.acceleration = checks.real("acceleration", acceleration, at_least=0)
         self.scaling = None if scaling is None else checks.real("scaling", scaling, at_least=0, at_most=1)
 
     def init_state(self, x: tf.Tensor) -> State:
@@ -145,13 +157,20 @@ class LevenbergMarquardt(GlobalObjectiveOptimizer):
         """The first `Trial` that lowers f, with more and more damping; the last one where none does."""
         x, f, g = here
         slopes = tf.reduce_any(tf.not_equal(g, 0))
+        bent = self.acceleration > 0 and system.accelerates
+        r = objective.residuals(x) if bent else None
 
         def one(count, trial):
             mu = tf.maximum(trial.mu, tf.constant(system.least, x.dtype))
             M = tf.maximum(mu * scaling, tf.constant(self.min_damping / 2, x.dtype))
-            h = system.solve(M)
-            f_trial, g_trial = objective.value_and_grad(x + h)
+            solver = system.damped(M)
+            h = solver.step()
             promised = system.promised(h, M)
+            if bent:
+                a = damped.acceleration(objective, x, r, h, solver)
+                short = 4 * _square(a, M) <= self.acceleration**2 * _square(h, M)
+                h = tf.where(short, h + a / 2, h)
+            f_trial, g_trial = objective.value_and_grad(x + h)
             rho = agreement(promised, (f, g), (f_trial, g_trial))
             taken = rho > 0
             shrink = tf.maximum(1 - tf.pow(2 * tf.minimum(rho, 1) - 1, 3), 1 / 3)
@@ -177,9 +196,13 @@ class LevenbergMarquardt(GlobalObjectiveOptimizer):
         return tf.while_loop(wanted, one, (tf.constant(0), start), parallel_iterations=1)[1]
 
     def get_config(self) -> dict[str, Any]:
-        own = {name: getattr(self, name) for name in ("tau", "solver", "max_products", "min_damping")}
+        own = {name: getattr(self, name) for name in ("tau", "solver", "max_products", "min_damping", "acceleration")}
         newer = {} if self.scaling is None else {"scaling": self.scaling}
         return {**super().get_config(), **own, **newer}
+
+
+def _square(v, M):
+    return tf.reduce_sum(M * tf.square(v))
 
 
 def _curvature_along(x, g, objective):

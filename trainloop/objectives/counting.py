@@ -112,3 +112,11 @@ class Counted(Objective):
     def rows(self, x):
         self._evaluations.add(J=1)
         return self._objective.rows(x)
+
+    def residuals(self, x):
+        self._evaluations.add(f=1)
+        return self._objective.residuals(x)
+
+    def vjp(self, x, u):
+        self._evaluations.add(gradient=1)
+        return self._objective.vjp(x, u)
