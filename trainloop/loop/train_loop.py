@@ -33,6 +33,7 @@ import numpy as np
 from trainloop import checks
 from trainloop.checkpoints import contents
 from trainloop.checkpoints.files import CheckpointFolder
+from trainloop.checkpoints.resumable import Resumable
 from trainloop.distributed import replicas
 from trainloop.distributed.replicas import without_strategy
 from trainloop.distributed.workers import Workers
@@ -159,21 +160,25 @@ class TrainLoop:
         self._shared = Shared(*parts, *how)
         self._phases = Phases(phases, self._shared)
         self._phase, self._traces_before = self._phases.enter(), 0
-        arguments.check_precision(batch_loss, self.optimizer.layout.dtype)
+        arguments.check_precision(batch_loss, self._phase.steps.vector.layout.dtype)
         self._measured = Measured(self.hooks)
         self._measured.check([*self._phase.steps.columns, *self._metrics.names()])
         self._current, self._inspected = NO_DATA, NO_DATA
         self._nonfinite = OnNonfinite(on_nonfinite, self.optimizer)
         # As model and optimizers are now: a hook may change the learning rate as soon as a run begins.
         self._identity = contents.identity(model, self._phases.identity, self._metrics, self.extra_variables)
-        self._run, self._position, self._where, self._stop_reason, self._display = None, None, None, None, ()
+        self._run: Bookkeeping | None = None
+        self._position: contents.Position | None = None  # where the next run continues
+        self._where: str | None = None  # the first number arose that is not finite
+        self._stop_reason: str | None = None
+        self._display: tuple[Hook, ...] = ()
         self.result: RunResult | None = None
 
     def __repr__(self) -> str:
-        optimizer = self.optimizer
+        layout = self._phase.steps.vector.layout
         return (
-            f"TrainLoop({self.model.name}: n = {optimizer.layout.size:,} {optimizer.layout.dtype}; "
-            f"{type(optimizer).__name__}, step {self._phase.step:,}; "
+            f"TrainLoop({self.model.name}: n = {layout.size:,} {layout.dtype}; "
+            f"{type(self.optimizer).__name__}, step {self._phase.step:,}; "
             f"{self.result.status.name if self.result else 'not run yet'})"
         )
 
@@ -269,7 +274,7 @@ class TrainLoop:
         self._check_epochs(validation_data, current.feed)
         arguments.tell_precision(self.optimizer, current.feed)
         continued = self._position is not None
-        if continued:
+        if self._position is not None:
             self._position.continue_in(run)
         run.aim(goal)
         if self._inspected.feed is current.feed:
@@ -349,9 +354,9 @@ class TrainLoop:
         self._phase.go_to(state)
         return position
 
-    def resumable(self) -> contents.Resumable:
+    def resumable(self) -> Resumable:
         """What a checkpoint is made of: a `Resumable`."""
-        return contents.Resumable(
+        return Resumable(
             model=self.model,
             extra_variables=self.extra_variables,
             optimizer=self.optimizer,
@@ -359,7 +364,7 @@ class TrainLoop:
             evaluations=self._phase.steps.evaluations,
             hooks=self._called[len(self._display) :],
             of=self._identity,
-            run=self._run,
+            current_run=self._run,
             rollbacks=self._nonfinite.rollbacks,
             phase=self._phase.state(),
             handed_on=self._phase.steps.handed_on,

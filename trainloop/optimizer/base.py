@@ -104,9 +104,10 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
         super().__init__(_keras_rate(learning_rate), global_clipnorm=global_clipnorm, name=name)
         self._given_rate, self._has_rate = learning_rate, learning_rate is not None
         is_schedule = isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule)
-        self._schedule = learning_rate if is_schedule else None
-        self._outer = ()  # the optimizer this one works inside of; a tuple, so that Keras does not take it for a part
-        self._vector = None
+        self._schedule: keras.optimizers.schedules.LearningRateSchedule | None = learning_rate if is_schedule else None
+        # The optimizer this one works inside of; a tuple, so that Keras does not take it for a part.
+        self._outer: tuple[WholeVectorOptimizer, ...] = ()
+        self._known_vector: VariableVector | None = None
         self._memory = Memory()
         self._restore_when_built = None
 
@@ -124,7 +125,14 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
     @property
     def layout(self) -> FlatLayout | None:
         """The `FlatLayout` of x, known once the optimizer is built; None before."""
-        return self._vector and self._vector.layout
+        return None if self._known_vector is None else self._known_vector.layout
+
+    @property
+    def _vector(self) -> VariableVector:
+        """The variables as x."""
+        if self._known_vector is None:
+            raise self._not_built()
+        return self._known_vector
 
     @property
     def state(self) -> State:
@@ -231,7 +239,7 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
         validation.variables(variables)
         have_values = states.have_values(variables)
         with tf.init_scope():
-            self._vector = VariableVector(variables)
+            self._known_vector = VariableVector(variables)
             layout = self._vector.layout
             x = self._vector.read() if have_values else tf.zeros([layout.size], layout.dtype)
             leaves = self._first_leaves(x)
@@ -427,7 +435,7 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
             raise ValueError(
                 f"{self.name} works inside another optimizer already; give {type(outer).__name__} a new one"
             )
-        self._vector, self._outer = outer._vector, (outer,)
+        self._known_vector, self._outer = outer._known_vector, (outer,)
 
     def _outermost(self):
         return self._outer[0]._outermost() if self._outer else self
@@ -467,11 +475,12 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
 
     def _read_state(self):
         if not self.built:
-            raise ValueError(
-                f"{type(self).__name__} is not built and has no state; call build(model.trainable_variables)"
-            )
+            raise self._not_built()
         self._catch_up()
         return self._memory.read()
+
+    def _not_built(self):
+        return ValueError(f"{type(self).__name__} is not built and has no state; call build(model.trainable_variables)")
 
     def _first_leaves(self, x):
         return states.as_tensors(states.flatten(self.init_state(x)), like=x)
