@@ -80,7 +80,7 @@ class Steps:
         evaluations=None,
     ):
         self._model, self._optimizer, self._batch_loss = model, optimizer, batch_loss
-        self._metrics, self._test_metrics = metrics, test_metrics
+        self._metrics, self._test_metrics = metrics or None, test_metrics or None
         self._microbatch_size, self._replicas = microbatch_size, replicas
         self.vector = vector
         evaluates = isinstance(optimizer, GlobalObjectiveOptimizer)
@@ -94,11 +94,11 @@ class Steps:
         self._may_hand_on = evaluates and replicas is None and not metrics and not self._by_terms
         self.handed_on = HandedOn(self.vector)
         self._eager, self._found, self._written = eager, None, []
-        self._watches = Watches(hooks, optimizer, self.vector, self.columns, eager)
-        self.columns |= self._watches.columns
+        watches = Watches(hooks, optimizer, self.vector, self.columns, eager)
+        self.columns |= watches.columns
+        self._watches = watches or None
         self.test_columns, self._terms, self._noted = ["samples", "loss"], None, None
-        if batch_loss.names is not None:
-            self._log_terms()
+        self._log_terms()
 
     def train(self, take):
         """Take one step.
@@ -114,7 +114,7 @@ class Steps:
         if self._noted:
             self._noted.begin()
         objective = self._objective(take, self._metrics)
-        effects = SideEffects([*objective.written, *self._metrics.variables])
+        effects = SideEffects([*objective.written, *(self._metrics.variables if self._metrics else ())])
         if self._last_step:
             self._last_step.begin(objective.written)
         counted = Counted(objective, self.evaluations) if self.evaluations else objective
@@ -127,7 +127,7 @@ class Steps:
         if self._last_step:  # the optimizer compares values
             is_first = tf.equal(self._optimizer.iterations.value, 0)
             check_same_again(objective, first[0], self.vector.read(), is_first)
-        status, logs, evaluated = self._optimizer.step(counted, first, self._watches or None)
+        status, logs, evaluated = self._optimizer.step(counted, first, self._watches)
         if others is not None:
             self.handed_on.keep(evaluated, values, status)
             if self._noted:
@@ -174,7 +174,7 @@ class Steps:
     def results(self):
         """At the end of a block: values of the metrics by name."""
         self.handed_on.end_block()
-        return self._metrics.results()
+        return self._metrics.results() if self._metrics else {}
 
     def propose(self, take):
         """The `ProposedStep` on a batch, which leaves everything as it was."""
@@ -191,7 +191,7 @@ class Steps:
 
     def learn_terms(self, feed):
         """Find out which terms the loss has, if that is not known, by a trace of it on batches like those of a feed."""
-        if self._terms is None and self._batch_loss.names is None and self._replicas is None:
+        if self._batch_loss.names is None and self._replicas is None:
 
             def trace(source):
                 self._batch_loss(self._model, type(feed).batch(source, tf.constant(0))[1](), training=True)
@@ -207,9 +207,11 @@ class Steps:
             self._log_terms()
 
     def _log_terms(self):
-        names = self._batch_loss.names or ()
+        names = self._batch_loss.names
+        if not names:
+            return
         self._terms = without_strategy(TermLog, names)
-        if names and self._may_hand_on:
+        if self._may_hand_on:
             self._noted = without_strategy(NotedTerms, self.vector.layout.size, self.vector.layout.dtype, len(names))
             self.handed_on.see_terms(self._noted.kept)
         self.columns |= dict.fromkeys(self._terms.columns, np.dtype("float64"))

@@ -216,7 +216,8 @@ class ModelObjective(Objective):
         layout, names = self.vector.layout, self.loss.names or ()
 
         def gradient_of_part(part, frozen):
-            with derivatives.Sources(self.vector.native).recorded() as tape:
+            with tf.GradientTape() as tape:
+                tape.watch(self.vector.native)
                 compared, own, predictions = self.loss.terms(self.model, part.batch, training=True)
                 self.check_parts(part, predictions)
                 f = part.weighted(compared, own)
