@@ -4,7 +4,8 @@ To train, in this order:
 
     1  first pass over the batch: f, every gradient laid end to end into g, and metrics; on a batch that does not change
        f and g that the step before has found where it ended
-                                                            objectives/model.py, vectors/layout.py, handed_on.py
+                                                            objectives/batch_objective.py, vectors/layout.py,
+                                                            handed_on.py
     2  finite check, clip, the optimizer's update, finite check, commit
                                                             optimizer/base.py
     3  one row of the log: loss, gradient norm, every scalar of the state, what hooks watch (before the commit), and for
@@ -31,8 +32,8 @@ from trainloop.loop.handed_on import HandedOn
 from trainloop.loop.terms import NotedTerms, TermLog
 from trainloop.loop.watch import Watches
 from trainloop.objectives import losses
+from trainloop.objectives.batch_objective import NEEDS_VALUES, BatchObjective
 from trainloop.objectives.counting import KINDS, Counted, Evaluations
-from trainloop.objectives.model import NEEDS_VALUES, ModelObjective
 from trainloop.objectives.placement import kept, read
 from trainloop.objectives.repeatability import check_same_again
 from trainloop.objectives.replicated import ReplicatedObjective
@@ -51,7 +52,7 @@ class Steps:
         batch_loss: a `BatchLoss`.
         metrics, test_metrics: `MetricSet`s, of training and of tests.
         hooks: those that define `watch` see every step.
-        microbatch_size: see `ModelObjective`.
+        microbatch_size: see `BatchObjective`.
         replicas: `Replicas`, or None for a single one.
         eager: steps will run as Python.
         evaluations: `Evaluations` to count in; None makes some for optimizers that evaluate the objective themselves.
@@ -246,12 +247,12 @@ class Steps:
         if self._replicas:
             return self._replicated(take, metrics, self._microbatch_size)
         batch = take()
-        objective = ModelObjective(
+        objective = BatchObjective(
             self._model,
             self._batch_loss,
             batch,
+            self.vector,
             microbatch_size=self._microbatch_size,
-            vector=self.vector,
             observe=functools.partial(self._observe, metrics, batch) if metrics or self._terms else None,
             note=self._noted and self._noted.note,
             counters=[*(metrics.variables if metrics else ()), *(self._terms.variables if self._terms else ())],
