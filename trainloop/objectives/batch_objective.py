@@ -31,11 +31,11 @@ import tensorflow as tf
 from trainloop.data import batches
 from trainloop.objectives import derivatives, example_gradients, losses, term_gradients, written
 from trainloop.objectives.base import Objective
-from trainloop.objectives.batch_loss import BatchLoss
+from trainloop.objectives.batch_loss import BatchLoss, Part, times
 from trainloop.objectives.finder import Found
 from trainloop.objectives.placement import Assignment, Copies
 from trainloop.objectives.rows import ROWS_BYTES, Rows
-from trainloop.objectives.run import Part, Run, times
+from trainloop.objectives.run import Run
 from trainloop.objectives.sample_rows import SampleRows
 from trainloop.objectives.trace import PureTrace
 from trainloop.types import Evaluated

@@ -23,10 +23,10 @@ import tensorflow as tf
 
 from trainloop import checks
 from trainloop.objectives import losses, sample_rows
+from trainloop.objectives.batch_loss import times
 from trainloop.objectives.per_sample_kernels import KernelGradient
 from trainloop.objectives.placement import Copies
 from trainloop.objectives.rows import Chunks, in_chunks
-from trainloop.objectives.run import times
 from trainloop.vectors import linalg
 
 # How often the rows of a chunk are in memory in one pass: by variable, end to end, and what they are made of.
