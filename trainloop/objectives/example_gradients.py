@@ -71,7 +71,7 @@ class _Examples:
 
     def rows(self, samples):
         """The e_i of C samples, by variables: list of [C, size]."""
-        finish: list = []  # of each variable: how its part is made of the tensors that the pass gives
+        finish = []  # of each variable: how its part is made of the tensors that the pass gives
 
         def one(sample):
             pieces = [KernelGradient.of(g) for g in self._gradient(sample)]

@@ -21,7 +21,7 @@ from trainloop.distributed.replicas import Share
 from trainloop.objectives import losses
 from trainloop.objectives.base import Objective
 from trainloop.objectives.batch_objective import check_repeatable
-from trainloop.objectives.finder import Found, find
+from trainloop.objectives.finder import find
 from trainloop.objectives.replica import ReplicaObjective
 
 
@@ -43,7 +43,7 @@ class ReplicatedObjective(Objective):
 
     def __init__(self, replicas, model, loss, take, vector, microbatch_size=None, metrics=None):
         self._replicas, self._vector, self._metrics = replicas, vector, metrics
-        self.found: Found | None = None
+        self.found = None
         self._others = list(getattr(model, "non_trainable_variables", ()))
         self._new = functools.partial(ReplicaObjective, model, loss, vector=vector, microbatch_size=microbatch_size)
         whole = take()
