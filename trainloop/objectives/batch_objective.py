@@ -106,7 +106,7 @@ class BatchObjective(Objective):
         self._masked = False  # whether predictions carry a mask of Keras, by which the loss leaves some out
         self._place()
 
-    def _place(self):
+    def _place(self) -> None:
         """Find how x gets into the model, and what the loss finds there besides: as it is before the first pass."""
         self.found = self.found or self._trace()
         self.written = self.found.written
