@@ -437,33 +437,14 @@ class TrainLoop:
         if self._phase.over:
             self._enter(self._phases.after(self._phase, run.step))
             self._nonfinite.enter(self, self.optimizer, run.step)
-        if run.feed.index == 0:
-            self._shared.metrics.reset()
-        limits = self._phase.pace.limit(), *self._phase.step_limits(), *self._steps_to_hooks(run.step)
-        wanted = smallest(run.steps_available(), *limits)
-        self._phase.steps.before_block(run.feed)
-        with self._phase.steps.undisturbed():
-            block = self._phase.train(run.feed, wanted)
-        self._phase.pace.observe(len(block.rows), block.seconds)
+        block, wanted = self._train(run)
         lost = self._phase.nan_in_state()
         back_to = self._nonfinite.roll_back(self, Status.NONFINITE_STATE if lost else block.status)
         if back_to is not None:
             back_to.continue_in(run)
             self._agreed_stop(run)
             return
-        block, dropped = (block, 0) if lost else self._nonfinite.skip(block, run.step)
-        if block.status in NONFINITE:
-            self._where = lost or self._phase.steps.first_nonfinite(run.feed.again(len(block.rows) - 1))
-        taken = len(block.rows) > 0 and not block.status.failed and not lost
-        measured = self._measured.after(run.step + len(block.rows), self.model, taken)
-        columns, position = self._phase.steps.columns, self._phase.position
-        epoch_over = run.take(block, wanted, columns, dropped, measured, **position)
-        run.check_counter(self._phase.step)
-        if lost and not run.status.failed:
-            run.status, self._where = Status.NONFINITE_STATE, lost
-        self._phase.observe(run.logs, run.status)
-        if self._phase.over and not self._phase.last and not run.status.failed:
-            run.status = Status.RUNNING  # of the run; the optimizer may have ended
+        epoch_over = self._account_for(run, block, wanted, lost)
         progress = run.progress(block.results)
         self._call_hooks(run, progress)
         if epoch_over:
@@ -477,6 +458,35 @@ class TrainLoop:
             run.status = Status.STOPPED if stop else Status.FINISHED if ended else run.status_by_goal()
         for hook in self._called:
             hook.on_rest(progress, run.status)
+
+    def _train(self, run):
+        """(the `Block` of the next steps, how many it was to have)."""
+        if run.feed.index == 0:
+            self._shared.metrics.reset()
+        limits = self._phase.pace.limit(), *self._phase.step_limits(), *self._steps_to_hooks(run.step)
+        wanted = smallest(run.steps_available(), *limits)
+        self._phase.steps.before_block(run.feed)
+        with self._phase.steps.undisturbed():
+            block = self._phase.train(run.feed, wanted)
+        self._phase.pace.observe(len(block.rows), block.seconds)
+        return block, wanted
+
+    def _account_for(self, run, block, wanted, lost):
+        """Enter a block into the run; `lost` names what of the optimizer's state is NaN. Whether the epoch is over."""
+        block, dropped = (block, 0) if lost else self._nonfinite.skip(block, run.step)
+        if block.status in NONFINITE:
+            self._where = lost or self._phase.steps.first_nonfinite(run.feed.again(len(block.rows) - 1))
+        taken = len(block.rows) > 0 and not block.status.failed and not lost
+        measured = self._measured.after(run.step + len(block.rows), self.model, taken)
+        columns, position = self._phase.steps.columns, self._phase.position
+        epoch_over = run.take(block, wanted, columns, dropped, measured, **position)
+        run.check_counter(self._phase.step)
+        if lost and not run.status.failed:
+            run.status, self._where = Status.NONFINITE_STATE, lost
+        self._phase.observe(run.logs, run.status)
+        if self._phase.over and not self._phase.last and not run.status.failed:
+            run.status = Status.RUNNING  # of the run; the optimizer may have ended
+        return epoch_over
 
     def _joins_epochs(self, feed, validation_data):
         """Whether blocks go on over the ends of epochs: each is one step on one batch, and nobody looks in between."""
