@@ -1,6 +1,8 @@
 """The rules of the architecture that are read off the source; import-linter and ruff hold the others, see setup.cfg."""
 
 import ast
+import contextlib
+import pathlib
 import subprocess
 import sys
 
@@ -35,6 +37,58 @@ def test_nobody_else_assigns_to_variables():
 @pytest.mark.parametrize("name", sorted(WRITERS))
 def test_every_writer_writes(name):
     assert writes(SOURCES[name])
+
+
+@contextlib.contextmanager
+def files_entered():
+    """A set that gets the names of the files of this package whose functions run inside."""
+    entered = set()
+
+    def note(frame, event, _):
+        path = pathlib.Path(frame.f_code.co_filename)
+        if event == "call" and frame.f_code.co_name != "<module>" and PACKAGE in path.parents:
+            entered.add(str(path.relative_to(PACKAGE).with_suffix("")))
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        yield entered
+    finally:
+        sys.setprofile(before)
+
+
+def test_a_product_on_one_device_knows_nothing_of_shards():
+    import tensorflow as tf
+    from matrix_cases import with_variables
+
+    from trainloop import SharedMatrix
+
+    B, _ = with_variables(SharedMatrix.identity(5, storage="dense"))
+    with files_entered() as entered:
+        B @ tf.ones([5])
+    assert entered == {"matrices/shared_matrix", "matrices/changes", "matrices/dense"}
+
+
+def test_a_step_is_read_in_few_files(monkeypatch):
+    """From a batch to the commit, with the trace of the loss."""
+    from networks import blobs, crossentropy, dense_net
+
+    from trainloop import TestGD, TrainLoop
+    from trainloop.loop.step import Steps
+
+    train, steps = Steps.train, []
+
+    def watched(self, take):
+        with files_entered() as entered:
+            done = train(self, take)
+        steps.append(entered)
+        return done
+
+    monkeypatch.setattr(Steps, "train", watched)
+    TrainLoop(dense_net(), TestGD(storage="dense"), crossentropy()).run(blobs(), steps=1, verbose=0)
+    (entered,) = steps
+    assert len(entered) <= 26
+    assert not any(name.startswith("distributed/") for name in entered)
 
 
 def test_few_modules_lie_outside_of_folders():

@@ -15,7 +15,7 @@ from environment import ROOT
 from trainloop import TestGD
 from trainloop.checkpoints import files as checkpoint_files
 from trainloop.distributed.shards import shard_over
-from trainloop.matrices import dense
+from trainloop.matrices import sharded_panels
 
 pytestmark = [pytest.mark.thorough, pytest.mark.usefixtures("no_graph_rewriting")]
 
@@ -75,7 +75,7 @@ def test_methods_take_the_steps_they_take_alone_and_both_workers_the_same_to_the
 
 @pytest.fixture(autouse=True)
 def _as_many_panels(monkeypatch):
-    monkeypatch.setattr(dense, "_SHARDED_PANELS", 6)
+    monkeypatch.setattr(sharded_panels, "_PANELS", 6)
 
 
 @pytest.mark.parametrize("shards", [1, 3])

@@ -21,7 +21,7 @@ import tensorflow as tf
 import trainloop as tl
 from trainloop.checkpoints import files as checkpoint_files
 from trainloop.distributed.shards import Shards, counted, shard_over, take_part
-from trainloop.matrices import dense
+from trainloop.matrices import sharded_panels
 from trainloop.optimizer import memory_plan
 
 N = 14
@@ -48,7 +48,7 @@ def case_a_worker_has_its_half(folder, me):
     shards = Shards.here()
     assert (shards.count, shards.mine) == (2, (me,))
     B, variables = matrix("sharded:0")
-    assert len(variables) == dense._SHARDED_PANELS / 2
+    assert len(variables) == sharded_panels._PANELS / 2
     assert B.nbytes == sum(variable.numpy().nbytes for variable in variables.values())
     assert abs(B.nbytes - 8 * N * N / 2) <= 8 * N
     assert B.nbytes_everywhere == 8 * N * N
@@ -114,7 +114,7 @@ def case_devices_of_one_process(folder, me):
         B, variables = matrix("sharded:2")
     check(B, run_updates(B, [1] * 4, False))
     devices = [v.device[-5:] for name, v in variables.items() if name.startswith("panel_")]
-    assert sorted(devices) == sorted(["CPU:0", "CPU:1"] * (dense._SHARDED_PANELS // 2))
+    assert sorted(devices) == sorted(["CPU:0", "CPU:1"] * (sharded_panels._PANELS // 2))
     with counted() as traffic:
         compiled(lambda: B @ tf.ones([N], tf.float64))()
     assert [reduction.nbytes for reduction in traffic] == [8 * N]
@@ -185,7 +185,7 @@ def case_checkpoint(folder, me):
 def main(folder):
     keras.config.set_floatx("float64")
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})  # as in the other tests
-    dense._SHARDED_PANELS = 6
+    sharded_panels._PANELS = 6
     (cpu,) = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=60)

@@ -5,12 +5,13 @@ import inspect
 import numpy as np
 import pytest
 import tensorflow as tf
-from networks import blobs
+from networks import blobs, crossentropy, dense_net
 
-from trainloop import ArrayData
+from trainloop import ArrayData, Momentum, TrainLoop
+from trainloop.loop import train_loop
 from trainloop.loop.array_feed import ArrayFeed
 from trainloop.loop.dataset_feed import DatasetFeed
-from trainloop.loop.feed import Feed
+from trainloop.loop.feed import Batch, Feed
 from trainloop.loop.feeds import as_feed
 
 
@@ -56,3 +57,64 @@ def test_an_epoch_by_the_contract_alone(which):
         over = feed.advance(wanted, wanted)
     np.testing.assert_array_equal(tf.concat(seen, 0), blobs()[0])
     assert (feed.epoch, feed.index) == (1, 0)
+
+
+class ThreeParts(Feed):
+    """x and y in three batches, written from what `Feed` says."""
+
+    def __init__(self, x, y):
+        super().__init__(infinite=False, steps_per_epoch=3)
+        self.parts = [tf.stack(tf.split(tf.constant(array), 3)) for array in (x, y)]
+
+    def available(self):
+        return 3 - self.index
+
+    def source(self):
+        return *self.parts, tf.constant(self.index)
+
+    @staticmethod
+    def batch(source, i):
+        *parts, index = source
+        x, y = (tf.gather(array, index + i) for array in parts)
+        return True, Batch(lambda: (x, y), lambda: x.shape[0], lambda begin, end: (x[begin:end], y[begin:end]))
+
+    @staticmethod
+    def signature(source):
+        return {"x": str(source[0].shape)}
+
+    def advance(self, taken, wanted):
+        self.index += taken
+        if self.index < 3:
+            return False
+        self.epoch, self.index = self.epoch + 1, 0
+        return True
+
+    def hold(self):
+        pass
+
+    def again(self, i):
+        return self.batch(self.source(), i)[1]()
+
+    def description(self):
+        return {"kind": "three parts"}
+
+    def arrays(self):
+        return {}
+
+    def go_to(self, epoch, index, arrays):
+        self.epoch, self.index = epoch, index
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_a_feed_of_somebody_else_trains_as_the_arrays_in_it(monkeypatch, eager):
+    x, y = blobs()
+
+    def weights_after(data):
+        loop = TrainLoop(dense_net(), Momentum(0.1), crossentropy(), eager=eager, steps_per_call=2)
+        result = loop.run(data, epochs=2, verbose=0)
+        assert (result.step, result.epochs["epoch"].tolist()) == (6, [1, 2])
+        return np.concatenate([w.ravel() for w in loop.model.get_weights()])
+
+    expected = weights_after(ArrayData(x, y, len(x) // 3, shuffle=False))
+    monkeypatch.setattr(train_loop, "as_feed", lambda data, *_: ThreeParts(*data))
+    np.testing.assert_array_equal(weights_after((x, y)), expected)

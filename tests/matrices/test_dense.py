@@ -23,9 +23,9 @@ def _several_panels(monkeypatch):
     monkeypatch.setattr(dense, "SMALL", SMALL)
 
 
-def in_variables(M, *, later=False):
+def in_variables(M):
     return M.as_variables(
-        lambda name, value, grows: tf.Variable(value, shape=[None, value.shape[1]] if grows else None), later=later
+        lambda name, value, grows: tf.Variable(value, shape=[None, value.shape[1]] if grows else None)
     )
 
 
@@ -199,7 +199,7 @@ def test_it_becomes_the_identity_again(symmetric):
 @every_symmetry
 @pytest.mark.parametrize("graph", [False, True])
 def test_absent_panels_take_nothing_until_they_are_filled(symmetric, graph):
-    M = in_variables(Panels.absent(N, tf.float64, symmetric), later=True)
+    M = in_variables(Panels.absent(N, tf.float64, symmetric))
     assert [part.numpy().shape for part in M.parts] == [(0, width) for width in M.widths().values()]
     A = np.random.default_rng(0).normal(size=(N, N))
     A = A + A.T if symmetric else A

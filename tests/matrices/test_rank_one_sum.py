@@ -5,8 +5,9 @@ import pytest
 import tensorflow as tf
 from matrix_cases import best, with_variables
 
-from trainloop.matrices import rank_one_sum
-from trainloop.matrices.rank_one_sum import RankOneSum, first_rows
+from trainloop.matrices import changes, rank_one_sum
+from trainloop.matrices.history import first_rows
+from trainloop.matrices.rank_one_sum import RankOneSum
 
 N = 7
 ATOL = {"float64": 1e-12, "float32": 1e-4}
@@ -97,14 +98,14 @@ def test_a_factor_of_zero_forgets_coefficients_that_are_not_finite():
 @every_symmetry
 def test_weighted_terms_multiply_to_their_sum(symmetric):
     terms = draw(4, symmetric)
-    left, right = rank_one_sum.weighted(terms)
+    left, right = changes.weighted(terms)
     np.testing.assert_allclose(left.numpy().T @ right.numpy(), sum_of(terms), atol=1e-13)
 
 
 def test_symmetric_factors_give_both_halves_the_same_bits():
     stored, terms = empty(6, True, "float32"), draw(6, True, "float32")
     stored.append(terms)
-    for left, right in (stored.weighted(), rank_one_sum.weighted(terms)):
+    for left, right in (stored.weighted(), changes.weighted(terms)):
         for u, v in zip(left.numpy(), right.numpy(), strict=True):
             np.testing.assert_array_equal(np.outer(u, v), np.outer(v, u))
 

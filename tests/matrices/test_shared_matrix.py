@@ -7,7 +7,9 @@ import pytest
 import tensorflow as tf
 from matrix_cases import Draw, assert_equals, eagerly, run_updates, with_variables
 
+from trainloop.matrices.changes import SumChange
 from trainloop.matrices.shared_matrix import SharedMatrix
+from trainloop.matrices.storage import MatrixStorage
 
 STORAGES = ["dense", "factored"]
 
@@ -425,3 +427,48 @@ def test_the_operations_that_are_named_are_what_was_meant():
 def test_a_dtype_that_is_not_floating(dtype):
     with pytest.raises(ValueError, match=r"dtype must be a floating dtype, received .*; pass that of x"):
         SharedMatrix.identity(3, dtype=dtype)
+
+
+# --- A storage of somebody else -------------------------------------------------------------------------
+
+
+class Plain(MatrixStorage):
+    """All numbers in one array, written from what `MatrixStorage` and `Change` say."""
+
+    no_change = SumChange()
+    storage, dtype = "plain", tf.float64
+
+    def __init__(self, M):
+        self.M, self.n = M, M.shape[0]
+
+    @property
+    def arrays(self):
+        return (self.M,)
+
+    def product(self, columns):
+        return tf.matmul(self.M, columns)
+
+    def transposed_product(self, columns):
+        return tf.matmul(self.M, columns, transpose_a=True)
+
+    def as_variables(self, make_variable):
+        return Plain(make_variable("M", self.M, False))
+
+    def commit(self, change):
+        self.M.assign(change.product(self.product, tf.eye(self.n, dtype=self.dtype)))
+
+    def note(self):
+        return "plain"
+
+
+@every_symmetry
+def test_a_storage_of_somebody_else_is_a_matrix_as_any_other(symmetric):
+    B, variables = with_variables(SharedMatrix(Plain(tf.eye(5, dtype=tf.float64)), "any"))
+    assert list(variables) == ["M"]
+    assert (B.n, B.storage, B.nbytes, B.workspace, B.failures(), B.notes()) == (5, "plain", 200, 0, [], ("plain",))
+    M = run_updates(B, [2] * 5, symmetric)
+    assert_equals(B, M)
+    u = Draw(5).unit()
+    dilated = M @ (np.eye(5) - 0.5 * np.outer(u, u))
+    assert_equals(B.dilate(u, 0.5).shift(2.0), dilated + 2 * np.eye(5))
+    assert_equals(B.reset(), np.eye(5))

@@ -22,60 +22,17 @@ import dataclasses
 import itertools
 import json
 import logging
+import pathlib
 import re
 
-import keras
 import numpy as np
 
 from trainloop.checkpoints import random_state
+from trainloop.checkpoints.resumable import variables_of
 from trainloop.errors import users_line
 from trainloop.versions import versions
 
 _LOG = logging.getLogger("trainloop")
-
-
-@dataclasses.dataclass
-class Resumable:
-    """The parts of a `TrainLoop` that a checkpoint is made of and put back into.
-
-    Attributes:
-        model, extra_variables, optimizer, metrics, evaluations, hooks: of the loop; `evaluations` may be None.
-        of: what they are, from `identity`.
-        run: the `Bookkeeping` of the current run; None while there is none.
-        rollbacks: how often the run went back to a checkpoint.
-        handed_on: f and g that the last step hands on to the next, as long as they count.
-        phase: where its phases stand, JSON-able; None where there is one optimizer.
-    """
-
-    model: object
-    extra_variables: tuple
-    optimizer: object
-    metrics: object
-    evaluations: object
-    hooks: tuple
-    of: dict
-    run: object
-    rollbacks: int
-    handed_on: object
-    phase: dict | None = None
-
-    def variables(self):
-        """Every variable by the name it has in the file."""
-        named = {f"model/{name}": v for name, v in _variables_of(self.model).items()}
-        named |= {f"extra/{i:03d}": v for i, v in enumerate(self.extra_variables)}
-        named |= {f"optimizer/{name}": v for name, v in self.optimizer.resumable_variables().items()}
-        named |= {f"metrics/{i:03d}": v for i, v in enumerate(self.metrics.variables)}
-        if self.evaluations:
-            named["evaluations"] = self.evaluations.variable
-        return {name: v.value if isinstance(v, keras.Variable) else v for name, v in named.items()}
-
-    def named_hooks(self):
-        """Hooks by class name, with a number where it occurs again."""
-        counts = {}
-        for hook in self.hooks:
-            name = type(hook).__name__
-            counts[name] = counts.get(name, 0) + 1
-            yield name if counts[name] == 1 else f"{name}_{counts[name]}", hook
 
 
 @dataclasses.dataclass
@@ -85,7 +42,7 @@ class Position:
     `of` is the description of the data, `run` what `Bookkeeping.state` returned, `data` is for the feed.
     """
 
-    path: object
+    path: pathlib.Path
     of: dict
     run: dict
     data: dict
@@ -123,7 +80,7 @@ def identity(model, optimizers, metrics, extra_variables=()):
 
     Numbers that Keras puts behind names to tell them apart do not count: they depend on what else a process has made.
     """
-    described = {name: f"{list(v.shape)} {v.dtype}" for name, v in _variables_of(model).items()}
+    described = {name: f"{list(v.shape)} {v.dtype}" for name, v in variables_of(model).items()}
     described |= {f"extra {i:03d}": f"{list(v.shape)} {v.dtype}" for i, v in enumerate(extra_variables)}
     of_metrics = {
         f"{i} {name}": re.sub("_[0-9]+$", "", value) if name == "config name" else value
@@ -303,10 +260,3 @@ def _compare(path, kind, there, here):
         raise ValueError(
             f"{path} was made with another {kind}: {listing}{more}. Use the one it was made with, or begin a new run"
         )
-
-
-def _variables_of(model):
-    """All variables by number and name, without the numbers that Keras puts into names."""
-    variables = getattr(model, "variables", model.trainable_variables)
-    names = [re.sub(r"_[0-9]+", "", getattr(v, "path", None) or v.name.split(":")[0]) for v in variables]
-    return {f"{i:03d}/{name}": v for i, (name, v) in enumerate(zip(names, variables, strict=True))}

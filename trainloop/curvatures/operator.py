@@ -14,7 +14,8 @@ from trainloop.curvatures.symmetric_operator import SymmetricOperator
 from trainloop.curvatures.watch import watched
 from trainloop.curvatures.whole_data import Data, WholeData
 from trainloop.objectives import losses
-from trainloop.objectives.model import ModelObjective, check_repeatable
+from trainloop.objectives.batch_objective import BatchObjective, check_repeatable
+from trainloop.objectives.model import ModelObjective
 from trainloop.objectives.placement import kept, read, write
 from trainloop.types import Losses, LossFn, LossWeights, Residuals, Variable
 from trainloop.vectors import linalg
@@ -84,9 +85,7 @@ class CurvatureOperator(SymmetricOperator):
         like = self._objective
 
         def part(batch, shares, x, rows):
-            objective = ModelObjective(
-                like.model, like.loss, batch, vector=like.vector, found=like.found, shares=shares
-            )
+            objective = BatchObjective(like.model, like.loss, batch, like.vector, found=like.found, shares=shares)
             return of_batch(objective, 1.0 if shares is None else shares[0], x, rows)
 
         n, dtype = self.layout.size, self.layout.dtype

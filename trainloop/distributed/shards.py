@@ -117,10 +117,6 @@ class Shards:
             )
 
 
-# All of it, as one part, on the only device: for what is not sharded.
-ALONE = Shards(1, (0,), (None,))
-
-
 @contextlib.contextmanager
 def shard_over(where: tf.distribute.Strategy | int) -> Iterator[None]:
     """Everything that is made in this context with storage="sharded" has its shards there.

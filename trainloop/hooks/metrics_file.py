@@ -193,7 +193,7 @@ def read_run_log(path: Path) -> RunLog:
         >>> hooks.read_run_log("metrics.jsonl").epochs["epoch"].tolist()
         [1, 2]
     """
-    records = {kind: [] for kind in _KINDS}
+    records: dict[str, list[dict[str, Any]]] = {kind: [] for kind in _KINDS}
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):

@@ -1,5 +1,6 @@
 """New points of a term while a run goes on: more of them where its residual is large."""
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -54,10 +55,11 @@ class Resample(Hook):
         self._term = term
         self._candidates = checks.integer("candidates", candidates, at_least=1)
         self._k, self._c = checks.real("k", k, at_least=0), checks.real("c", c, at_least=0)
-        self._loop, self._residual = None, None
+        self._loop: LoopProtocol | None = None
 
     def on_start(self, loop: LoopProtocol) -> None:
-        points, name = getattr(loop.resumable().run.feed, "data", None), self._term
+        self._feed: Any = loop.resumable().run.feed  # a `PointsFeed`, as is checked now
+        points, name = getattr(self._feed, "data", None), self._term
         if not isinstance(points, Points):
             raise ValueError(f"Resample({name!r}) needs a run on Points, received {type(points).__name__} as data")
         loss = loop.batch_loss
@@ -76,10 +78,11 @@ class Resample(Hook):
             raise ValueError(f"Resample({name!r}) needs at least {count} candidates, as many as there are points, "
                              f"received {self._candidates}")  # fmt: skip
         if loop is not self._loop:
-            self._loop, self._residual = loop, tf.function(self._norms, autograph=False)
+            norms = functools.partial(_norms, loss, loop.model, name)
+            self._loop, self._residual = loop, tf.function(norms, autograph=False)
 
     def on_step(self, progress: Progress) -> None:
-        feed, name = self._loop.resumable().run.feed, self._term
+        feed, name = self._feed, self._term
         count, step = int(samples(feed.values[name])), progress.step
         # Another sequence than those of the first points and of draws, see `Points`.
         seed = (feed.data.seed + 104_729 * (1 + list(feed.values).index(name))) % (2**31 - 2)
@@ -109,9 +112,10 @@ class Resample(Hook):
         checks.check_finite(f"the residual {self._term!r} of candidates", r)
         return r
 
-    def _norms(self, points: Any) -> tf.Tensor:
-        loss, model = self._loop.batch_loss, self._loop.model
-        # Terms are functions that are called only when they are asked for: the others never see these points.
-        terms = loss.row_terms(model, dict.fromkeys(loss.names, points), training=False)
-        r = tf.cast(next(term for term in terms if term.name == self._term).at(), tf.float64)
-        return tf.abs(r) if r.shape.rank == 1 else tf.norm(r, axis=1)
+
+def _norms(loss, model, name, points):
+    """|r| of the term with a name at points [M], float64."""
+    # Terms are functions that are called only when they are asked for: the others never see these points.
+    terms = loss.row_terms(model, dict.fromkeys(loss.names, points), training=False)
+    r = tf.cast(next(term for term in terms if term.name == name).at(), tf.float64)
+    return tf.abs(r) if r.shape.rank == 1 else tf.norm(r, axis=1)

@@ -67,12 +67,12 @@ class SaveCheckpoint(Hook):
             every_minutes = checks.real("every_minutes", every_minutes, above=0)
         self._every_seconds = every_minutes and 60 * every_minutes
         self._keep = checks.integer("keep", keep, at_least=1)
-        self._monitor = monitor and Monitor(monitor, direction(larger_is_better, mode))
+        self._monitor = Monitor(monitor, direction(larger_is_better, mode)) if monitor else None
         self.monitors = (monitor,) if monitor else ()
         self.only_records = monitor is None
-        self._best_step, self._better = None, False
-        self._clock, self._loop = clock, None
-        self._saved_step, self._saved_at = None, None
+        self._best_step: int | None = None
+        self._saved_step: int | None = None
+        self._better, self._clock = False, clock
         self._outage = Outage(f"checkpoints in {folder}")
 
     def on_start(self, loop: LoopProtocol) -> None:

@@ -45,7 +45,7 @@ class EarlyStopping(Hook):
         self._monitor = Monitor(monitor, direction(larger_is_better, mode), by)
         self.monitors = (self._monitor.name,)
         self._patience = checks.integer("patience", patience, at_least=1)
-        self._loop, self._epochs = None, 0
+        self._epochs = 0
 
     def on_start(self, loop: LoopProtocol) -> None:
         self._loop = loop
@@ -99,7 +99,7 @@ class StopWhen(Hook):
         self._f_target = None if f_target is None else checks.real("f_target", f_target)
         self._seconds = None if seconds is None else checks.real("seconds", seconds, above=0)
         self._evaluations = None if evaluations is None else checks.integer("evaluations", evaluations, at_least=1)
-        self._loop, self._met = None, False  # whether the target was met since the last look
+        self._met = False  # whether the target was met since the last look
 
     def on_start(self, loop: LoopProtocol) -> None:
         self._loop = loop
@@ -153,7 +153,7 @@ class RestoreBest(Hook):
         super().__init__()
         self._monitor = Monitor(monitor, direction(larger_is_better, mode))
         self.monitors = (self._monitor.name,)
-        self._model, self._extra, self._weights = None, (), []
+        self._weights: list[np.ndarray] = []
 
     def on_start(self, loop: LoopProtocol) -> None:
         self._model, self._extra = loop.model, loop.extra_variables

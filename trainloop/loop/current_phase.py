@@ -6,56 +6,26 @@ loop with one optimizer is a loop with one phase that has no end of its own.
 """
 
 import contextlib
-import dataclasses
 import logging
 from typing import Any
-
-import keras
 
 from trainloop import checks
 from trainloop.checkpoints import contents
 from trainloop.distributed.replicas import without_strategy
 from trainloop.distributed.shards import shard_over
-from trainloop.distributed.workers import Workers
-from trainloop.hooks.base import Hook
 from trainloop.loop import arguments
 from trainloop.loop.agreement import Agreement
 from trainloop.loop.engine import Engine
 from trainloop.loop.inspection import Inspector
-from trainloop.loop.metrics import MetricSet
 from trainloop.loop.nonfinite import NanInState
 from trainloop.loop.pace import Pace
 from trainloop.loop.phases import Phase, PhaseEnd, checked_list
 from trainloop.loop.step import Steps
-from trainloop.objectives.batch_loss import BatchLoss
 from trainloop.objectives.counting import Evaluations
 from trainloop.status import Status
-from trainloop.types import Variable
-from trainloop.vectors.layout import VariableVector, trained_variables
+from trainloop.vectors.layout import VariableVector
 
 _LOG = logging.getLogger("trainloop")
-
-
-@dataclasses.dataclass(frozen=True)
-class Shared:
-    """What all phases of a loop have in common: see the arguments of `TrainLoop`, of which these are checked ones."""
-
-    model: keras.Model
-    extra_variables: tuple[Variable, ...]
-    batch_loss: BatchLoss
-    metrics: MetricSet
-    test_metrics: MetricSet
-    hooks: tuple[Hook, ...]
-    microbatch_size: int | None
-    replicas: Any
-    jit_compile: bool
-    eager: bool
-    steps_per_call: int | None
-    workers: Workers
-
-    def trained(self):
-        """The variables that x consists of."""
-        return trained_variables(self.model, self.extra_variables)
 
 
 class CurrentPhase:

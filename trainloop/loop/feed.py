@@ -11,7 +11,10 @@ it is a pair of pure pieces: `source`, tensors (or an iterator) handed to the bl
 """
 
 import abc
+from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -19,20 +22,27 @@ class Batch:
     """One batch of a feed, of which only that is computed or copied which somebody asks for.
 
     Args:
-        whole: function without arguments -> all of it.
+        whole: function without arguments -> all of it, a nested structure of tensors [samples, ...]; for a Keras loss
+            (inputs, targets[, sample_weight]).
         samples: function without arguments -> how many it has, int or int32 [].
         part: function (begin, end) -> the samples from begin to before end.
         fixed: whether every step has this batch, see `Feed.fixed`.
     """
 
-    def __init__(self, whole, samples, part, fixed=False):
+    def __init__(
+        self,
+        whole: Callable[[], Any],
+        samples: Callable[[], int | tf.Tensor],
+        part: Callable[[tf.Tensor, tf.Tensor], Any],
+        fixed: bool = False,
+    ) -> None:
         self._whole, self._samples, self._part, self.fixed = whole, samples, part, fixed
 
-    def __call__(self, share=None):
+    def __call__(self, share: Any = None) -> Any:
         """The share of one replica, a `Share`; None for all."""
         return self._whole() if share is None else self._part(*share(self._samples())[:2])
 
-    def samples(self):
+    def samples(self) -> tf.Tensor:
         """How many samples all of it has, int32 []."""
         return tf.convert_to_tensor(self._samples(), tf.int32)
 
@@ -44,6 +54,9 @@ class Feed(abc.ABC):
     tells `advance` how many steps there were. `batch` and `signature` are static, because a block is traced once for a
     kind of feed and not for each feed.
 
+    For data of another kind: define what is abstract here, keep `epoch` and `index` up to date in `advance` and
+    `go_to`, and let `feeds.as_feed` make it.
+
     Args:
         infinite: whether an epoch has no end.
         steps_per_epoch: how many batches it has, None where that is not known.
@@ -53,32 +66,51 @@ class Feed(abc.ABC):
         epoch: epochs that are over.
         index: batches of the present epoch that are taken.
         fixed: whether all steps have the same batch, as long as `version` is the same.
+        version: a number that a feed changes with its data.
     """
 
-    def __init__(self, infinite, steps_per_epoch):
+    def __init__(self, infinite: bool, steps_per_epoch: int | None) -> None:
         self.infinite, self.steps_per_epoch = infinite, steps_per_epoch
         self.epoch, self.index, self.fixed, self.version = 0, 0, False, 0
 
+    # --- In Python, between two blocks ---
+
     @abc.abstractmethod
-    def available(self):
+    def available(self) -> int | None:
         """How many steps the next block may take at most, None when the length is not known."""
 
     @abc.abstractmethod
-    def source(self):
-        """Arguments of the next block: tensors or an iterator, by which the batch after the last `advance` is found."""
+    def source(self) -> tuple[Any, ...]:
+        """Arguments of the next block: tensors or an iterator, by which the batch after the last `advance` is found.
+
+        A Python number among them is a constant of the trace: another one is another trace.
+        """
 
     @abc.abstractmethod
-    def hold(self):
+    def advance(self, taken: int, wanted: int) -> bool:
+        """Account for a block of `taken` out of `wanted` steps. Returns whether the epoch is over.
+
+        Fewer than wanted mean that the data came to their end, or that the last step failed.
+        """
+
+    @abc.abstractmethod
+    def again(self, i: int) -> Any:
+        """The i-th batch of the block that has just run, before `advance`; None where it cannot be found again."""
+
+    @abc.abstractmethod
+    def hold(self) -> None:
         """Allow the next batch to be read repeatedly without advancing.
 
         Raises:
             ValueError: there is no next batch in this epoch.
         """
 
+    # --- Inside of a block ---
+
     @staticmethod
     @abc.abstractmethod
-    def batch(source, i):
-        """Inside of a block: (whether there is one, the block's i-th batch: a `Batch`).
+    def batch(source: Any, i: tf.Tensor) -> tuple[bool | tf.Tensor, Batch]:
+        """(whether there is one, bool [] or True where there always is; the block's i-th batch).
 
         Args:
             source: what `source` returned.
@@ -87,19 +119,17 @@ class Feed(abc.ABC):
 
     @staticmethod
     @abc.abstractmethod
-    def signature(source):
-        """What a trace depends on: dict of texts by name, see `Engine`."""
+    def signature(source: Any) -> dict[str, str]:
+        """What a trace depends on: texts by name, see `Engine`; mostly the `specs` of a batch."""
+
+    # --- For checkpoints ---
 
     @abc.abstractmethod
-    def advance(self, taken, wanted):
-        """Account for a block of `taken` out of `wanted` steps. Returns whether the epoch is over."""
-
-    @abc.abstractmethod
-    def description(self):
+    def description(self) -> dict[str, Any]:
         """What a checkpoint says of these data: a JSON-able dict, equal for equal ones."""
 
     @abc.abstractmethod
-    def arrays(self):
+    def arrays(self) -> dict[str, Any]:
         """What a checkpoint needs besides epoch and index to find the next batch: dict of arrays by name.
 
         Raises:
@@ -107,12 +137,8 @@ class Feed(abc.ABC):
         """
 
     @abc.abstractmethod
-    def go_to(self, epoch, index, arrays):
+    def go_to(self, epoch: int, index: int, arrays: dict[str, np.ndarray]) -> None:
         """Continue with batch `index` of an epoch, from what `arrays` returned."""
-
-    @abc.abstractmethod
-    def again(self, i):
-        """The i-th batch of the block that has just run, before `advance`; None where it cannot be found again."""
 
 
 def specs(parts):

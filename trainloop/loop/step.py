@@ -4,7 +4,8 @@ To train, in this order:
 
     1  first pass over the batch: f, every gradient laid end to end into g, and metrics; on a batch that does not change
        f and g that the step before has found where it ended
-                                                            objectives/model.py, vectors/layout.py, handed_on.py
+                                                            objectives/batch_objective.py, vectors/layout.py,
+                                                            handed_on.py
     2  finite check, clip, the optimizer's update, finite check, commit
                                                             optimizer/base.py
     3  one row of the log: loss, gradient norm, every scalar of the state, what hooks watch (before the commit), and for
@@ -31,8 +32,8 @@ from trainloop.loop.handed_on import HandedOn
 from trainloop.loop.terms import NotedTerms, TermLog
 from trainloop.loop.watch import Watches
 from trainloop.objectives import losses
+from trainloop.objectives.batch_objective import NEEDS_VALUES, BatchObjective
 from trainloop.objectives.counting import KINDS, Counted, Evaluations
-from trainloop.objectives.model import NEEDS_VALUES, ModelObjective
 from trainloop.objectives.placement import kept, read
 from trainloop.objectives.repeatability import check_same_again
 from trainloop.objectives.replicated import ReplicatedObjective
@@ -51,7 +52,7 @@ class Steps:
         batch_loss: a `BatchLoss`.
         metrics, test_metrics: `MetricSet`s, of training and of tests.
         hooks: those that define `watch` see every step.
-        microbatch_size: see `ModelObjective`.
+        microbatch_size: see `BatchObjective`.
         replicas: `Replicas`, or None for a single one.
         eager: steps will run as Python.
         evaluations: `Evaluations` to count in; None makes some for optimizers that evaluate the objective themselves.
@@ -80,7 +81,7 @@ class Steps:
         evaluations=None,
     ):
         self._model, self._optimizer, self._batch_loss = model, optimizer, batch_loss
-        self._metrics, self._test_metrics = metrics, test_metrics
+        self._metrics, self._test_metrics = metrics or None, test_metrics or None
         self._microbatch_size, self._replicas = microbatch_size, replicas
         self.vector = vector
         evaluates = isinstance(optimizer, GlobalObjectiveOptimizer)
@@ -94,11 +95,11 @@ class Steps:
         self._may_hand_on = evaluates and replicas is None and not metrics and not self._by_terms
         self.handed_on = HandedOn(self.vector)
         self._eager, self._found, self._written = eager, None, []
-        self._watches = Watches(hooks, optimizer, self.vector, self.columns, eager)
-        self.columns |= self._watches.columns
+        watches = Watches(hooks, optimizer, self.vector, self.columns, eager)
+        self.columns |= watches.columns
+        self._watches = watches or None
         self.test_columns, self._terms, self._noted = ["samples", "loss"], None, None
-        if batch_loss.names is not None:
-            self._log_terms()
+        self._log_terms()
 
     def train(self, take):
         """Take one step.
@@ -114,7 +115,7 @@ class Steps:
         if self._noted:
             self._noted.begin()
         objective = self._objective(take, self._metrics)
-        effects = SideEffects([*objective.written, *self._metrics.variables])
+        effects = SideEffects([*objective.written, *(self._metrics.variables if self._metrics else ())])
         if self._last_step:
             self._last_step.begin(objective.written)
         counted = Counted(objective, self.evaluations) if self.evaluations else objective
@@ -127,7 +128,7 @@ class Steps:
         if self._last_step:  # the optimizer compares values
             is_first = tf.equal(self._optimizer.iterations.value, 0)
             check_same_again(objective, first[0], self.vector.read(), is_first)
-        status, logs, evaluated = self._optimizer.step(counted, first, self._watches or None)
+        status, logs, evaluated = self._optimizer.step(counted, first, self._watches)
         if others is not None:
             self.handed_on.keep(evaluated, values, status)
             if self._noted:
@@ -174,7 +175,7 @@ class Steps:
     def results(self):
         """At the end of a block: values of the metrics by name."""
         self.handed_on.end_block()
-        return self._metrics.results()
+        return self._metrics.results() if self._metrics else {}
 
     def propose(self, take):
         """The `ProposedStep` on a batch, which leaves everything as it was."""
@@ -191,7 +192,7 @@ class Steps:
 
     def learn_terms(self, feed):
         """Find out which terms the loss has, if that is not known, by a trace of it on batches like those of a feed."""
-        if self._terms is None and self._batch_loss.names is None and self._replicas is None:
+        if self._batch_loss.names is None and self._replicas is None:
 
             def trace(source):
                 self._batch_loss(self._model, type(feed).batch(source, tf.constant(0))[1](), training=True)
@@ -207,9 +208,11 @@ class Steps:
             self._log_terms()
 
     def _log_terms(self):
-        names = self._batch_loss.names or ()
+        names = self._batch_loss.names
+        if not names:
+            return
         self._terms = without_strategy(TermLog, names)
-        if names and self._may_hand_on:
+        if self._may_hand_on:
             self._noted = without_strategy(NotedTerms, self.vector.layout.size, self.vector.layout.dtype, len(names))
             self.handed_on.see_terms(self._noted.kept)
         self.columns |= dict.fromkeys(self._terms.columns, np.dtype("float64"))
@@ -244,12 +247,12 @@ class Steps:
         if self._replicas:
             return self._replicated(take, metrics, self._microbatch_size)
         batch = take()
-        objective = ModelObjective(
+        objective = BatchObjective(
             self._model,
             self._batch_loss,
             batch,
+            self.vector,
             microbatch_size=self._microbatch_size,
-            vector=self.vector,
             observe=functools.partial(self._observe, metrics, batch) if metrics or self._terms else None,
             note=self._noted and self._noted.note,
             counters=[*(metrics.variables if metrics else ()), *(self._terms.variables if self._terms else ())],

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 
 class TermLog:
-    """Takes the terms that a first pass saw, and gives them to the log. False where there are none.
+    """Takes the terms that a first pass saw, and gives them to the log.
 
     Args:
         names: of the terms.
@@ -22,9 +22,6 @@ class TermLog:
     def __init__(self, names):
         self._names, self.columns = tuple(names), [f"term/{name}" for name in names]
         self.variables = [tf.Variable(0.0, dtype=tf.float64, trainable=False, name=c) for c in self.columns]
-
-    def __bool__(self):
-        return bool(self._names)
 
     def begin(self):
         """Forget the last step."""

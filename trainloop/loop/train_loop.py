@@ -33,14 +33,12 @@ import numpy as np
 from trainloop import checks
 from trainloop.checkpoints import contents
 from trainloop.checkpoints.files import CheckpointFolder
-from trainloop.distributed import replicas
-from trainloop.distributed.replicas import without_strategy
-from trainloop.distributed.workers import Workers
+from trainloop.checkpoints.resumable import Resumable
 from trainloop.hooks.base import Hook, end_all
 from trainloop.hooks.verbose import displays
 from trainloop.loop import arguments
 from trainloop.loop.bookkeeping import Bookkeeping, summary_names
-from trainloop.loop.current_phase import Phases, Shared, checked_phases
+from trainloop.loop.current_phase import Phases, checked_phases
 from trainloop.loop.feeds import NO_DATA, Data, WithFeed, as_feed
 from trainloop.loop.fit_arguments import as_in_fit
 from trainloop.loop.goal import Goal, smallest
@@ -49,8 +47,8 @@ from trainloop.loop.measured import Measured
 from trainloop.loop.nonfinite import NONFINITE, OnNonfinite
 from trainloop.loop.pace import Pace
 from trainloop.loop.phases import Phase
+from trainloop.loop.shared import Shared
 from trainloop.loop.tracebacks import folded
-from trainloop.optimizer import validation
 from trainloop.optimizer.base import WholeVectorOptimizer
 from trainloop.results import RunResult
 from trainloop.status import Status, TrainingError
@@ -138,42 +136,40 @@ class TrainLoop:
         )
         eager = checks.one_of_two("eager", eager, "run_eagerly", run_eagerly, False)
         phases = checked_phases(model, optimizer)
-        self.model, self.hooks = model, arguments.check_hooks(hooks)
-        metrics, weighted = map(arguments.check_metrics, (metrics, weighted_metrics))
-        compared = metrics or weighted
-        batch_loss = self.batch_loss = arguments.choose_loss(loss, loss_fn, residuals, compared, loss_weights, model)
-        microbatch_size = arguments.check_microbatches(microbatch_size, jit_compile)
-        self.extra_variables = arguments.check_extra(extra_variables)
-        self.replicas = replicas.of(model)
-        arguments.check_replicas(self.replicas, batch_loss, self.extra_variables)
-        self._jit_compile, eager = arguments.check_engine(jit_compile, eager, self.replicas)
-        # What only the loop needs exists once per process, and not on every replica.
-        self._metrics = without_strategy(arguments.choose_metrics, metrics, weighted, batch_loss)
-        if self.replicas:
-            validation.synchronized_averages(model)
-            self._metrics = without_strategy(self._metrics.fresh_copy)
-        self._test_metrics = without_strategy(self._metrics.fresh_copy)
-        self._workers = Workers(self.replicas and self.replicas.strategy)
-        parts = (model, self.extra_variables, batch_loss, self._metrics, self._test_metrics, self.hooks)
-        how = (microbatch_size, self.replicas, self._jit_compile, eager, steps_per_call, self._workers)
-        self._shared = Shared(*parts, *how)
-        self._phases = Phases(phases, self._shared)
+        shared = self._shared = Shared.checked(
+            model,
+            (loss, loss_fn, residuals, loss_weights),
+            (metrics, weighted_metrics),
+            hooks=hooks,
+            extra_variables=extra_variables,
+            microbatch_size=microbatch_size,
+            jit_compile=jit_compile,
+            eager=eager,
+            steps_per_call=steps_per_call,
+        )
+        self.model, self.hooks, self.extra_variables = model, shared.hooks, shared.extra_variables
+        self.batch_loss, self.replicas = shared.batch_loss, shared.replicas
+        self._phases = Phases(phases, shared)
         self._phase, self._traces_before = self._phases.enter(), 0
-        arguments.check_precision(batch_loss, self.optimizer.layout.dtype)
+        arguments.check_precision(self.batch_loss, self._phase.steps.vector.layout.dtype)
         self._measured = Measured(self.hooks)
-        self._measured.check([*self._phase.steps.columns, *self._metrics.names()])
+        self._measured.check([*self._phase.steps.columns, *shared.metrics.names()])
         self._current, self._inspected = NO_DATA, NO_DATA
         self._nonfinite = OnNonfinite(on_nonfinite, self.optimizer)
         # As model and optimizers are now: a hook may change the learning rate as soon as a run begins.
-        self._identity = contents.identity(model, self._phases.identity, self._metrics, self.extra_variables)
-        self._run, self._position, self._where, self._stop_reason, self._display = None, None, None, None, ()
+        self._identity = contents.identity(model, self._phases.identity, shared.metrics, self.extra_variables)
+        self._run: Bookkeeping | None = None
+        self._position: contents.Position | None = None  # where the next run continues
+        self._where: str | None = None  # the first number arose that is not finite
+        self._stop_reason: str | None = None
+        self._display: tuple[Hook, ...] = ()
         self.result: RunResult | None = None
 
     def __repr__(self) -> str:
-        optimizer = self.optimizer
+        layout = self._phase.steps.vector.layout
         return (
-            f"TrainLoop({self.model.name}: n = {optimizer.layout.size:,} {optimizer.layout.dtype}; "
-            f"{type(optimizer).__name__}, step {self._phase.step:,}; "
+            f"TrainLoop({self.model.name}: n = {layout.size:,} {layout.dtype}; "
+            f"{type(self.optimizer).__name__}, step {self._phase.step:,}; "
             f"{self.result.status.name if self.result else 'not run yet'})"
         )
 
@@ -185,7 +181,7 @@ class TrainLoop:
     @property
     def is_chief(self) -> bool:
         """Whether this is the process that writes files; False for all but one of several workers."""
-        return self._workers.index == 0
+        return self._shared.workers.index == 0
 
     @property
     def traces(self) -> int:
@@ -202,7 +198,7 @@ class TrainLoop:
         Args:
             word: what this worker would say, JSON-able.
         """
-        return self._workers.exchange({"word": word})[0]["word"]
+        return self._shared.workers.exchange({"word": word})[0]["word"]
 
     @property
     def _called(self):
@@ -263,30 +259,15 @@ class TrainLoop:
         if validation_data is not None and current.validation is not None:
             raise ValueError("validation_data and validation_split exclude each other; received both")
         validation_data = current.validation or validation_data
-        goal = self._goal(Goal(epochs, steps, until_epoch, until_step), current.feed)
-        joined = self._joins_epochs(current.feed, validation_data)
-        run = Bookkeeping(current.feed, self._phase.step, self._phase.counted(), joined)
-        self._check_epochs(validation_data, current.feed)
-        arguments.tell_precision(self.optimizer, current.feed)
-        continued = self._position is not None
-        if continued:
-            self._position.continue_in(run)
-        run.aim(goal)
+        run = self._aimed(current.feed, Goal(epochs, steps, until_epoch, until_step), validation_data)
         if self._inspected.feed is current.feed:
             self._inspected = NO_DATA
         self._current = current
         self._run, self._where, self._display = run, None, display
-        started = []
+        started: list[Hook] = []
         try:
-            self._phase.agreement.before(run, self._identity, self.hooks)
-            for hook in self._called:
-                started.append(hook)
-                hook.on_start(self)
-            self._nonfinite.begin(self, run.step, continued)
-            self._position = None  # not before, because a hook may refuse, and be asked again
-            if self._phase.over and self._phase.last:
-                run.status = Status.FINISHED
-            with self._workers.watched():
+            self._start(run, started)
+            with self._shared.workers.watched():
                 while run.status == Status.RUNNING:
                     self._one_block(run, validation_data)
         except BaseException as error:
@@ -349,17 +330,17 @@ class TrainLoop:
         self._phase.go_to(state)
         return position
 
-    def resumable(self) -> contents.Resumable:
+    def resumable(self) -> Resumable:
         """What a checkpoint is made of: a `Resumable`."""
-        return contents.Resumable(
+        return Resumable(
             model=self.model,
             extra_variables=self.extra_variables,
             optimizer=self.optimizer,
-            metrics=self._metrics,
+            metrics=self._shared.metrics,
             evaluations=self._phase.steps.evaluations,
             hooks=self._called[len(self._display) :],
             of=self._identity,
-            run=self._run,
+            current_run=self._run,
             rollbacks=self._nonfinite.rollbacks,
             phase=self._phase.state(),
             handed_on=self._phase.steps.handed_on,
@@ -385,9 +366,9 @@ class TrainLoop:
         """
         feed = self._checked_feed(data, once=True)
         arguments.check_finite_data("data to evaluate", feed)
-        self._test_metrics.reset()
-        pace, rows, finished = Pace(_TEST_STEPS if self._workers.count > 1 else None), [], False
-        with self._workers.watched():
+        self._shared.test_metrics.reset()
+        pace, rows, finished = Pace(_TEST_STEPS if self._shared.workers.count > 1 else None), [], False
+        with self._shared.workers.watched():
             while not finished:
                 wanted = smallest(feed.available(), pace.limit())
                 block = self._phase.test(feed, wanted)
@@ -427,38 +408,43 @@ class TrainLoop:
         with self._phase.steps.undisturbed():
             return self._phase.inspector((self._current if data is None else self._inspected).feed)
 
+    def _aimed(self, feed, goal, validation_data):
+        """The `Bookkeeping` of a run on a feed with a `Goal`, standing where it begins or continues."""
+        goal = self._goal(goal, feed)
+        joined = self._joins_epochs(feed, validation_data)
+        run = Bookkeeping(feed, self._phase.step, self._phase.counted(), joined)
+        self._check_epochs(validation_data, feed)
+        arguments.tell_precision(self.optimizer, feed)
+        if self._position is not None:
+            self._position.continue_in(run)
+        run.aim(goal)
+        return run
+
+    def _start(self, run, started):
+        """Let all workers agree and hooks begin; each of them is in the list `started` from then on."""
+        continued = self._position is not None
+        self._phase.agreement.before(run, self._identity, self.hooks)
+        for hook in self._called:
+            started.append(hook)
+            hook.on_start(self)
+        self._nonfinite.begin(self, run.step, continued)
+        self._position = None  # not before, because a hook may refuse, and be asked again
+        if self._phase.over and self._phase.last:
+            run.status = Status.FINISHED
+
     def _one_block(self, run, validation_data):
         """One compiled call and everything between it and the next."""
         if self._phase.over:
             self._enter(self._phases.after(self._phase, run.step))
             self._nonfinite.enter(self, self.optimizer, run.step)
-        if run.feed.index == 0:
-            self._metrics.reset()
-        limits = self._phase.pace.limit(), *self._phase.step_limits(), *self._steps_to_hooks(run.step)
-        wanted = smallest(run.steps_available(), *limits)
-        self._phase.steps.before_block(run.feed)
-        with self._phase.steps.undisturbed():
-            block = self._phase.train(run.feed, wanted)
-        self._phase.pace.observe(len(block.rows), block.seconds)
+        block, wanted = self._train(run)
         lost = self._phase.nan_in_state()
         back_to = self._nonfinite.roll_back(self, Status.NONFINITE_STATE if lost else block.status)
         if back_to is not None:
             back_to.continue_in(run)
             self._agreed_stop(run)
             return
-        block, dropped = (block, 0) if lost else self._nonfinite.skip(block, run.step)
-        if block.status in NONFINITE:
-            self._where = lost or self._phase.steps.first_nonfinite(run.feed.again(len(block.rows) - 1))
-        taken = len(block.rows) > 0 and not block.status.failed and not lost
-        measured = self._measured.after(run.step + len(block.rows), self.model, taken)
-        columns, position = self._phase.steps.columns, self._phase.position
-        epoch_over = run.take(block, wanted, columns, dropped, measured, **position)
-        run.check_counter(self._phase.step)
-        if lost and not run.status.failed:
-            run.status, self._where = Status.NONFINITE_STATE, lost
-        self._phase.observe(run.logs, run.status)
-        if self._phase.over and not self._phase.last and not run.status.failed:
-            run.status = Status.RUNNING  # of the run; the optimizer may have ended
+        epoch_over = self._account_for(run, block, wanted, lost)
         progress = run.progress(block.results)
         self._call_hooks(run, progress)
         if epoch_over:
@@ -473,9 +459,38 @@ class TrainLoop:
         for hook in self._called:
             hook.on_rest(progress, run.status)
 
+    def _train(self, run):
+        """(the `Block` of the next steps, how many it was to have)."""
+        if run.feed.index == 0:
+            self._shared.metrics.reset()
+        limits = self._phase.pace.limit(), *self._phase.step_limits(), *self._steps_to_hooks(run.step)
+        wanted = smallest(run.steps_available(), *limits)
+        self._phase.steps.before_block(run.feed)
+        with self._phase.steps.undisturbed():
+            block = self._phase.train(run.feed, wanted)
+        self._phase.pace.observe(len(block.rows), block.seconds)
+        return block, wanted
+
+    def _account_for(self, run, block, wanted, lost):
+        """Enter a block into the run; `lost` names what of the optimizer's state is NaN. Whether the epoch is over."""
+        block, dropped = (block, 0) if lost else self._nonfinite.skip(block, run.step)
+        if block.status in NONFINITE:
+            self._where = lost or self._phase.steps.first_nonfinite(run.feed.again(len(block.rows) - 1))
+        taken = len(block.rows) > 0 and not block.status.failed and not lost
+        measured = self._measured.after(run.step + len(block.rows), self.model, taken)
+        columns, position = self._phase.steps.columns, self._phase.position
+        epoch_over = run.take(block, wanted, columns, dropped, measured, **position)
+        run.check_counter(self._phase.step)
+        if lost and not run.status.failed:
+            run.status, self._where = Status.NONFINITE_STATE, lost
+        self._phase.observe(run.logs, run.status)
+        if self._phase.over and not self._phase.last and not run.status.failed:
+            run.status = Status.RUNNING  # of the run; the optimizer may have ended
+        return epoch_over
+
     def _joins_epochs(self, feed, validation_data):
         """Whether blocks go on over the ends of epochs: each is one step on one batch, and nobody looks in between."""
-        if not feed.fixed or feed.steps_per_epoch != 1 or self._metrics or validation_data is not None:
+        if not feed.fixed or feed.steps_per_epoch != 1 or self._shared.metrics or validation_data is not None:
             return False
         listening = [hook for hook in self.hooks if getattr(hook.on_epoch, "__func__", None) is not Hook.on_epoch]
         return all(hook.only_records for hook in listening)
@@ -496,7 +511,7 @@ class TrainLoop:
             arguments.check_epochs_end(feed)
             arguments.check_finite_data("validation_data", self._checked_feed(validation_data, once=True))
         terms = self._phase.steps.test_columns[2:]
-        known = summary_names(self._metrics, validation_data is not None, self.hooks, terms)
+        known = summary_names(self._shared.metrics, validation_data is not None, self.hooks, terms)
         arguments.check_monitors(self.hooks, known)
         self._phases.check_monitors(self._phase)
 
@@ -537,7 +552,7 @@ class TrainLoop:
     def _fed(self, data, split, class_weight):
         """Data with a feed of their own, and what is split off to validate on."""
         trained_on, validation = as_in_fit(data, split, class_weight, self.batch_loss)
-        feed = self._checked_feed(trained_on, static=self._jit_compile)
+        feed = self._checked_feed(trained_on, static=self._shared.jit_compile)
         return WithFeed(data, feed, (split, class_weight), validation)
 
     def _checked_feed(self, data, static=False, once=False):

@@ -13,8 +13,7 @@ from trainloop.matrices.dense import Panels
 from trainloop.matrices.dilation_product import GROUP, DilationProduct
 from trainloop.matrices.factored import StoredProduct, StoredSum
 from trainloop.matrices.rank_one_sum import RankOneSum
-from trainloop.matrices.rows import SpreadRows
-from trainloop.matrices.storage import Dense
+from trainloop.matrices.rows import Rows
 from trainloop.vectors import linalg
 
 _LARGEST_DECOMPOSITION = 5000
@@ -37,8 +36,8 @@ def convert(arrays, target, symmetric):
     if _rows_of(arrays) != target.n:
         return arrays  # of another model, which whoever compares shapes will say
     source = _storage_of({name: tf.constant(array) for name, array in arrays.items()}, target.n, symmetric)
-    if isinstance(target, Dense):
-        return _panels(source, target.panels)
+    if isinstance(target, Panels):
+        return _panels(source, target)
     history = _product_history if isinstance(target, StoredProduct) else _sum_history
     if target.panels is None:
         numbers = history(target, source)
@@ -72,7 +71,7 @@ def _storage_of(arrays, n, symmetric):
     present = bool(parts) and len(parts[0]) > 0
     panels = Panels(parts, n, symmetric) if present else None
     if "rank" not in arrays:
-        return Dense(panels)
+        return panels
     when_full = "fold" if present else "restart"
     common = (n, panels, when_full, tf.constant(0), arrays["scale"])
     if "triangles" in arrays:
@@ -80,10 +79,10 @@ def _storage_of(arrays, n, symmetric):
             arrays["directions"], arrays["triangles"], arrays["rank"], len(arrays["triangles"]) * GROUP
         )
         return StoredProduct(*common, product)
-    left = SpreadRows((arrays["left"],), n)
-    right = SpreadRows((arrays["right"],), n) if "right" in arrays else left
+    left = Rows(arrays["left"])
+    right = Rows(arrays["right"]) if "right" in arrays else left
     terms = RankOneSum(left, right, arrays["coefficients"], arrays["rank"], len(arrays["coefficients"]))
-    return StoredSum(*common, arrays["diagonal"], terms)
+    return StoredSum(*common, terms, arrays["diagonal"])
 
 
 def _panels(source, panels):

@@ -15,11 +15,6 @@
 So a symmetric matrix takes half of the memory, and changing it half of the time. The squares on the diagonal are kept
 whole; with 16 panels they add a sixteenth to that half.
 
-Panels may be sharded, see `shards`: every panel is whole in one of them, and a product is one sum over the
-shards of n numbers per column, to which a panel contributes its rows (and where M is symmetric, or for M', a part of
-other rows). There are 24 panels then, for 12 shards or fewer, so that the panels of a matrix do not depend on how many
-shards have them; and they are dealt such that all shards have about as many numbers.
-
 A change of rank k reads and writes every number once: XLA compiles it, with its assignment, into one pass that takes no
 memory. Up to k = 8 or so that pass is bound by memory, so that eight changes at a time cost little more than one.
 """
@@ -30,19 +25,15 @@ import itertools
 
 import tensorflow as tf
 
-from trainloop.distributed import shards
-from trainloop.distributed.shards import ALONE, Shards, WholeArray
 from trainloop.matrices import lazy
+from trainloop.matrices.changes import SumChange, weighted
 from trainloop.matrices.lazy import Lazy
+from trainloop.matrices.storage import MatrixStorage
 
 # Up to this n there is one panel, changed by plain operations: calls are what costs there, not memory. Beyond, panels
 # have about as many rows, but there are no more than sixteen: each is a piece of code to compile.
 SMALL = 2048
 _PANELS = 16
-
-# The least number of panels of a sharded matrix: 2, 3, 4, 6, 8 and 12 shards get as many each, also of a symmetric M
-# where a long one comes with a short one.
-_SHARDED_PANELS = 24
 
 # Changes of a higher rank are matrix products, which take the memory of a panel.
 _LARGEST_PASS = 16
@@ -59,121 +50,111 @@ def _unit_rows(first, shape, dtype):
     return tf.cast(tf.equal(first + tf.range(rows)[:, None], tf.range(width)), dtype)
 
 
+def unit_panels(n, dtype, symmetric, count):
+    """The n x n identity in so many panels, lazy."""
+    return tuple(
+        Lazy(tf.TensorShape(shape), dtype, functools.partial(_made_unit_rows, first, shape, dtype))
+        for first, shape in places(n, symmetric, count)
+    )
+
+
+def places(n, symmetric, count):
+    """(first row, (rows, width)) of every panel of so many."""
+    edges = [n * i // count for i in range(count + 1)]
+    return [(first, (last - first, last if symmetric else n)) for first, last in itertools.pairwise(edges)]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class Panels:
-    """M, built from tensors or variables; what is not in this process stays lazy."""
+class Panels(MatrixStorage):
+    """M, of tensors or variables; all of it on the device that TensorFlow takes."""
 
     parts: tuple
     n: int
     symmetric: bool
-    shards: Shards = ALONE
+    no_change = SumChange()
 
     @classmethod
-    def identity(cls, n, dtype, symmetric, shards=ALONE):
-        parts = [
-            Lazy(tf.TensorShape(shape), dtype, functools.partial(_made_unit_rows, first, shape, dtype))
-            for first, shape in _places(n, symmetric, _count(n, shards))
-        ]
-        return cls(tuple(parts), n, symmetric, shards)
+    def identity(cls, n, dtype, symmetric):
+        return cls(unit_panels(n, dtype, symmetric, _count(n)), n, symmetric)
 
     @classmethod
     def absent(cls, n, dtype, symmetric):
         """Panels without rows, which `fill` may give them later."""
-        places = _places(n, symmetric, _count(n, ALONE))
-        return cls(tuple(lazy.zeros([0, width], dtype) for _, (_, width) in places), n, symmetric)
+        widths = [width for _, (_, width) in places(n, symmetric, _count(n))]
+        return cls(tuple(lazy.zeros([0, width], dtype) for width in widths), n, symmetric)
+
+    @property
+    def storage(self):
+        return "dense"
 
     @property
     def dtype(self):
         return tf.as_dtype(self.parts[0].dtype)
 
     @property
-    def sharded(self):
-        """Whether M was asked to be sharded, be it over one shard."""
-        return self.shards is not ALONE
-
-    @property
-    def here(self):
-        """The parts that are in this process."""
-        return tuple(part for shard in self.shards.mine for part, *_ in self._placed(shard))
-
-    @property
-    def elsewhere(self):
-        """The parts that are in other processes."""
-        return tuple(part for part, owner in zip(self.parts, self._owners(), strict=True) if not self._is_mine(owner))
+    def arrays(self):
+        return self.parts
 
     @property
     def workspace(self):
-        """Bytes that a change takes for a moment."""
-        return (2 if self.n <= SMALL else 0) * sum(part.shape.num_elements() for part in self.here) * self.dtype.size
+        return (2 if self.n <= SMALL else 0) * sum(part.shape.num_elements() for part in self.arrays) * self.dtype.size
 
     @property
     def filled(self):
         """Bytes of all panels when they have rows, and what `fill` takes for a moment."""
+        sizes = [rows * width for _, (rows, width) in self._places()]
         largest = max(rows for _, (rows, _) in self._places()) * self.n
-        return (sum(rows * width for _, (rows, width) in self._places()) + 3 * largest) * self.dtype.size
+        return (sum(sizes) + 3 * largest) * self.dtype.size
 
     def in_words(self):
-        how = (
-            "n x n numbers"
-            if not self.symmetric or len(self.parts) == 1
-            else "half of n x n numbers, B being symmetric"
-        )
-        return f"{how}, {self.shards.in_words}" if self.sharded else how
+        halved = self.symmetric and len(self.parts) > 1
+        return "half of n x n numbers, B being symmetric" if halved else "n x n numbers"
 
-    def as_variables(self, make_variable, *, later=False):
-        if self.sharded:
-            self.shards.check_no_scope()
-        parts = list(self.parts)
-        for i, (name, owner) in enumerate(zip(self.widths(), self._owners(), strict=True)):
-            if self._is_mine(owner):
-                with self.shards.on(owner):
-                    parts[i] = make_variable(name, parts[i], later)
-        return dataclasses.replace(self, parts=tuple(parts))
+    def note(self):
+        return f"{self.storage}, {self.in_words()}"
 
-    def wholes(self):
-        """The panels of all processes by name, see `WholeArray`; nothing where all of them are here."""
-        if self.shards.strategy is None:
-            return {}
-        owners = [self._is_mine(owner) for owner in self._owners()]
-        return {
-            name: WholeArray(part.shape, self.dtype, [(..., part)] if mine else [], self.shards)
-            for name, part, mine in zip(self.widths(), self.parts, owners, strict=True)
-        }
+    def as_variables(self, make_variable):
+        # Panels without rows get them later.
+        named = zip(self.widths(), self.parts, strict=True)
+        parts = tuple(make_variable(name, part, part.shape[0] == 0) for name, part in named)
+        return dataclasses.replace(self, parts=parts)
 
     def product(self, columns):
-        """M columns, for columns [n, k]."""
-        return self._summed(self._symmetric_product if self.symmetric else self._product, columns)
+        return self._product(self._placed(), columns)
 
     def transposed_product(self, columns):
-        """M' columns."""
-        return self._summed(self._symmetric_product if self.symmetric else self._transposed_product, columns)
-
-    def _summed(self, multiply, columns):
-        return self.shards.sum(self.shards.map(lambda shard: multiply(self._placed(shard), columns)))
+        return self._transposed_product(self._placed(), columns)
 
     def _product(self, placed, columns):
-        """M columns, where other rows of M than those of the panels are zero."""
-        blocks, end = [], 0
-        for part, first, (rows, width) in placed:
-            blocks += [tf.zeros_like(columns[end:first])] if first > end else []
-            blocks.append(tf.linalg.matmul(part, columns[:width]))
-            end = first + rows
-        blocks += [tf.zeros_like(columns[end:])] if end < self.n else []
-        return tf.concat(blocks, 0)
-
-    def _transposed_product(self, placed, columns):
-        """M' columns, where other rows of M are zero."""
-        products = [_transposed(part, columns[first : first + rows]) for part, first, (rows, _) in placed]
-        return tf.add_n(products) if products else tf.zeros_like(columns)
-
-    def _symmetric_product(self, placed, columns):
-        """M columns, where other rows of M than those of the panels, and the columns that mirror them, are zero."""
+        product = tf.concat(self._blocks(placed, columns), 0)
+        if not self.symmetric:
+            return product
         above = [
             tf.pad(_transposed(part, columns[first : first + rows])[:first], [[0, self.n - first], [0, 0]])
             for part, first, (rows, _) in placed
             if first
         ]
-        return tf.add_n([self._product(placed, columns), *above])
+        return tf.add_n([product, *above])
+
+    def _blocks(self, placed, columns):
+        """P_i columns[:width] of every panel."""
+        return [tf.linalg.matmul(part, columns[:width]) for part, _, (_, width) in placed]
+
+    def _transposed_product(self, placed, columns):
+        if self.symmetric:
+            return self._product(placed, columns)
+        return tf.add_n([_transposed(part, columns[first : first + rows]) for part, first, (rows, _) in placed])
+
+    def commit(self, change):
+        if change.nothing:
+            return
+        nothing = tf.zeros([0, self.n], self.dtype)
+        left, right = weighted(change.parts) if change.parts else (nothing, nothing)
+        factor, shift = tf.ones([], self.dtype) if change.factor is None else change.factor, change.shift
+        if change.keep is not None:  # else the factor belongs to the identity
+            forgotten = (1 - change.keep) * factor
+            factor, shift = change.keep * factor, forgotten if shift is None else shift + forgotten
+        self.fold(factor, left, right, shift)
 
     def fold(self, scale, left, right, shift=None):
         """M <- scale M + left' right + shift I, in place.
@@ -183,13 +164,12 @@ class Panels:
             left, right: [k, n], k a Python number.
             shift: [], or None for 0.
         """
+        self._fold(self._placed(), scale, left, right, shift)
+
+    def _fold(self, placed, scale, left, right, shift):
         change = _replace if self.n <= SMALL or left.shape[0] > _LARGEST_PASS else _replace_in_one_pass
-
-        def change_panels(shard):
-            for part, first, (rows, width) in self._placed(shard):
-                change(part, (first, (rows, width)), scale, left[:, first : first + rows], right[:, :width], shift)
-
-        self.shards.map(change_panels)
+        for part, first, (rows, width) in placed:
+            change(part, (first, (rows, width)), scale, left[:, first : first + rows], right[:, :width], shift)
 
     def fill(self, transposed_product):
         """M <- the matrix with this product with its transposed, a panel at a time."""
@@ -216,36 +196,17 @@ class Panels:
         self.fold(tf.zeros([], self.dtype), none, none, tf.ones([], self.dtype))
         return tf.no_op()
 
-    def _placed(self, shard):
-        """(part, first row, (rows, width)) of every panel of a shard."""
-        everywhere = zip(self.parts, self._places(), self._owners(), strict=True)
-        return [(part, *place) for part, place, owner in everywhere if owner == shard]
+    def _placed(self):
+        """(part, first row, (rows, width)) of every panel."""
+        return [(part, *place) for part, place in zip(self.parts, self._places(), strict=True)]
 
     def _places(self):
-        return _places(self.n, self.symmetric, len(self.parts))
-
-    def _owners(self):
-        """The shard of every panel."""
-        return shards.deal([rows * width for _, (rows, width) in self._places()], self.shards.count)
-
-    def _is_mine(self, owner):
-        return owner in self.shards.mine
+        return places(self.n, self.symmetric, len(self.parts))
 
 
-def _count(n, where):
+def _count(n):
     """How many panels there are."""
-    if where is ALONE:
-        return min(_PANELS, max(1, n // SMALL))
-    count = _SHARDED_PANELS
-    while count < 2 * where.count:
-        count *= 2
-    return min(count, n)
-
-
-def _places(n, symmetric, panels):
-    """(first row, (rows, width)) of every panel."""
-    edges = [n * i // panels for i in range(panels + 1)]
-    return [(first, (last - first, last if symmetric else n)) for first, last in itertools.pairwise(edges)]
+    return min(_PANELS, max(1, n // SMALL))
 
 
 def _transposed(part, columns):

@@ -10,25 +10,25 @@ a sum over all factors would cancel where B has become small along a direction. 
 """
 
 import dataclasses
+from typing import Any
 
 import tensorflow as tf
 
-from trainloop.distributed.shards import ALONE
 from trainloop.matrices import lazy
-from trainloop.matrices.rank_one_sum import first_rows
+from trainloop.matrices.history import History, first_rows
 from trainloop.matrices.rows import write_rows
 
 GROUP = 8
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class DilationProduct:
+class DilationProduct(History):
     """The product as tensors or variables; factors that are not in use have zeros in their T."""
 
-    directions: object  # Xi, [k / GROUP, GROUP, n]
-    triangles: object  # T, [k / GROUP, GROUP, GROUP]
-    rank: object  # number of factors, int32 []
-    room: object  # k: int32 [] where it grows, else a number
+    directions: Any  # Xi, [k / GROUP, GROUP, n]
+    triangles: Any  # T, [k / GROUP, GROUP, GROUP]
+    rank: Any
+    room: Any
 
     @classmethod
     def empty(cls, n, capacity, dtype):
@@ -44,18 +44,9 @@ class DilationProduct:
         room = GROUP * groups if capacity else tf.constant(GROUP * groups)
         return cls(directions, tf.zeros([groups, GROUP, GROUP], dtype), tf.constant(0), room)
 
-    shards, elsewhere = ALONE, ()  # every process has all of it
-
-    @property
-    def grows(self):
-        return not isinstance(self.room, int)
-
     @property
     def arrays(self):
         return (self.directions, self.triangles, self.rank, *([self.room] if self.grows else []))
-
-    def wholes(self):
-        return {}
 
     def in_words(self):
         return "a vector"
@@ -67,15 +58,6 @@ class DilationProduct:
             make_variable("rank", self.rank, False),
             make_variable("room", self.room, False) if self.grows else self.room,
         )
-
-    @property
-    def capacity(self):
-        """How many factors fit in; None for a growing number."""
-        return None if self.grows else self.room
-
-    def has_room_for(self, r):
-        """bool []: r more factors fit in."""
-        return self.rank + r <= self.room
 
     def product(self, columns):
         """D_1 ... D_k columns."""
@@ -120,7 +102,6 @@ class DilationProduct:
         self.rank.assign(0)
 
     def grow(self, r):
-        """Make room for at least r more factors."""
         least = -(-max(first_rows(self.directions.shape[2]), r) // GROUP)
         more = tf.maximum(least, self.room // GROUP // 4)
         self.triangles.assign(tf.pad(self.triangles, [[0, more], [0, 0], [0, 0]]))

@@ -16,36 +16,36 @@ error       the change is not made and the step has the status HISTORY_FULL
 
 import abc
 import dataclasses
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from trainloop.distributed.shards import ALONE
 from trainloop.matrices.changes import ProductChange, SumChange
 from trainloop.matrices.dense import Panels
 from trainloop.matrices.dilation_product import DilationProduct
+from trainloop.matrices.history import History
 from trainloop.matrices.rank_one_sum import RankOneSum
 from trainloop.matrices.storage import MatrixStorage
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class HistoryStorage(MatrixStorage):
-    """M, or nothing, and a `history` of changes: a `RankOneSum` or a `DilationProduct`."""
+    """M, or nothing, and a history of changes."""
 
     n: int
     panels: Panels | None
     when_full: str
-    times_full: object  # int32 []
-    scale: object  # a []
+    times_full: Any  # int32 []
+    scale: Any  # a []
+    history: History
+    _numbers: ClassVar[Sequence[str]] = ("times_full", "scale")  # the fields that are single numbers
 
     @property
     def storage(self):
-        if self._sharded:
-            return "sharded"
-        return "dense" if self.when_full == "fold" else "factored"
-
-    @property
-    def _sharded(self):
-        return self.history.shards is not ALONE or (self.panels is not None and self.panels.sharded)
+        if self.when_full == "fold":
+            return self.panels.storage
+        return "sharded" if self.history.sharded else "factored"
 
     @property
     def dtype(self):
@@ -53,25 +53,33 @@ class HistoryStorage(MatrixStorage):
 
     @property
     def arrays(self):
-        parts = () if self.panels is None else self.panels.here
-        return (*parts, *self.history.arrays, *self._scalars())
+        parts = () if self.panels is None else self.panels.arrays
+        return (*parts, *self.history.arrays, *(getattr(self, name) for name in self._numbers))
 
     @property
     def elsewhere(self):
         return (*self.history.elsewhere, *(() if self.panels is None else self.panels.elsewhere))
+
+    def as_variables(self, make_variable):
+        return dataclasses.replace(
+            self,
+            panels=self.panels and self.panels.as_variables(make_variable),
+            **{name: make_variable(name, getattr(self, name), False) for name in self._numbers},
+            history=self.history.as_variables(make_variable),
+        )
 
     def wholes(self):
         return self.history.wholes() | ({} if self.panels is None else self.panels.wholes())
 
     @property
     def workspace(self):
-        """Bytes taken for a moment when the history is full."""
+        # Taken when the history is full.
         rows = sum(tf.TensorShape(array.shape).num_elements() for array in self.history.arrays) * self.dtype.size
         return {"grow": rows, "subspace": rows, "dense": self.panels and self.panels.filled}.get(self.when_full, 0)
 
-    def in_words(self):
+    def note(self):
         if self.when_full == "fold":
-            return f"{self.storage}, {self.panels.in_words()}; up to {self.history.capacity} changes wait beside it"
+            return f"{self.panels.note()}; up to {self.history.capacity} changes wait beside it"
         if self.when_full == "grow":
             return f"factored, {self.history.in_words()} for every change"
         return f"factored, {self.history.in_words()} for up to {self.history.capacity} changes, then {self.when_full}"
@@ -79,7 +87,7 @@ class HistoryStorage(MatrixStorage):
     def is_full_for(self, change):
         if self.when_full != "error":
             return None
-        full = ~self.history.has_room_for(self._size(change))
+        full = ~self.history.has_room_for(len(change.parts))
         return full if change.keep is None else full & (change.keep > 0)
 
     def scalars(self):
@@ -151,14 +159,6 @@ class HistoryStorage(MatrixStorage):
         return self.times_full > 0
 
     @abc.abstractmethod
-    def _size(self, change):
-        """How many terms or factors a change has."""
-
-    @abc.abstractmethod
-    def _scalars(self):
-        """The arrays that are single numbers."""
-
-    @abc.abstractmethod
     def _beside_transposed(self, columns):
         """The transposed product with all but M and its factor."""
 
@@ -179,9 +179,10 @@ class HistoryStorage(MatrixStorage):
 class StoredSum(HistoryStorage):
     """B = a M + d I + U' diag(c) V, with rounding of about eps / s along directions that B has shrunk by s."""
 
-    diagonal: object  # d []
     history: RankOneSum
+    diagonal: Any  # d []
     no_change = SumChange()
+    _numbers = (*HistoryStorage._numbers, "diagonal")
 
     def product(self, columns):
         beside = self.diagonal * columns + self.history.product(columns)
@@ -197,18 +198,6 @@ class StoredSum(HistoryStorage):
     def _beside_transposed(self, columns):
         return self.diagonal * columns + self.history.transposed_product(columns)
 
-    def as_variables(self, make_variable):
-        later = self.when_full == "dense"
-        return StoredSum(
-            self.n,
-            self.panels and self.panels.as_variables(make_variable, later=later),
-            self.when_full,
-            make_variable("times_full", self.times_full, False),
-            make_variable("scale", self.scale, False),
-            make_variable("diagonal", self.diagonal, False),
-            self.history.as_variables(make_variable),
-        )
-
     def commit(self, change):
         self._reset(change)
         if change.factor is not None:
@@ -217,14 +206,8 @@ class StoredSum(HistoryStorage):
                 number.assign(tf.math.multiply_no_nan(number, change.factor))
         if change.shift is not None:
             self.diagonal.assign_add(change.shift)
-        if change.terms:
-            self._take(change.terms)
-
-    def _size(self, change):
-        return len(change.terms)
-
-    def _scalars(self):
-        return self.scale, self.diagonal, self.times_full
+        if change.parts:
+            self._take(change.parts)
 
     def _fold(self):
         left, right = self.history.weighted()
@@ -263,29 +246,12 @@ class StoredProduct(HistoryStorage):
     def _beside_transposed(self, columns):
         return self.history.transposed_product(columns)
 
-    def as_variables(self, make_variable):
-        later = self.when_full == "dense"
-        return StoredProduct(
-            self.n,
-            self.panels and self.panels.as_variables(make_variable, later=later),
-            self.when_full,
-            make_variable("times_full", self.times_full, False),
-            make_variable("scale", self.scale, False),
-            self.history.as_variables(make_variable),
-        )
-
     def commit(self, change):
         self._reset(change)
         if change.factor is not None:
             self.scale.assign(change.factor * self.scale)
-        if change.dilations:
-            self._take(change.dilations)
-
-    def _size(self, change):
-        return len(change.dilations)
-
-    def _scalars(self):
-        return self.scale, self.times_full
+        if change.parts:
+            self._take(change.parts)
 
     def _restart(self):
         self.history.clear()

@@ -5,31 +5,28 @@ all rows, because a slice would be a copy. Where the number of rows is open, the
 """
 
 import dataclasses
+from typing import Any
 
 import tensorflow as tf
 
-from trainloop.distributed.shards import ALONE
-from trainloop.matrices.rows import SpreadRows
+from trainloop.matrices.changes import balanced
+from trainloop.matrices.history import History, first_rows
+from trainloop.matrices.rows import Rows
 from trainloop.vectors import linalg
 
 
-def first_rows(n):
-    """How many rows of n numbers a growing history begins with: 64, or fewer where they are long."""
-    return max(8, min(64, 2**24 // n))
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
-class RankOneSum:
+class RankOneSum(History):
     """U' diag(c) V as tensors or variables."""
 
-    left: SpreadRows  # U [k, n]
-    right: SpreadRows  # V [k, n]; the same object as U for symmetric terms
-    coefficients: object  # c [k]
-    rank: object  # int32 []
-    room: object  # k: int32 [] where it grows, else a number
+    left: Rows  # U [k, n]
+    right: Rows  # V [k, n]; the same object as U for symmetric terms
+    coefficients: Any  # c [k]
+    rank: Any
+    room: Any
 
     @classmethod
-    def empty(cls, n, capacity, dtype, symmetric, shards=ALONE):
+    def empty(cls, n, capacity, dtype, symmetric, zeros=Rows.zeros):
         """No terms.
 
         Args:
@@ -37,29 +34,25 @@ class RankOneSum:
             capacity: k, or None for one that grows.
             dtype: of everything.
             symmetric: every v_j is u_j.
-            shards: over which U and V are sharded.
+            zeros: function (k, n, dtype) that makes U and V, `Rows` of zeros.
         """
         rows = capacity or first_rows(n)
-        left = SpreadRows.zeros(rows, n, dtype, shards)
-        right = left if symmetric else SpreadRows.zeros(rows, n, dtype, shards)
+        left = zeros(rows, n, dtype)
+        right = left if symmetric else zeros(rows, n, dtype)
         return cls(left, right, tf.zeros([rows], dtype), tf.constant(0), capacity or tf.constant(rows))
 
     @property
-    def grows(self):
-        return not isinstance(self.room, int)
+    def sharded(self):
+        return self.left.sharded
 
     @property
     def arrays(self):
-        rows = [piece for rows in self._sides.values() for piece in rows.here]
+        rows = [piece for rows in self._sides.values() for piece in rows.arrays]
         return (*rows, self.coefficients, self.rank, *([self.room] if self.grows else []))
 
     @property
     def elsewhere(self):
         return tuple(piece for rows in self._sides.values() for piece in rows.elsewhere)
-
-    @property
-    def shards(self):
-        return self.left.shards
 
     @property
     def _sides(self):
@@ -70,7 +63,7 @@ class RankOneSum:
 
     def in_words(self):
         vectors = "a vector" if self.right is self.left else "two vectors"
-        return vectors if self.shards is ALONE else f"{vectors}, {self.shards.in_words},"
+        return f"{vectors}, {self.left.where}," if self.sharded else vectors
 
     def as_variables(self, make_variable):
         sides = {name: rows.as_variables(make_variable, name, self.grows) for name, rows in self._sides.items()}
@@ -80,20 +73,10 @@ class RankOneSum:
         room = make_variable("room", self.room, False) if self.grows else self.room
         return RankOneSum(left, right, coefficients, rank, room)
 
-    @property
-    def capacity(self):
-        """How many terms fit in; None for a growing number."""
-        return None if self.grows else self.room
-
-    def has_room_for(self, r):
-        """bool []: r more terms fit in."""
-        # Not read off the shape of a variable: TensorFlow orders that by no other use of the variable.
-        return self.rank + r <= self.room
-
     def weighted(self):
         """(left, right) [k, n] with left' right = the sum; not where it is sharded."""
         left, right, c = self.left.whole, self.right.whole, tf.convert_to_tensor(self.coefficients)
-        return (c[:, None] * left, right) if self.right is not self.left else _balanced(left, c)
+        return (c[:, None] * left, right) if self.right is not self.left else balanced(left, c)
 
     def product(self, columns):
         weights = tf.convert_to_tensor(self.coefficients)[:, None] * self.right.product(columns)
@@ -121,7 +104,6 @@ class RankOneSum:
         self.rank.assign(0)
 
     def grow(self, r):
-        """Make room for at least r more terms."""
         more = tf.maximum(max(first_rows(self.left.shape[1]), r), self.room // 4)
         for rows in self._sides.values():
             rows.replace(lambda piece: tf.pad(piece, [[0, more], [0, 0]]))
@@ -149,25 +131,6 @@ class RankOneSum:
         self.left.replace(lambda rows: _kept(turn_u, basis_u, rows))
         self.coefficients.assign(tf.pad(tf.cast(values, c.dtype), [[0, c.shape[0] - r]]))
         self.rank.assign(r)
-
-
-def _balanced(u, c):
-    """The factors of sum_j c_j u_j u_j'. They give (i, j) and (j, i) the same bits.
-
-    With c on one side the two would differ by a rounding, and a matrix that is off symmetry by one rounding per step
-    soon is no longer positive definite.
-    """
-    half = tf.sqrt(tf.abs(c))[:, None] * u
-    return tf.sign(c)[:, None] * half, half
-
-
-def weighted(terms):
-    """(left [r, n], right [r, n]) with left' right = sum_j c_j u_j v_j', for terms (u_j, v_j, c_j)."""
-    us, vs, cs = zip(*terms, strict=True)
-    left, right, c = tf.stack(us), tf.stack(vs), tf.stack(cs)
-    if all(u is v for u, v in zip(us, vs, strict=True)):
-        return _balanced(left, c)
-    return c[:, None] * left, right
 
 
 def _orthonormal(gram):

@@ -9,6 +9,7 @@ multiplied at once. Carrying the change out is `commit`, which the optimizer bas
 rejected step is one whose value is dropped, and costs nothing.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,13 +17,17 @@ import numpy as np
 import tensorflow as tf
 
 from trainloop import checks
-from trainloop.distributed.shards import ALONE, Shards
+from trainloop.distributed.shards import Shards
 from trainloop.matrices import conversion
+from trainloop.matrices.changes import Change
 from trainloop.matrices.dense import SMALL, Panels
 from trainloop.matrices.dilation_product import DilationProduct
 from trainloop.matrices.factored import StoredProduct, StoredSum
 from trainloop.matrices.rank_one_sum import RankOneSum
-from trainloop.matrices.storage import Dense
+from trainloop.matrices.rows import Rows
+from trainloop.matrices.sharded_panels import ShardedPanels
+from trainloop.matrices.sharded_rows import ShardedRows
+from trainloop.matrices.storage import MatrixStorage
 from trainloop.matrices.storage_spec import StorageChoice
 from trainloop.matrices.stored_value import StoredValue
 from trainloop.status import Status
@@ -54,9 +59,9 @@ class SharedMatrix(StoredValue):
     `update` are valid until that step is committed.
 
     Args:
-        stored: the numbers in one of the forms of `storage`.
+        stored: the numbers, a `MatrixStorage`.
         updates: which operations may change B, see `identity`.
-        change: what is to be done to them, see `changes`; None for nothing.
+        change: what is to be done to them, a `Change`; None for nothing.
         reason: why this storage was chosen, for the memory plan; None where it was asked for.
 
     Examples:
@@ -66,7 +71,9 @@ class SharedMatrix(StoredValue):
         array([ 1.8, -0.4,  0. ])
     """
 
-    def __init__(self, stored: Any, updates: str, change: Any = None, reason: str | None = None) -> None:
+    def __init__(
+        self, stored: MatrixStorage, updates: str, change: Change | None = None, reason: str | None = None
+    ) -> None:
         self._stored = stored
         self._updates = updates
         self._reason = reason  # why `auto` chose this storage
@@ -272,7 +279,7 @@ class SharedMatrix(StoredValue):
         return self._stored.workspace
 
     def notes(self) -> Sequence[str]:
-        how = self._stored.in_words()
+        how = self._stored.note()
         return (f"{how}, because {self._reason}" if self._reason else how,)
 
     def alternatives(self) -> Sequence[tuple[str, int]]:
@@ -337,12 +344,11 @@ def _build(choice, n, dtype, updates):
     """
     symmetric, dilations = updates == "symmetric", updates == "dilations"
     dense = choice.kind == "dense"
-    shards = Shards.here() if choice.sharded else ALONE
     capacity = choice.capacity
     if dense and capacity is None:
         capacity = _WAITING if n > SMALL else 0
     if dense and not capacity:
-        return Dense(Panels.identity(n, dtype, symmetric, shards))
+        return _matrix(choice, n, dtype, symmetric)
     if choice.when_full == "subspace" and dilations:
         raise ValueError(
             "a product of dilations has no dominant subspace that dilations could keep; use restart, dense or error"
@@ -352,15 +358,24 @@ def _build(choice, n, dtype, updates):
     when_full = "fold" if dense else choice.when_full or "grow"
     panels = None
     if dense:
-        panels = Panels.identity(n, dtype, symmetric, shards)
+        panels = _matrix(choice, n, dtype, symmetric)
     elif when_full == "dense":
         panels = Panels.absent(n, dtype, symmetric)
     one, none = tf.ones([], dtype), tf.constant(0)
     if dilations:
         return StoredProduct(n, panels, when_full, none, one, DilationProduct.empty(n, capacity, dtype))
     diagonal = tf.zeros([], dtype) if dense else one
-    history = RankOneSum.empty(n, capacity, dtype, symmetric, ALONE if dense else shards)
-    return StoredSum(n, panels, when_full, none, one, diagonal, history)
+    sharded = choice.sharded and not dense
+    zeros = functools.partial(ShardedRows.zeros, shards=Shards.here()) if sharded else Rows.zeros
+    history = RankOneSum.empty(n, capacity, dtype, symmetric, zeros)
+    return StoredSum(n, panels, when_full, none, one, history, diagonal)
+
+
+def _matrix(choice, n, dtype, symmetric):
+    """The identity as n x n numbers."""
+    if choice.sharded:
+        return ShardedPanels.identity(n, dtype, symmetric, Shards.here())
+    return Panels.identity(n, dtype, symmetric)
 
 
 def _check_can_be_sharded(choice, dilations):

@@ -1,6 +1,6 @@
-"""Where the numbers of a `SharedMatrix` are kept, and how a described change is carried out in place.
+"""What a form of storage is, in which the numbers of a `SharedMatrix` B are kept.
 
-    Dense             M                              every change goes into the n x n numbers at once
+    Panels            B = M                          every change goes into the n x n numbers at once
     StoredSum         B = a M + d I + U' diag(c) V   changes are kept as terms beside M, or instead of it
     StoredProduct     B = a M D_1 D_2 ... D_k        dilations are kept as factors beside M, or instead of it
 
@@ -8,114 +8,79 @@ Without M a sum begins with d = 1, and a product with M = I.
 """
 
 import abc
-import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
-from trainloop.matrices import rank_one_sum
-from trainloop.matrices.changes import SumChange
-from trainloop.matrices.dense import Panels
+from trainloop.matrices.changes import Change
 
 
 class MatrixStorage(abc.ABC):
-    """What `SharedMatrix` asks of a storage; it is a value too: two are the same only if they are one object."""
+    """What `SharedMatrix` asks of a storage; it is a value too: two are the same only if they are one object.
+
+    To add one: define what is abstract here, and let `SharedMatrix.identity` build it. The numbers begin as tensors;
+    `as_variables` gives the storage that an optimizer keeps, and `commit` writes into that.
+    """
+
+    n: int  # number of rows and of columns
+    no_change: Change  # of the kind that `commit` carries out, with nothing to carry out
 
     @property
     @abc.abstractmethod
-    def arrays(self):
-        """All numbers of this process: tensors or variables."""
+    def dtype(self) -> tf.DType:
+        """Of the entries of B."""
 
     @property
-    def elsewhere(self):
-        """Those numbers that other processes have, as tensors to be."""
+    @abc.abstractmethod
+    def storage(self) -> str:
+        """The word for users: "dense", "factored" or "sharded"."""
+
+    @property
+    @abc.abstractmethod
+    def arrays(self) -> Sequence[Any]:
+        """All numbers of this process: tensors or variables of any shape, each once."""
+
+    @abc.abstractmethod
+    def product(self, columns: tf.Tensor) -> tf.Tensor:
+        """B columns, [n, k], for columns [n, k]."""
+
+    @abc.abstractmethod
+    def transposed_product(self, columns: tf.Tensor) -> tf.Tensor:
+        """B' columns, [n, k], for columns [n, k]."""
+
+    @abc.abstractmethod
+    def as_variables(self, make_variable: Callable[[str, Any, bool], tf.Variable]) -> "MatrixStorage":
+        """The same storage with variables for its arrays; arguments as in `StoredValue.as_variables`."""
+
+    @abc.abstractmethod
+    def commit(self, change: Any) -> None:
+        """Carry out a change of the kind of `no_change` in the variables, in place."""
+
+    @abc.abstractmethod
+    def note(self) -> str:
+        """For the memory plan: how B is stored."""
+
+    # --- What may be left as it is ---
+
+    @property
+    def elsewhere(self) -> Sequence[Any]:
+        """Those numbers that only other processes have, lazy."""
         return ()
 
-    def wholes(self):
+    def wholes(self) -> dict[str, Any]:
         """See `StoredValue.wholes`."""
         return {}
 
-    @abc.abstractmethod
-    def product(self, columns):
-        """B columns for columns [n, k]."""
+    @property
+    def workspace(self) -> int:
+        """Bytes that `commit` may take for a moment, beyond a few vectors."""
+        return 0
 
-    @abc.abstractmethod
-    def transposed_product(self, columns):
-        """B' columns."""
-
-    @abc.abstractmethod
-    def as_variables(self, make_variable):
-        """The same storage with variables for its arrays."""
-
-    @abc.abstractmethod
-    def commit(self, change):
-        """Carry out a change in the variables."""
-
-    def is_full_for(self, change):
+    def is_full_for(self, change: Any) -> tf.Tensor | None:
         """bool []: the change cannot be committed; None where that cannot happen."""
-        return
+        return None
 
-    def scalars(self):
+    def scalars(self) -> dict[str, tf.Tensor]:
         """What is worth logging: dict of tensors []."""
         return {}
-
-    @abc.abstractmethod
-    def in_words(self):
-        """How B is stored."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Dense(MatrixStorage):
-    """M alone."""
-
-    panels: Panels
-    no_change = SumChange()
-
-    @property
-    def storage(self):
-        return "sharded" if self.panels.sharded else "dense"
-
-    @property
-    def n(self):
-        return self.panels.n
-
-    @property
-    def dtype(self):
-        return self.panels.dtype
-
-    @property
-    def arrays(self):
-        return self.panels.here
-
-    @property
-    def elsewhere(self):
-        return self.panels.elsewhere
-
-    def wholes(self):
-        return self.panels.wholes()
-
-    @property
-    def workspace(self):
-        return self.panels.workspace
-
-    def in_words(self):
-        return f"{self.storage}, {self.panels.in_words()}"
-
-    def product(self, columns):
-        return self.panels.product(columns)
-
-    def transposed_product(self, columns):
-        return self.panels.transposed_product(columns)
-
-    def as_variables(self, make_variable):
-        return Dense(self.panels.as_variables(make_variable))
-
-    def commit(self, change):
-        if change.nothing:
-            return
-        nothing = tf.zeros([0, self.n], self.dtype)
-        left, right = rank_one_sum.weighted(change.terms) if change.terms else (nothing, nothing)
-        factor, shift = tf.ones([], self.dtype) if change.factor is None else change.factor, change.shift
-        if change.keep is not None:  # else the factor belongs to the identity
-            forgotten = (1 - change.keep) * factor
-            factor, shift = change.keep * factor, forgotten if shift is None else shift + forgotten
-        self.panels.fold(factor, left, right, shift)

@@ -7,7 +7,7 @@ Reading does not care for the order of rows: products with all of them come as [
 
 A queue would move every vector at every step. Here a step writes n numbers where they stand, see `rows`.
 
-The rows may be sharded, see `rows`: products with all of them are then one sum over the shards of m
+The rows may be sharded, see `sharded_rows`: products with all of them are then one sum over the shards of m
 numbers, and sums of them one of n.
 """
 
@@ -17,8 +17,9 @@ from typing import Any
 import tensorflow as tf
 
 from trainloop import checks
-from trainloop.distributed.shards import ALONE, Shards
-from trainloop.matrices.rows import SpreadRows
+from trainloop.distributed.shards import Shards
+from trainloop.matrices.rows import Rows
+from trainloop.matrices.sharded_rows import ShardedRows
 from trainloop.matrices.stored_value import StoredValue
 from trainloop.vectors import linalg
 
@@ -29,7 +30,7 @@ class VectorRing(StoredValue):
     """m rows of n numbers, zero until they are written. `VectorRing.empty` builds one.
 
     Args:
-        rows: `SpreadRows` [m, n].
+        rows: `Rows` [m, n].
         pending: (row int32 [], v [n], when bool []) for each vector that waits to be written.
 
     Examples:
@@ -52,8 +53,8 @@ class VectorRing(StoredValue):
             storage: "dense", or "sharded": sharded over the devices or workers of `trainloop.shards`.
         """
         m, n = checks.integer("m", m, at_least=1), checks.integer("n", n, at_least=1)
-        shards = Shards.here() if checks.choice("storage", storage, STORAGES) == "sharded" else ALONE
-        return cls(SpreadRows.zeros(m, n, dtype, shards))
+        sharded = checks.choice("storage", storage, STORAGES) == "sharded"
+        return cls(ShardedRows.zeros(m, n, dtype, Shards.here()) if sharded else Rows.zeros(m, n, dtype))
 
     def dots(self, v: tf.Tensor) -> tf.Tensor:
         """The product of every row with v [n]: [m]."""
@@ -77,15 +78,14 @@ class VectorRing(StoredValue):
         return self._rows.wholes("rows")
 
     def notes(self) -> Sequence[str]:
-        shards = self._rows.shards
-        return () if shards is ALONE else (f"sharded, {shards.in_words}",)
+        return (f"sharded, {self._rows.where}",) if self._rows.sharded else ()
 
     def alternatives(self) -> Sequence[tuple[str, int]]:
         shards = Shards.here()
-        if self._rows.shards is not ALONE or shards.strategy is None:
+        if self._rows.sharded or shards.strategy is None:
             return ()
         m, n = self._rows.shape
-        (rows,) = SpreadRows.zeros(m, n, self._rows.dtype, shards).here
+        (rows,) = ShardedRows.zeros(m, n, self._rows.dtype, shards).arrays
         return (("sharded", rows.shape.num_elements() * rows.dtype.size),)
 
     def describes_change_of(self, other: Any) -> bool:

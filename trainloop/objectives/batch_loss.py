@@ -5,7 +5,7 @@
 
 `forward` runs the model, `compare` turns its predictions into a number, `own` is what the layers add themselves
 (regularisers, `add_loss`). The Gauss-Newton matrix needs the seam between the first two. A sum over microbatches
-needs to know with which `share` each part counts.
+needs to know with which `share` each `Part` counts.
 """
 
 import abc
@@ -77,6 +77,28 @@ class BatchLoss(abc.ABC):
         """
 
 
+class Part:
+    """Samples that are taken at once, and with which weights their losses count; None for the whole batch."""
+
+    def __init__(self, batch, weights):
+        self.batch, self._weights = batch, weights
+
+    @property
+    def factor(self):
+        """What the share of the first term has over the share of the samples."""
+        share, of_samples = self._weights
+        return 1.0 if share is None else tf.math.divide_no_nan(tf.cast(share, tf.float64), of_samples)
+
+    def weighted(self, compared, own):
+        return self.weighted_loss(compared) + self.weighted_own(own)
+
+    def weighted_loss(self, compared):
+        return times(self._weights[0], compared)
+
+    def weighted_own(self, own):
+        return times(self._weights[1], own)
+
+
 def share_of_samples(part, batch, count=None):
     """The fraction of a batch's samples, of which there are `count`, that lie in a part of it, float64 []."""
     count = samples(batch) if count is None else count
@@ -99,3 +121,7 @@ def scalar(f):
             f"the loss of a batch must be a scalar, received shape {f.shape}; reduce it with tf.reduce_mean"
         )
     return f
+
+
+def times(weight, term):
+    return term if weight is None else tf.cast(weight, term.dtype) * term

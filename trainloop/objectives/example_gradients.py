@@ -23,10 +23,10 @@ import tensorflow as tf
 
 from trainloop import checks
 from trainloop.objectives import losses, sample_rows
+from trainloop.objectives.batch_loss import times
 from trainloop.objectives.per_sample_kernels import KernelGradient
 from trainloop.objectives.placement import Copies
 from trainloop.objectives.rows import Chunks, in_chunks
-from trainloop.objectives.run import times
 from trainloop.vectors import linalg
 
 # How often the rows of a chunk are in memory in one pass: by variable, end to end, and what they are made of.
@@ -71,7 +71,7 @@ class _Examples:
 
     def rows(self, samples):
         """The e_i of C samples, by variables: list of [C, size]."""
-        finish: list = []  # of each variable: how its part is made of the tensors that the pass gives
+        finish = []  # of each variable: how its part is made of the tensors that the pass gives
 
         def one(sample):
             pieces = [KernelGradient.of(g) for g in self._gradient(sample)]

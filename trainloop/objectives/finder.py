@@ -57,6 +57,7 @@ class Found:
         soft_targets: whether there is such a crossentropy.
         coarsest: dtype of the fewest digits through which values that depend on moved variables go, before they are
             cast back: resizing computes in float32; None where nothing is cast.
+        written: variables besides x that it writes and that are to be put back.
         others: variables that it reads, besides those of x and what it writes; None where one of them is not known.
         traced: False where a computation only runs as Python; then nothing is known of it.
     """
@@ -69,6 +70,7 @@ class Found:
     stopped: dict = dataclasses.field(default_factory=dict)
     soft_targets: bool = False
     coarsest: tf.DType | None = None
+    written: list = dataclasses.field(default_factory=list)
     others: list | None = None
     traced: bool = True
 

@@ -20,8 +20,9 @@ import tensorflow as tf
 from trainloop.distributed.replicas import Share
 from trainloop.objectives import losses
 from trainloop.objectives.base import Objective
-from trainloop.objectives.finder import Found, find
-from trainloop.objectives.model import ModelObjective, check_repeatable
+from trainloop.objectives.batch_objective import check_repeatable
+from trainloop.objectives.finder import find
+from trainloop.objectives.replica import ReplicaObjective
 
 
 class ReplicatedObjective(Objective):
@@ -42,9 +43,9 @@ class ReplicatedObjective(Objective):
 
     def __init__(self, replicas, model, loss, take, vector, microbatch_size=None, metrics=None):
         self._replicas, self._vector, self._metrics = replicas, vector, metrics
-        self.found: Found | None = None
+        self.found = None
         self._others = list(getattr(model, "non_trainable_variables", ()))
-        self._new = functools.partial(ModelObjective, model, loss, microbatch_size=microbatch_size, vector=vector)
+        self._new = functools.partial(ReplicaObjective, model, loss, vector=vector, microbatch_size=microbatch_size)
         whole = take()
         samples = take.samples()
 
@@ -93,22 +94,22 @@ class ReplicatedObjective(Objective):
         return f
 
     def value(self, x):
-        return self._sum_of(ModelObjective.value, x)
+        return self._sum_of(ReplicaObjective.value, x)
 
     def value_and_grad(self, x):
-        return self._sum_of(ModelObjective.value_and_grad, x)
+        return self._sum_of(ReplicaObjective.value_and_grad, x)
 
     def hvp(self, x, v):
-        return self._sum_of(ModelObjective.hvp, x, v)
+        return self._sum_of(ReplicaObjective.hvp, x, v)
 
     def ggnvp(self, x, v):
-        return self._sum_of(ModelObjective.ggnvp, x, v)
+        return self._sum_of(ReplicaObjective.ggnvp, x, v)
 
     def term_gradients(self, x):
         raise ValueError("the gradients of terms are computed on one device; make the model outside of a strategy")
 
     def ggn(self, x):
-        return self._sum_of(ModelObjective.ggn, x)
+        return self._sum_of(ReplicaObjective.ggn, x)
 
     def _sum_of(self, derive, *points):
         """An evaluation at another point, which has to be the same function as the first pass."""
@@ -118,14 +119,14 @@ class ReplicatedObjective(Objective):
         """Sums over the replicas.
 
         Args:
-            derive: function (`ModelObjective` of a replica's part, b_r / b, *points) -> (tensors to sum, tensors that
+            derive: function (`ReplicaObjective` of its part, b_r / b, *points) -> (tensors to sum, tensors that
                 are the same everywhere).
             *points: tensors.
         """
 
         def one(part, frozen, *points):
             batch, shares, has_any = part
-            tensors, same = derive(self._new(batch, shares=shares, frozen=frozen), shares[1], *points)
+            tensors, same = derive(self._new(batch=batch, shares=shares, frozen=frozen), shares[1], *points)
             return tf.nest.map_structure(lambda t: tf.where(has_any, t, tf.zeros_like(t)), tensors), same
 
         arguments, dtype = (self._parts, self._frozen, *points), self._vector.layout.dtype

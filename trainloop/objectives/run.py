@@ -1,7 +1,7 @@
-"""One part of a batch, and what an objective derives from it while the variables hold x.
+"""What an objective derives from one part of a batch while the variables hold x.
 
-A batch is one part, or a sum over microbatches; `Part` says with which weights the losses of its samples count. A `Run`
-is a part at one point: f, predictions, and the Gauss-Newton matrix, which is split at a seam (see `seam`).
+A batch is one `Part`, or a sum over microbatches. A `Run` is a part at one point: f, predictions, and the Gauss-Newton
+matrix, which is split at a seam (see `seam`).
 """
 
 import contextlib
@@ -11,28 +11,6 @@ import tensorflow as tf
 from trainloop.objectives import derivatives, losses
 from trainloop.objectives.sample_rows import residuals
 from trainloop.objectives.seam import Seam
-
-
-class Part:
-    """Samples that are taken at once, and with which weights their losses count; None for the whole batch."""
-
-    def __init__(self, batch, weights):
-        self.batch, self._weights = batch, weights
-
-    @property
-    def factor(self):
-        """What the share of the first term has over the share of the samples."""
-        share, of_samples = self._weights
-        return 1.0 if share is None else tf.math.divide_no_nan(tf.cast(share, tf.float64), of_samples)
-
-    def weighted(self, compared, own):
-        return self.weighted_loss(compared) + self.weighted_own(own)
-
-    def weighted_loss(self, compared):
-        return times(self._weights[0], compared)
-
-    def weighted_own(self, own):
-        return times(self._weights[1], own)
 
 
 class Run:
@@ -168,7 +146,3 @@ class Run:
             yield
         if self.written is None:
             self.written = self._placement.values()
-
-
-def times(weight, term):
-    return term if weight is None else tf.cast(weight, term.dtype) * term

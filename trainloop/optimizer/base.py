@@ -10,7 +10,6 @@ a rejected step is one that is not committed. What `update` looks like is the co
 """
 
 import abc
-import inspect
 import logging
 import typing
 import warnings
@@ -25,6 +24,7 @@ from trainloop.matrices.stored_value import StoredValue
 from trainloop.objectives.base import Objective
 from trainloop.optimizer import memory_plan, validation
 from trainloop.optimizer import state as states
+from trainloop.optimizer.configuration import Configured
 from trainloop.optimizer.proposed_step import ProposedStep
 from trainloop.optimizer.saving import SavedVariables
 from trainloop.optimizer.state import Memory
@@ -56,7 +56,7 @@ class StepResult(typing.NamedTuple):
     evaluated: Evaluated | None = None
 
 
-class WholeVectorOptimizer(SavedVariables, abc.ABC):
+class WholeVectorOptimizer(SavedVariables, Configured, abc.ABC):
     """The machinery of both kinds of optimizers; derive from `GlobalVectorOptimizer` or `GlobalObjectiveOptimizer`.
 
     It owns the variables and the state, and is the only writer of both. Constructor arguments are those of
@@ -76,10 +76,6 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
     # True for optimizers that learn curvature from differences of gradients, or solve equations with J'J: `TrainLoop`
     # says what float32 costs them.
     needs_digits = False
-
-    # Arguments that are newer than version 0.1, whose checkpoints know the configuration without them: `get_config`
-    # leaves them out where they have their defaults.
-    left_out_of_config: tuple[str, ...] = ()
 
     _rate_inside = None  # while `update` runs, the learning rate as it sees it
 
@@ -104,9 +100,10 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
         super().__init__(_keras_rate(learning_rate), global_clipnorm=global_clipnorm, name=name)
         self._given_rate, self._has_rate = learning_rate, learning_rate is not None
         is_schedule = isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule)
-        self._schedule = learning_rate if is_schedule else None
-        self._outer = ()  # the optimizer this one works inside of; a tuple, so that Keras does not take it for a part
-        self._vector = None
+        self._schedule: keras.optimizers.schedules.LearningRateSchedule | None = learning_rate if is_schedule else None
+        # The optimizer this one works inside of; a tuple, so that Keras does not take it for a part.
+        self._outer: tuple[WholeVectorOptimizer, ...] = ()
+        self._known_vector: VariableVector | None = None
         self._memory = Memory()
         self._restore_when_built = None
 
@@ -124,7 +121,14 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
     @property
     def layout(self) -> FlatLayout | None:
         """The `FlatLayout` of x, known once the optimizer is built; None before."""
-        return self._vector and self._vector.layout
+        return None if self._known_vector is None else self._known_vector.layout
+
+    @property
+    def _vector(self) -> VariableVector:
+        """The variables as x."""
+        if self._known_vector is None:
+            raise self._not_built()
+        return self._known_vector
 
     @property
     def state(self) -> State:
@@ -231,7 +235,7 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
         validation.variables(variables)
         have_values = states.have_values(variables)
         with tf.init_scope():
-            self._vector = VariableVector(variables)
+            self._known_vector = VariableVector(variables)
             layout = self._vector.layout
             x = self._vector.read() if have_values else tf.zeros([layout.size], layout.dtype)
             leaves = self._first_leaves(x)
@@ -380,27 +384,6 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
     def _call_update(self, x, f, g, state, objective):
         """`update` with the arguments that its contract has."""
 
-    def fresh(self) -> "WholeVectorOptimizer":
-        """A new, unbuilt optimizer with the same settings."""
-        return type(self).from_config(self._arguments())
-
-    def _arguments(self):
-        with warnings.catch_warnings():
-            if callable(self._given_rate):  # as it is: not every function can be serialised and found again
-                warnings.simplefilter("ignore")  # Keras tells it of lambdas, whose serialised form is not used
-                return self.get_config() | {"learning_rate": self._given_rate}
-            return self.get_config()
-
-    def settings(self) -> tuple[typing.Any, ...] | None:
-        """The class and its arguments, equal for two optimizers that do the same; None where `get_config` lacks an
-        argument of the constructor, so that it cannot tell."""
-        arguments = self._arguments()
-        known = {"learning_rate", *self.left_out_of_config, *arguments}
-        taken = inspect.signature(type(self)).parameters.values()
-        if any(argument.name not in known for argument in taken if argument.kind != argument.VAR_KEYWORD):
-            return None
-        return type(self), arguments
-
     @property
     def state_nbytes(self) -> int:
         """Bytes of the state in this process, as large as it is now."""
@@ -427,7 +410,7 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
             raise ValueError(
                 f"{self.name} works inside another optimizer already; give {type(outer).__name__} a new one"
             )
-        self._vector, self._outer = outer._vector, (outer,)
+        self._known_vector, self._outer = outer._known_vector, (outer,)
 
     def _outermost(self):
         return self._outer[0]._outermost() if self._outer else self
@@ -467,11 +450,12 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
 
     def _read_state(self):
         if not self.built:
-            raise ValueError(
-                f"{type(self).__name__} is not built and has no state; call build(model.trainable_variables)"
-            )
+            raise self._not_built()
         self._catch_up()
         return self._memory.read()
+
+    def _not_built(self):
+        return ValueError(f"{type(self).__name__} is not built and has no state; call build(model.trainable_variables)")
 
     def _first_leaves(self, x):
         return states.as_tensors(states.flatten(self.init_state(x)), like=x)
@@ -481,11 +465,6 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
         if self._memory.is_late() and states.have_values(self._vector.variables):
             with tf.init_scope():
                 self._memory.begin(self._first_leaves(self._vector.read()))
-
-    def get_config(self) -> dict[str, typing.Any]:
-        """The constructor arguments, as JSON-able values. Subclasses add their own."""
-        config = {"name": self.name, "global_clipnorm": self.global_clipnorm}
-        return config | ({"learning_rate": super().get_config()["learning_rate"]} if self._has_rate else {})
 
 
 def _keras_rate(learning_rate):

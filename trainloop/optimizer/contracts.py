@@ -82,7 +82,7 @@ class GlobalVectorOptimizer(WholeVectorOptimizer):
         """
 
     def _call_update(self, x, f, g, state, objective):
-        if not fusion.is_worth_it(x) or states.holds_stored_values(state):
+        if states.holds_stored_values(state) or not fusion.is_worth_it(x):
             return self.update(x, g, state)
         return fusion.fused(self._update_at_rate, x, g, state, self.learning_rate)
 

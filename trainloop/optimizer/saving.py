@@ -1,20 +1,26 @@
 """What a saved optimizer consists of, variable by variable, and the way back, also in the midst of a run."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from trainloop.optimizer.state import restore
+from trainloop.optimizer.state import Memory, restore
 
 # Names of what decides on the length of steps: proportional to the first two, damped by the last.
 SHRINKABLE = ("learning_rate", "radius", "damping")
 
 
 class SavedVariables(keras.optimizers.Optimizer):
-    """The part of `WholeVectorOptimizer` that saves and loads: `self._memory` holds the state."""
+    """The part of `WholeVectorOptimizer` that saves and loads."""
+
+    _memory: Memory  # holds the state
+    _skipped_steps: keras.Variable
+    _last_failure: keras.Variable
+    _restore_when_built: Callable[[], None] | None  # values that were loaded before there were variables
 
     def _saved_variables(self):
         """Everything a saved optimizer consists of, by name."""

@@ -9,6 +9,7 @@ model.keras     the model as it was left; as long as it is not there whole, the 
 lock            held by the process that works here
 """
 
+import abc
 import contextlib
 import dataclasses
 import datetime
@@ -20,6 +21,8 @@ import re
 import shlex
 import sys
 import zipfile
+from collections.abc import Callable
+from typing import Any
 
 from trainloop import files
 from trainloop.checkpoints.files import CheckpointFolder, DamagedCheckpointError
@@ -27,6 +30,7 @@ from trainloop.files import RunLock
 from trainloop.hooks.metrics_file import read_run_log
 from trainloop.hooks.tensorboard import event_files
 from trainloop.runs import words
+from trainloop.types import Path
 from trainloop.versions import versions
 
 # What may change when a run is continued: its goals, and what has no influence on any number.
@@ -40,7 +44,51 @@ MAY_CHANGE = {
 _OF_A_RUN = re.compile(r"config\.json|curves\.png|model\.keras")
 
 
-class RunDirectory:
+class RunFolder(abc.ABC):
+    """Where the files of a run are, and the right to have them, as a process sees it.
+
+    Args:
+        path: of the folder.
+
+    Attributes:
+        path: of the folder, a `pathlib.Path`; `config`, `metrics`, `curves`, `model`, `checkpoints` and `tensorboard`
+            are those of what is in it.
+    """
+
+    NAMES = ("config.json", "metrics.jsonl", "curves.png", "model.keras")
+    FOLDERS = ("checkpoints", "tensorboard")
+
+    def __init__(self, path: Path) -> None:
+        self.path = pathlib.Path(path)
+        self.config, self.metrics, self.curves, self.model = (self.path / name for name in self.NAMES)
+        self.checkpoints, self.tensorboard = (self.path / name for name in self.FOLDERS)
+
+    @abc.abstractmethod
+    def begin(self, config: dict[str, Any]) -> None:
+        """Make it the folder of a run that begins.
+
+        Args:
+            config: everything needed to repeat it, JSON-able.
+        """
+
+    @abc.abstractmethod
+    def resume(self, config: dict[str, Any], restore: Callable[[pathlib.Path], int | None]) -> int | None:
+        """Continue the run that is there, or begin one where none is or where it was interrupted before it was saved.
+
+        Args:
+            config: as for `begin`; it must be that of the run, except for `MAY_CHANGE`.
+            restore: function of the folder of checkpoints, `TrainLoop.restore`.
+
+        Returns:
+            The step it continues from, None where it begins.
+        """
+
+    @abc.abstractmethod
+    def release(self) -> None:
+        """Let other runs have the folder."""
+
+
+class RunDirectory(RunFolder):
     """A folder that holds at most one run. Nothing is written before `begin`.
 
     Nothing is removed but what a run writes, by the names that it gives its files, and only with `overwrite`, or where
@@ -56,13 +104,8 @@ class RunDirectory:
         OSError: what is there cannot be found out now.
     """
 
-    NAMES = ("config.json", "metrics.jsonl", "curves.png", "model.keras")
-    FOLDERS = ("checkpoints", "tensorboard")
-
     def __init__(self, path, overwrite=False, resume=False):
-        self.path = pathlib.Path(path)
-        self.config, self.metrics, self.curves, self.model = (self.path / name for name in self.NAMES)
-        self.checkpoints, self.tensorboard = self.path / "checkpoints", self.path / "tensorboard"
+        super().__init__(path)
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{path} is a file; give a folder for the run")
         self._lock = RunLock(self.path / "lock") if (self.path / "lock").exists() else None
@@ -100,14 +143,7 @@ class RunDirectory:
             )
 
     def resume(self, config, restore):
-        """Continue the run that is there, or begin one where none is or where it was interrupted before it was saved.
-
-        Args:
-            config: as for `begin`; it must be that of the run, except for `MAY_CHANGE`.
-            restore: function of the folder of checkpoints, `TrainLoop.restore`.
-
-        Returns:
-            The step it continues from, None where it begins.
+        """See `RunFolder.resume`.
 
         Raises:
             ValueError: another configuration, no checkpoint that is not damaged, or a run that has come to its end
@@ -166,7 +202,6 @@ class RunDirectory:
         return [*self.NAMES, *(folder.name for folder in folders), "lock"]
 
     def release(self):
-        """Let other runs have the folder."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -218,23 +253,13 @@ def _difference(name, there, here):
     return f"{name} was {there!r}, here it is {here!r}"
 
 
-class UnwrittenDirectory:
-    """The folder of a run for workers that are not the first: they read its checkpoints and write nothing.
-
-    Args:
-        path: the folder that the first worker writes.
-    """
-
-    def __init__(self, path):
-        self.path = pathlib.Path(path)
-        self.metrics, self.checkpoints = self.path / RunDirectory.NAMES[1], self.path / "checkpoints"
-        self.tensorboard = self.path / "tensorboard"
+class UnwrittenDirectory(RunFolder):
+    """The folder of a run for workers that are not the first: they read its checkpoints and write nothing."""
 
     def begin(self, config):
         """Nothing."""
 
     def resume(self, config, restore):
-        """Continue the run that is there, as `RunDirectory.resume` does."""
         del config
         return restore(self.checkpoints)
 
