@@ -19,8 +19,9 @@ import sys
 
 import click
 
+from trainloop.cli.building import assembled, choose_precision
 from trainloop.cli.common import BatchSize, as_help, echo, import_tensorflow, in_one_line
-from trainloop.cli.train import assembled, choose_precision, train
+from trainloop.cli.train import train
 
 # Of every run, when nothing is said.
 DEFAULT_EPOCHS = 10

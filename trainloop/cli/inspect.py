@@ -12,9 +12,10 @@ import pathlib
 import click
 
 from trainloop.checks import printable
+from trainloop.cli.building import assembled, batches_of, choose_precision, make_loop, phases_of
 from trainloop.cli.common import as_help, blaming_user_code, echo, import_tensorflow, in_one_line
 from trainloop.cli.recorded import name_code, recorded
-from trainloop.cli.train import assembled, batches_of, choose_precision, make_loop, phases_of, train
+from trainloop.cli.train import train
 
 
 @click.command(help=as_help(__doc__))

@@ -24,8 +24,8 @@ def recorded(ctx, path):
     import_tensorflow()
     from trainloop.runs import config as run_config
 
-    params = {p.name: p for p in ctx.command.params if p.name not in ("help", "show_list")}
-    found = run_config.read(path, list(params))
+    params = {param.name: param for param in ctx.command.params}
+    found = run_config.read(path)
     for name, value in found.settings.items():
         check_type(ctx, path, params[name], value)
     return found

@@ -14,7 +14,7 @@ import keras
 
 from trainloop import checks
 from trainloop.checkpoints import contents
-from trainloop.distributed.replicas import without_strategy
+from trainloop.distributed.replicas import Replicas, without_strategy
 from trainloop.distributed.shards import shard_over
 from trainloop.distributed.workers import Workers
 from trainloop.hooks.base import Hook
@@ -23,15 +23,16 @@ from trainloop.loop.agreement import Agreement
 from trainloop.loop.engine import Engine
 from trainloop.loop.inspection import Inspector
 from trainloop.loop.metrics import MetricSet
-from trainloop.loop.nonfinite import NanInState
+from trainloop.loop.nonfinite import NanInState, check_policy
 from trainloop.loop.pace import Pace
 from trainloop.loop.phases import Phase, PhaseEnd, checked_list
 from trainloop.loop.step import Steps
 from trainloop.objectives.batch_loss import BatchLoss
 from trainloop.objectives.counting import Evaluations
+from trainloop.optimizer.saving import SHRINKABLE
 from trainloop.status import Status
 from trainloop.types import Variable
-from trainloop.vectors.layout import VariableVector, trained_variables
+from trainloop.vectors.layout import FlatLayout, VariableVector, trained_variables
 
 _LOG = logging.getLogger("trainloop")
 
@@ -47,7 +48,7 @@ class Shared:
     test_metrics: MetricSet
     hooks: tuple[Hook, ...]
     microbatch_size: int | None
-    replicas: Any
+    replicas: Replicas | None
     jit_compile: bool
     eager: bool
     steps_per_call: int | None
@@ -56,6 +57,10 @@ class Shared:
     def trained(self):
         """The variables that x consists of."""
         return trained_variables(self.model, self.extra_variables)
+
+    def sharding(self):
+        """A context in which large states are sharded, where there are several replicas."""
+        return shard_over(self.replicas.strategy) if self.replicas else contextlib.nullcontext()
 
 
 class CurrentPhase:
@@ -80,8 +85,7 @@ class CurrentPhase:
         self.last = last
         used = of_several and phase.optimizer.built
         optimizer = self.optimizer = phase.optimizer.fresh() if used else phase.optimizer
-        strategy = shared.replicas and shared.replicas.strategy
-        with shard_over(strategy) if strategy else contextlib.nullcontext():
+        with shared.sharding():
             without_strategy(optimizer.build, shared.trained())
         arguments.check_growth(optimizer, optimizer.grows, shared.jit_compile)
         self.steps = Steps(
@@ -203,6 +207,25 @@ class Phases:
         if self._several and "phase" in current.steps.columns:
             raise ValueError("the log has a column 'phase' of its own; rename the scalar of the state or of watch")
         return current
+
+    def check_later(self, on_nonfinite):
+        """Raise now for a later phase that could not begin, not only when the ones before it are over.
+
+        Args:
+            on_nonfinite: of the loop.
+
+        Raises:
+            ValueError: its state does not fit into the memory that is free, XLA cannot compile it, or it cannot take
+                shorter steps after a rollback.
+        """
+        layout = FlatLayout.of(self._shared.trained())
+        for optimizer in (phase.optimizer for phase in self._phases[1:]):
+            with self._shared.sharding():
+                plan = without_strategy(optimizer.memory_plan, layout.size, layout.dtype)
+            plan.check_fits(type(optimizer).__name__, has_storage=hasattr(optimizer, "storage"))
+            arguments.check_growth(optimizer, plan.grows, self._shared.jit_compile)
+            of_state = [entry.name for entry in plan.entries if entry.name.rpartition("/")[2] in SHRINKABLE]
+            check_policy(on_nonfinite, optimizer, of_state + optimizer.shrink_steps(1))
 
     def after(self, current, step):
         """The `CurrentPhase` that follows on one after a step."""

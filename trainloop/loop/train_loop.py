@@ -164,6 +164,7 @@ class TrainLoop:
         self._measured.check([*self._phase.steps.columns, *self._metrics.names()])
         self._current, self._inspected = NO_DATA, NO_DATA
         self._nonfinite = OnNonfinite(on_nonfinite, self.optimizer)
+        self._phases.check_later(on_nonfinite)
         # As model and optimizers are now: a hook may change the learning rate as soon as a run begins.
         self._identity = contents.identity(model, self._phases.identity, self._metrics, self.extra_variables)
         self._run, self._position, self._where, self._stop_reason, self._display = None, None, None, None, ()

@@ -196,7 +196,7 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
             `MemoryPlan`; `print` shows it as a table.
         """
         n, dtype = checks.integer("n", n, at_least=1), tf.as_dtype(dtype)
-        method, found = self.fresh(), {}
+        method, found = self.fresh() if self.built else self, {}
 
         def first_state(x):
             found.update(states.as_tensors(states.flatten(method.init_state(x)), like=x))

@@ -1,76 +1,33 @@
-"""What a run would be, said before anything is made for it: no state, no matrix, no file."""
+"""What a run would be, in words."""
 
 import json
 import math
 
 from trainloop.data.points import Points
-from trainloop.loop import arguments as loop_arguments
-from trainloop.loop import nonfinite
 from trainloop.loop.phases import Phase
-from trainloop.optimizer import validation
-from trainloop.optimizer.saving import SHRINKABLE
 from trainloop.vectors.layout import FlatLayout
 
 
-def check(model, optimizer, settings, directory, facts):
-    """Raise what a run would raise, without building the optimizer's state.
-
-    Args:
-        model: a built Keras model.
-        optimizer: not built.
-        settings: with "jit", "eager", "microbatch", "on_nonfinite" and "resume" among them.
-        directory: a `RunDirectory`, which is released.
-        facts: dict that is recorded with the settings.
-
-    Returns:
-        The `MemoryPlan` of the optimizer for this model.
-
-    Raises:
-        ValueError: as `TrainLoop` and as `RunDirectory.resume`, as far as checkpoints need not be read; also where the
-            state would not fit into the memory that is free.
-    """
-    directory.release()
-    if settings["resume"] and directory.config.exists():
-        directory.check({**settings, **facts})
-    return check_optimizer(model, optimizer, settings)
-
-
-def check_optimizer(model, optimizer, settings):
-    """Raise for an optimizer for which a run would raise when it or its phase begins, see `check`."""
-    loop_arguments.check_kinds(model, optimizer)
-    loop_arguments.check_engine(settings["jit"], settings["eager"])
-    loop_arguments.check_microbatches(settings["microbatch"], settings["jit"])
-    validation.variables(model.trainable_variables)
-    layout = FlatLayout.of(model.trainable_variables)
-    plan = optimizer.memory_plan(layout.size, layout.dtype)
-    plan.check_fits(type(optimizer).__name__, has_storage=hasattr(optimizer, "storage"))
-    loop_arguments.check_growth(optimizer, plan.grows, settings["jit"])
-    of_state = [entry.name for entry in plan.entries if entry.name.rpartition("/")[2] in SHRINKABLE]
-    nonfinite.check_policy(settings["on_nonfinite"], optimizer, of_state + optimizer.shrink_steps(1))
-    return plan
-
-
-def describe(data, batches, model, optimizer, settings, directory, facts):
+def describe(data, batches, model, optimizer, settings, directory):
     """Data, model, optimizer, memory, steps, files and settings, for people.
 
     Args:
         data: a `DataSplit` or `Points`.
         batches: an `ArrayData` of it, or the `Points`.
-        model, settings, directory, facts: see `check`; "epochs", "steps" and "tensorboard" are settings too.
-        optimizer: not built; or a list of `Phase`s.
-
-    Raises:
-        ValueError: see `check`.
+        model: a built Keras model.
+        optimizer: an optimizer, or a list of `Phase`s.
+        settings: with "epochs", "steps" and "tensorboard" among them.
+        directory: a `RunDirectory`.
     """
     phases, steps = (optimizer, None) if isinstance(optimizer, list) else ([Phase(optimizer)], settings["steps"])
-    plan = check(model, phases[0].optimizer, settings, directory, facts)
-    plans = [plan, *(check_optimizer(model, phase.optimizer, settings) for phase in phases[1:])]
+    layout = FlatLayout.of(model.trainable_variables)
+    plans = [phase.optimizer.memory_plan(layout.size, layout.dtype) for phase in phases]
     if len(phases) > 1:
         limits = [phase.steps for phase in phases]
         steps = None if None in limits else sum(limits)
     sections = [
         f"data: {data!r}",
-        f"model: {model.name}, n = {plan.n:,} trainable parameters\n{_variables(model)}",
+        f"model: {model.name}, n = {layout.size:,} trainable parameters\n{_variables(model)}",
         *(text for i, phase in enumerate(phases) for text in (_method(phase, i, len(phases)), str(plans[i]))),
         f"steps: {_steps(batches, settings['epochs'], steps)}",
         f"files: {', '.join(directory.files(settings['tensorboard']))} in {directory.path}",
