@@ -16,12 +16,17 @@ import tempfile
 import textwrap
 import threading
 import traceback
+from typing import Any
 
 import click
 
 from trainloop.checks import printable
 from trainloop.runs import words
 from trainloop.runs.settings import SETTINGS
+
+# Of options for a whole number from 1, and for any number above 0.
+COUNT: dict[str, Any] = {"type": click.IntRange(min=1), "metavar": "N"}
+POSITIVE: dict[str, Any] = {"type": click.FloatRange(min=0, min_open=True), "metavar": "X"}
 
 
 class BatchSize(click.ParamType):

@@ -1,5 +1,8 @@
 """What a run is where the command line does not say it, and a name for its folder."""
 
+from trainloop.runs import words
+from trainloop.runs.settings import SETTINGS
+
 # LeNet-5 on the digits ends above 95 % with these.
 DEFAULT_OPTIMIZER, DEFAULT_EPOCHS, DEFAULT_BATCH_SIZE = "testgd", 50, 64
 
@@ -8,45 +11,34 @@ DEFAULT_STEPS = 1000
 
 
 def with_defaults(settings, data):
-    """The settings with a goal, a model and batches that fit the data, and a folder named by all of them.
-
-    Args:
-        settings: of all options, by name.
-        data: a `DataSplit` or `Points`.
-
-    Raises:
-        ValueError: a setting that points do not have.
-    """
-    import trainloop as tl
-    from trainloop.runs import words
+    """The settings with a goal, a model and batches that fit a `DataSplit` or `Points`, and a folder named by all."""
+    from trainloop.data.points import Points
     from trainloop.runs.directory import fresh_path
 
     if settings["then"] and settings["epochs"] is None:
         settings = {**settings, "then": words.with_last_steps(settings["then"], DEFAULT_STEPS)}
-    settings |= of_points(settings) if isinstance(data, tl.Points) else of_samples(settings, data)
+    if isinstance(data, Points):
+        _check_for_points(settings)
+        settings = {**settings, "steps": settings["steps"] or DEFAULT_STEPS}
+    else:
+        batch_size = settings["batch_size"] or min(DEFAULT_BATCH_SIZE, len(data.x_train))
+        settings = {**fitting(settings, data, DEFAULT_EPOCHS), "batch_size": batch_size}
     optimizers = [one.optimizer for one in words.phases(settings)]
     folder = settings["run_dir"] or fresh_path(settings["model"], settings["dataset"], *optimizers)
     return {**settings, "run_dir": folder}
 
 
-def of_samples(settings, data):
-    """Model, batch size and epochs for a `DataSplit`."""
+def fitting(settings, data, epochs):
+    """Settings with a model that fits a `DataSplit`, and so many epochs where nothing else ends a run."""
     from trainloop.runs.assembly import DEFAULT_MODELS
 
     endless = settings["epochs"] is None and settings["steps"] is None
-    return {
-        "model": settings["model"] or DEFAULT_MODELS[data.kind],
-        "batch_size": settings["batch_size"] or min(DEFAULT_BATCH_SIZE, len(data.x_train)),
-        "epochs": DEFAULT_EPOCHS if endless else settings["epochs"],
-    }
+    model = settings["model"] or DEFAULT_MODELS[data.kind]
+    return {**settings, "model": model, "epochs": epochs if endless else settings["epochs"]}
 
 
-def of_points(settings):
-    """Steps for `Points`. Raises ValueError for what only epochs have, and for sizes of batches."""
-    from trainloop.runs.settings import SETTINGS
-
+def _check_for_points(settings):
     for entry in SETTINGS:
         if entry.for_points and settings[entry.name] is not None:
             option = f"--{entry.name.replace('_', '-')}"
             raise ValueError(f"{option} is for data with epochs, and points of residuals have none; {entry.for_points}")
-    return {"steps": settings["steps"] or DEFAULT_STEPS}

@@ -1,12 +1,17 @@
 """A run of the command line from its first line to its last: what is printed, trained, written and measured."""
 
-import functools
 import sys
 
 import click
 
 from trainloop.checks import printable
+from trainloop.cli import ending
 from trainloop.cli.common import echo, echo_text, in_one_line
+from trainloop.hooks.metrics_file import append_test
+from trainloop.runs import words
+from trainloop.runs.directory import command_to_resume, write_results
+from trainloop.runs.signals import StopOnSignals
+from trainloop.status import TrainingError
 
 
 def run(built, resumed_at):
@@ -20,12 +25,9 @@ def run(built, resumed_at):
         click.ClickException: a step failed, and the results were written.
         SystemExit: a signal has interrupted it.
     """
-    from trainloop.cli import ending
-    from trainloop.runs.directory import write_results
-
-    loop, directory, test = built.loop, built.directory, built.parts.test
-    title = title_of(built.settings)
-    heard = loop.is_chief and not built.settings["quiet"]
+    settings, loop, directory, test = built.settings, built.loop, built.directory, built.parts.test
+    title = printable(f"{settings['model']} on {settings['dataset']} with {words.names(words.phases(settings))}")
+    heard = loop.is_chief and not settings["quiet"]
     if heard:
         announce(built, title, resumed_at)
     result, failure = trained(built)
@@ -47,13 +49,6 @@ def run(built, resumed_at):
         ending.say_what_next(directory, result, sys.argv)
 
 
-def title_of(settings):
-    """`lenet5 on digits with adam, then lbfgs`."""
-    from trainloop.runs import words
-
-    return printable(f"{settings['model']} on {settings['dataset']} with {words.names(words.phases(settings))}")
-
-
 def announce(built, title, resumed_at):
     """Print what will be trained, the memory of its state, and where it begins."""
     optimizer, folder = built.loop.optimizer, built.directory.path
@@ -67,18 +62,18 @@ def announce(built, title, resumed_at):
 
 def trained(built):
     """(`RunResult`, the `TrainingError` that has ended the run or None); a signal ends the program here."""
-    import trainloop as tl
-    from trainloop.runs.directory import command_to_resume
-    from trainloop.runs.signals import StopOnSignals
-
     settings, failure = built.settings, None
-    # Those of phases are their own.
-    goal = {"until_epoch": settings["epochs"], "until_step": None if settings["then"] else settings["steps"]}
-    train = functools.partial(built.loop.run, built.batches, **goal, validation_data=built.parts.test)
+    steps = None if settings["then"] else settings["steps"]  # those of phases are their own
     with StopOnSignals(built.loop.stop) as signals:
         try:
-            result = train(verbose=0)  # the display is a hook
-        except tl.TrainingError as error:
+            result = built.loop.run(
+                built.batches,
+                until_epoch=settings["epochs"],
+                until_step=steps,
+                validation_data=built.parts.test,
+                verbose=0,  # the display is a hook
+            )
+        except TrainingError as error:
             result, failure = error.result, error
     if signals.received and failure is None:
         if built.loop.is_chief:
@@ -90,8 +85,6 @@ def trained(built):
 
 def log_test(path, measured):
     """Append what was measured on the test data to the log of a run."""
-    from trainloop.hooks.metrics_file import append_test
-
     try:
         append_test(path, measured)
     except OSError as error:

@@ -15,11 +15,11 @@ Without arguments: LeNet-5 on scikit-learn's handwritten digits with TestGD, the
 Ctrl-C and SIGTERM end a run after its block of steps; --resume continues it, also after a crash.
 """
 
-import functools
-
 import click
 
 from trainloop.cli.common import (
+    COUNT,
+    POSITIVE,
     BatchSize,
     OptionsBeforeThen,
     PhaseWord,
@@ -51,22 +51,15 @@ from trainloop.cli.recorded import chosen, read_config
     help="By how much a term of the loss counts; repeat it.  [default: 1]",
 )
 @click.option(
-    "--dtype",
-    type=click.Choice(["float32", "float64"]),
-    help="Of weights and data.  [default: that of Keras, float32]",
+    "--dtype", type=click.Choice(["float32", "float64"]), help="Of weights and data.  [default: that of Keras, float32]"
 )
 @click.option("--optimizer", default=DEFAULT_OPTIMIZER, show_default=True, help="Name, module:Class or file.py:Class.")
 @click.option(
     "-o", "--option", "options", multiple=True, metavar="KEY=VALUE", help="Argument of the optimizer; repeat it."
 )
+@click.option("--epochs", **COUNT, help=f"Passes over the data.  [default: {DEFAULT_EPOCHS}]")
 @click.option(
-    "--epochs", type=click.IntRange(min=1), metavar="N", help=f"Passes over the data.  [default: {DEFAULT_EPOCHS}]"
-)
-@click.option(
-    "--steps",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Steps; with --epochs, whichever comes first. Before --then, those of the first optimizer.",
+    "--steps", **COUNT, help="Steps; with --epochs, whichever comes first. Before --then, those of the first optimizer."
 )
 @click.option(
     "--then",
@@ -85,32 +78,19 @@ from trainloop.cli.recorded import chosen, read_config
 @click.option(
     "--seed", type=click.IntRange(min=0, max=2**32 - 1), default=0, show_default=True, help="Weights and order."
 )
+@click.option("--steps-per-call", **COUNT, help="Steps per compiled call.  [default: half a second]")
 @click.option(
-    "--steps-per-call",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Steps per compiled call.  [default: half a second]",
-)
-@click.option(
-    "--microbatch",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Take each batch in parts of N samples; the sum is the same, in less memory.",
+    "--microbatch", **COUNT, help="Take each batch in parts of N samples; the sum is the same, in less memory."
 )
 @click.option("--jit/--no-jit", default=False, show_default=True, help="Compile whole blocks with XLA.")
-@click.option(
-    "--devices",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Train on N GPUs, or parts of the processor, of this machine.",
-)
+@click.option("--devices", **COUNT, help="Train on N GPUs, or parts of the processor, of this machine.")
 @click.option("--eager", is_flag=True, help="Compile nothing, so that a debugger works in the optimizer; slow.")
 @click.option("--layer-norms", is_flag=True, help="Log norms of weights, gradient and step in every layer.")
 @click.option(
     "--deterministic", is_flag=True, help="The same bits in every run on the same machine, at a price in speed."
 )
-@click.option("--max-seconds", type=click.FloatRange(min=0, min_open=True), metavar="X", help="End after X seconds.")
-@click.option("--max-evaluations", type=click.IntRange(min=1), metavar="N", help="End after N evaluations of the loss.")
+@click.option("--max-seconds", **POSITIVE, help="End after X seconds.")
+@click.option("--max-evaluations", **COUNT, help="End after N evaluations of the loss.")
 @click.option("--f-target", type=float, metavar="X", help="End when the loss of a batch is at most X.")
 @click.option(
     "--on-nonfinite",
@@ -119,16 +99,9 @@ from trainloop.cli.recorded import chosen, read_config
     show_default=True,
     help="When a step meets NaN or infinity.",
 )
-@click.option(
-    "--checkpoint-minutes",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="X",
-    default=1.0,
-    show_default=True,
-    help="Save at least that often.",
-)
-@click.option("--checkpoint-steps", type=click.IntRange(min=1), metavar="N", help="Save after every N-th step too.")
-@click.option("--keep", type=click.IntRange(min=1), metavar="N", default=3, show_default=True, help="Last checkpoints.")
+@click.option("--checkpoint-minutes", **POSITIVE, default=1.0, show_default=True, help="Save at least that often.")
+@click.option("--checkpoint-steps", **COUNT, help="Save after every N-th step too.")
+@click.option("--keep", **COUNT, default=3, show_default=True, help="Last checkpoints.")
 @click.option("--keep-best", metavar="NAME", help="Also save and keep the best epoch, by val_accuracy for example.")
 @click.option("--resume", is_flag=True, help="Continue the run in --run-dir, with its settings.")
 @click.option("--run-dir", help="Folder for the run's files.  [default: runs/<time>-<model>-<dataset>-<optimizer>]")
@@ -179,10 +152,12 @@ def prepare(settings, check_facts):
     from trainloop.cli.building import build
 
     built = build(settings, check_facts)
-    directory, config = built.directory, built.config
+    directory = built.directory
     if settings["dry_run"]:
-        return functools.partial(echo, described(built)) if built.loop.is_chief else lambda: None
-    step = directory.resume(config, built.loop.restore) if settings["resume"] else directory.begin(config)
+        text = described(built) if built.loop.is_chief else ""  # one description is enough
+        return lambda: text and echo(text)
+    config, resume = built.config, settings["resume"]
+    step = directory.resume(config, built.loop.restore) if resume else directory.begin(config)
 
     def run():
         try:
@@ -194,12 +169,11 @@ def prepare(settings, check_facts):
 
 
 def described(built):
-    """What a run would be, in words. Raises ValueError where there is another one to continue."""
+    """What a run would be, in words. Raises ValueError where it could not continue the one that is there."""
     from trainloop.runs import dry_run
 
     built.directory.release()
     if built.settings["resume"]:
         built.directory.check(built.config)
-    return dry_run.describe(
-        built.parts.data, built.batches, built.parts.model, built.optimizer, built.settings, built.directory
-    )
+    parts, others = built.parts, (built.optimizer, built.settings, built.directory)
+    return dry_run.describe(parts.data, built.batches, parts.model, *others)

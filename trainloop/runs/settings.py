@@ -24,44 +24,23 @@ def _edited(name: str, there: Any, here: Any) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A setting, or a fact.
+    """A setting, or a fact that follows from settings."""
 
-    Attributes:
-        name: in config.json; of a setting also that of its option.
-        repeat: whether --config and --resume take it from the run that they name. What is not says where and how a run
-            is done, and not which run it is.
-        may_change: whether it may be another one when a run is continued: a goal, or without influence on any number.
-        newer: whether it came after version 0.1, whose runs lack it: as if nothing had been given.
-        goal: whether it says where a run ends. With a new goal the old ones are forgotten.
-        of_first_phase: whether --then makes it a setting of the first phase alone.
-        names_code: whether it may name a user's code.
-        for_points: what to give in its place for points, which have no epochs; empty where they take it.
-        follows_from: the settings that a fact comes from; empty for a setting.
-        may_differ: whether a run is repeated, with a warning, where this fact is not the same.
-        compared: function of a value: the part of it that must be the same when a run is continued.
-        message: function (name, value there, value here) that says how two values differ.
-    """
-
-    name: str
-    repeat: bool = True
-    may_change: bool = False
-    newer: bool = False
-    goal: bool = False
-    of_first_phase: bool = False
-    names_code: bool = False
-    for_points: str = ""
-    follows_from: tuple[str, ...] = ()
-    may_differ: bool = False
-    compared: Callable[[Any], Any] = lambda value: value
-    message: Callable[[str, Any, Any], str] = _was
+    name: str  # in config.json; of a setting also that of its option
+    repeat: bool = True  # --config and --resume take it over: it says which run it is, and not where and how it is done
+    may_change: bool = False  # when a run is continued: it is a goal, or has no influence on any number
+    newer: bool = False  # than version 0.1, whose runs lack it, as if nothing had been given
+    goal: bool = False  # of the run: with a new one the old ones are forgotten
+    of_first_phase: bool = False  # where --then names others
+    names_code: bool = False  # that is a user's, maybe
+    for_points: str = ""  # what to give in its place for points, which have no epochs
+    follows_from: tuple[str, ...] = ()  # names of settings
+    may_differ: bool = False  # when a run is repeated: then it is a warning
+    compared: Callable[[Any], Any] = lambda value: value  # the part of a value that must be the same to continue a run
+    message: Callable[[str, Any, Any], str] = _was  # (name, value there, value here) -> how they differ
 
     def difference(self, there: Any, here: Any) -> str:
-        """How two values differ; empty where they do not.
-
-        Args:
-            there: of one run, as JSON has it; None where it lacks the entry.
-            here: of the other one.
-        """
+        """How two values differ, None for one that is not there; empty where they do not."""
         parts = [self.compared(value) for value in (there, here)]
         same = parts[0] == parts[1] or all(part in (None, []) for part in parts)
         return "" if same else self.message(self.name, there, here)
@@ -119,11 +98,6 @@ FACTS = (
 
 
 def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    """How two configurations differ in what must be the same when a run is continued.
-
-    Args:
-        there: settings and facts by name, as JSON has them.
-        here: those of the other one.
-    """
+    """How two configurations, as JSON has them, differ in what must be the same to continue a run."""
     rows = (entry for entry in (*SETTINGS, *FACTS) if not entry.may_change)
     return [text for row in rows if (text := row.difference(there.get(row.name), here.get(row.name)))]
