@@ -22,60 +22,18 @@ import dataclasses
 import itertools
 import json
 import logging
+import pathlib
 import re
+from typing import Any
 
-import keras
 import numpy as np
 
 from trainloop.checkpoints import random_state
+from trainloop.checkpoints.resumable import variables_of
 from trainloop.errors import users_line
 from trainloop.versions import versions
 
 _LOG = logging.getLogger("trainloop")
-
-
-@dataclasses.dataclass
-class Resumable:
-    """The parts of a `TrainLoop` that a checkpoint is made of and put back into.
-
-    Attributes:
-        model, extra_variables, optimizer, metrics, evaluations, hooks: of the loop; `evaluations` may be None.
-        of: what they are, from `identity`.
-        run: the `Bookkeeping` of the current run; None while there is none.
-        rollbacks: how often the run went back to a checkpoint.
-        handed_on: f and g that the last step hands on to the next, as long as they count.
-        phase: where its phases stand, JSON-able; None where there is one optimizer.
-    """
-
-    model: object
-    extra_variables: tuple
-    optimizer: object
-    metrics: object
-    evaluations: object
-    hooks: tuple
-    of: dict
-    run: object
-    rollbacks: int
-    handed_on: object
-    phase: dict | None = None
-
-    def variables(self):
-        """Every variable by the name it has in the file."""
-        named = {f"model/{name}": v for name, v in _variables_of(self.model).items()}
-        named |= {f"extra/{i:03d}": v for i, v in enumerate(self.extra_variables)}
-        named |= {f"optimizer/{name}": v for name, v in self.optimizer.resumable_variables().items()}
-        named |= {f"metrics/{i:03d}": v for i, v in enumerate(self.metrics.variables)}
-        if self.evaluations:
-            named["evaluations"] = self.evaluations.variable
-        return {name: v.value if isinstance(v, keras.Variable) else v for name, v in named.items()}
-
-    def named_hooks(self):
-        """Hooks by class name, with a number where it occurs again."""
-        counts = {}
-        for hook in self.hooks:
-            name = type(hook).__name__
-            counts[name] = counts.get(name, 0) + 1
-            yield name if counts[name] == 1 else f"{name}_{counts[name]}", hook
 
 
 @dataclasses.dataclass
@@ -85,10 +43,10 @@ class Position:
     `of` is the description of the data, `run` what `Bookkeeping.state` returned, `data` is for the feed.
     """
 
-    path: object
-    of: dict
-    run: dict
-    data: dict
+    path: pathlib.Path
+    of: dict[str, Any]
+    run: dict[str, Any]
+    data: dict[str, np.ndarray]
     rollbacks: int
 
     def is_of(self, feed):
@@ -108,12 +66,12 @@ class Position:
                 f"{self.path} stands at batch {self.run['index']} of an epoch, which has {batches} here; its record is "
                 "wrong: take the checkpoint before, or begin a new run"
             )
-        feed.go_to(self.run["epoch"], self.run["index"], self.data)
+        feed.load_state(self.data, self.run["epoch"], self.run["index"])
 
     def continue_in(self, run):
         """Let a run stand there. Raises as `find_in`."""
         self.find_in(run.feed)
-        run.go_to(self.run)
+        run.load_state(self.run)
 
 
 def identity(model, optimizers, metrics, extra_variables=()):
@@ -123,7 +81,7 @@ def identity(model, optimizers, metrics, extra_variables=()):
 
     Numbers that Keras puts behind names to tell them apart do not count: they depend on what else a process has made.
     """
-    described = {name: f"{list(v.shape)} {v.dtype}" for name, v in _variables_of(model).items()}
+    described = {name: f"{list(v.shape)} {v.dtype}" for name, v in variables_of(model).items()}
     described |= {f"extra {i:03d}": f"{list(v.shape)} {v.dtype}" for i, v in enumerate(extra_variables)}
     of_metrics = {
         f"{i} {name}": re.sub("_[0-9]+$", "", value) if name == "config name" else value
@@ -153,9 +111,9 @@ def save(folder, parts):
         ValueError: the position in the data cannot be saved, or what a hook remembers.
     """
     arrays = dict(parts.variables())
-    arrays |= {f"data/{name}": array for name, array in parts.run.feed.arrays().items()}
-    arrays |= {f"handed_on/{name}": array for name, array in parts.handed_on.arrays(parts.run.feed).items()}
-    arrays |= {f"random/{name}": array for name, array in random_state.arrays().items()}
+    arrays |= {f"data/{name}": array for name, array in parts.run.feed.state().items()}
+    arrays |= {f"handed_on/{name}": array for name, array in parts.handed_on.state(parts.run.feed).items()}
+    arrays |= {f"random/{name}": array for name, array in random_state.state().items()}
     hooks = {}
     for name, hook in parts.named_hooks():
         state = hook.state()
@@ -167,7 +125,7 @@ def save(folder, parts):
         **({} if parts.phase is None else {"phase": parts.phase}),
         "hooks": hooks,
         "of": {**parts.of, "data set": parts.run.feed.description()},
-        "layout_fingerprint": parts.optimizer.layout.fingerprint(),
+        "layout_fingerprint": parts.layout_fingerprint,
         "versions": versions(),
     }
     folder.write(parts.run.step, arrays, meta)
@@ -211,9 +169,9 @@ def load(saved, parts):
                 hook.load_state(saved.meta["hooks"][name] | _below(saved, f"hooks/{name}/"))
     for name, variable in variables.items():
         variable.assign(_with_kinds_of_today(name, saved.read(name), variable))
-    parts.handed_on.go_to(_below(saved, "handed_on/"))
+    parts.handed_on.load_state(_below(saved, "handed_on/"))
     with _wrong_state_named(saved.path, "generators of random numbers"):
-        random_state.go_to(_below(saved, "random/"))
+        random_state.load_state(_below(saved, "random/"))
     meta = saved.meta
     if meta["versions"] != versions():
         _LOG.warning("%s was made with %s, here are %s: numbers may differ", saved.path, meta["versions"], versions())
@@ -303,10 +261,3 @@ def _compare(path, kind, there, here):
         raise ValueError(
             f"{path} was made with another {kind}: {listing}{more}. Use the one it was made with, or begin a new run"
         )
-
-
-def _variables_of(model):
-    """All variables by number and name, without the numbers that Keras puts into names."""
-    variables = getattr(model, "variables", model.trainable_variables)
-    names = [re.sub(r"_[0-9]+", "", getattr(v, "path", None) or v.name.split(":")[0]) for v in variables]
-    return {f"{i:03d}/{name}": v for i, (name, v) in enumerate(zip(names, variables, strict=True))}

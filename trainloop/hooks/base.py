@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from trainloop import checks
-from trainloop.checkpoints.contents import Resumable
+from trainloop.checkpoints.resumable import Resumable
 from trainloop.objectives.batch_loss import BatchLoss
 from trainloop.optimizer.base import WholeVectorOptimizer
 from trainloop.optimizer.proposed_step import ProposedStep

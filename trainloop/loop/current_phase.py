@@ -154,11 +154,11 @@ class CurrentPhase:
             return None
         return {"index": self.index, "first_step": self.first_step, **self._end.state()}
 
-    def go_to(self, state):
+    def load_state(self, state):
         """Be as this phase was when `state` returned this."""
         if state is not None:
             self.first_step = state["first_step"]
-            self._end.go_to(state, self._taken)
+            self._end.load_state(state, self._taken)
 
 
 class Phases:

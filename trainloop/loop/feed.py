@@ -99,7 +99,7 @@ class Feed(abc.ABC):
         """What a checkpoint says of these data: a JSON-able dict, equal for equal ones."""
 
     @abc.abstractmethod
-    def arrays(self):
+    def state(self):
         """What a checkpoint needs besides epoch and index to find the next batch: dict of arrays by name.
 
         Raises:
@@ -107,8 +107,8 @@ class Feed(abc.ABC):
         """
 
     @abc.abstractmethod
-    def go_to(self, epoch, index, arrays):
-        """Continue with batch `index` of an epoch, from what `arrays` returned."""
+    def load_state(self, state, epoch, index):
+        """Continue with batch `index` of an epoch, from what `state` returned."""
 
     @abc.abstractmethod
     def again(self, i):

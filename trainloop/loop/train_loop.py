@@ -33,6 +33,7 @@ import numpy as np
 from trainloop import checks
 from trainloop.checkpoints import contents
 from trainloop.checkpoints.files import CheckpointFolder
+from trainloop.checkpoints.resumable import Resumable
 from trainloop.distributed import replicas
 from trainloop.distributed.replicas import without_strategy
 from trainloop.distributed.workers import Workers
@@ -347,19 +348,21 @@ class TrainLoop:
             except BaseException:
                 self._enter(before)
                 raise
-        self._phase.go_to(state)
+        self._phase.load_state(state)
         return position
 
-    def resumable(self) -> contents.Resumable:
+    def resumable(self) -> Resumable:
         """What a checkpoint is made of: a `Resumable`."""
-        return contents.Resumable(
+        counted = self._phase.steps.evaluations
+        return Resumable(
             model=self.model,
             extra_variables=self.extra_variables,
             optimizer=self.optimizer,
             metrics=self._metrics,
-            evaluations=self._phase.steps.evaluations,
+            evaluations=counted and counted.variable,
             hooks=self._called[len(self._display) :],
             of=self._identity,
+            layout_fingerprint=self.optimizer.layout.fingerprint(),
             run=self._run,
             rollbacks=self._nonfinite.rollbacks,
             phase=self._phase.state(),

@@ -18,9 +18,9 @@ import tensorflow as tf
 class SumChange:
     """factor R + shift I + sum_j c_j u_j v_j'; None for a factor of 1 and a shift of 0."""
 
-    keep: object = None  # [], 1 or 0; None for 1
-    factor: object = None  # []
-    shift: object = None  # []
+    keep: tf.Tensor | None = None  # [], 1 or 0; None for 1
+    factor: tf.Tensor | None = None  # []
+    shift: tf.Tensor | None = None  # []
     terms: tuple = ()  # of (u [n], v [n], c []); v is u for a symmetric term
 
     @property
@@ -79,8 +79,8 @@ class SumChange:
 class ProductChange:
     """factor R prod_j (I + b_j xi_j xi_j')."""
 
-    keep: object = None  # [], 1 or 0; None for 1
-    factor: object = None  # []
+    keep: tf.Tensor | None = None  # [], 1 or 0; None for 1
+    factor: tf.Tensor | None = None  # []
     dilations: tuple = ()  # of (xi [n], b [])
 
     @property

@@ -17,6 +17,7 @@ from trainloop.distributed.shards import ALONE
 from trainloop.matrices import lazy
 from trainloop.matrices.rank_one_sum import first_rows
 from trainloop.matrices.rows import write_rows
+from trainloop.types import Array
 
 GROUP = 8
 
@@ -25,10 +26,10 @@ GROUP = 8
 class DilationProduct:
     """The product as tensors or variables; factors that are not in use have zeros in their T."""
 
-    directions: object  # Xi, [k / GROUP, GROUP, n]
-    triangles: object  # T, [k / GROUP, GROUP, GROUP]
-    rank: object  # number of factors, int32 []
-    room: object  # k: int32 [] where it grows, else a number
+    directions: Array | lazy.Lazy  # Xi, [k / GROUP, GROUP, n]
+    triangles: Array  # T, [k / GROUP, GROUP, GROUP]
+    rank: Array  # number of factors, int32 []
+    room: Array | int  # k: int32 [] where it grows, else a number
 
     @classmethod
     def empty(cls, n, capacity, dtype):

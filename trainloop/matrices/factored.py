@@ -25,6 +25,7 @@ from trainloop.matrices.dense import Panels
 from trainloop.matrices.dilation_product import DilationProduct
 from trainloop.matrices.rank_one_sum import RankOneSum
 from trainloop.matrices.storage import MatrixStorage
+from trainloop.types import Array
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,8 +35,8 @@ class HistoryStorage(MatrixStorage):
     n: int
     panels: Panels | None
     when_full: str
-    times_full: object  # int32 []
-    scale: object  # a []
+    times_full: Array  # int32 []
+    scale: Array  # a []
 
     @property
     def storage(self):
@@ -179,7 +180,7 @@ class HistoryStorage(MatrixStorage):
 class StoredSum(HistoryStorage):
     """B = a M + d I + U' diag(c) V, with rounding of about eps / s along directions that B has shrunk by s."""
 
-    diagonal: object  # d []
+    diagonal: Array  # d []
     history: RankOneSum
     no_change = SumChange()
 

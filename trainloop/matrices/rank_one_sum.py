@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from trainloop.distributed.shards import ALONE
 from trainloop.matrices.rows import SpreadRows
+from trainloop.types import Array
 from trainloop.vectors import linalg
 
 
@@ -24,9 +25,9 @@ class RankOneSum:
 
     left: SpreadRows  # U [k, n]
     right: SpreadRows  # V [k, n]; the same object as U for symmetric terms
-    coefficients: object  # c [k]
-    rank: object  # int32 []
-    room: object  # k: int32 [] where it grows, else a number
+    coefficients: Array  # c [k]
+    rank: Array  # int32 []
+    room: Array | int  # k: int32 [] where it grows, else a number
 
     @classmethod
     def empty(cls, n, capacity, dtype, symmetric, shards=ALONE):

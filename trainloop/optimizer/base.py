@@ -108,7 +108,7 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
         self._outer = ()  # the optimizer this one works inside of; a tuple, so that Keras does not take it for a part
         self._vector = None
         self._memory = Memory()
-        self._restore_when_built = None
+        self._load_when_built = None
 
     @abc.abstractmethod
     def init_state(self, x: tf.Tensor) -> State:
@@ -242,8 +242,8 @@ class WholeVectorOptimizer(SavedVariables, abc.ABC):
             self._skipped_steps = self.add_variable((), "zeros", "int64", name="skipped_steps")
             self._last_failure = self.add_variable((), "zeros", "int32", name="last_failure")
             super().build(variables)
-            if self._restore_when_built is not None:
-                self._restore_when_built()
+            if self._load_when_built is not None:
+                self._load_when_built()
 
     def step(
         self,
