@@ -4,22 +4,22 @@ import re
 
 from networks import dense_net, stateful_net
 
-from trainloop import LBFGS, SAM, Adam, ArrayData, Momentum, Phase, TestGD, load
+from trainloop import LBFGS, SAM, Adam, ArrayData, Momentum, TestGD, load
 from trainloop.runs import dry_run
 from trainloop.runs.directory import RunDirectory
 
-SETTINGS = {"epochs": 3, "steps": 50, "tensorboard": True}
+SETTINGS = {"epochs": 3, "steps": 50, "optimizer": "mine", "options": (), "then": (), "tensorboard": True}
 
 
-def described(model, optimizer, folder):
+def described(model, optimizers, folder, **changes):
     digits = load("digits")
     batches = ArrayData(digits.x_train, digits.y_train, 100)
-    return dry_run.describe(digits, batches, model, optimizer, SETTINGS, RunDirectory(folder)).splitlines()
+    return dry_run.describe(digits, batches, model, optimizers, SETTINGS | changes, RunDirectory(folder)).splitlines()
 
 
 def test_the_description_has_all_a_run_depends_on(tmp_path):
     model, folder = stateful_net(), tmp_path / "run"
-    text = described(model, SAM(Momentum(0.25), rho=0.1), folder)
+    text = described(model, [SAM(Momentum(0.25), rho=0.1)], folder)
     for line in (
         "data: DataSplit(digits: 1,437 training and 360 test samples of shape [28, 28, 1], 10 classes)",
         f"model: {model.name}, n = 99 trainable parameters",
@@ -37,12 +37,13 @@ def test_the_description_has_all_a_run_depends_on(tmp_path):
 
 
 def test_each_phase_is_described_with_its_memory(tmp_path):
-    phases = [Phase(Adam(), steps=5), Phase(TestGD(storage="factored"), steps=7), Phase(LBFGS())]
-    text = described(dense_net(), phases, tmp_path)
+    optimizers = [Adam(), TestGD(storage="factored"), LBFGS()]
+    text = described(dense_net(), optimizers, tmp_path, steps=5, then=("testgd:--steps=7", "lbfgs"))
     assert [line.partition("(")[0] for line in text if line.startswith("phase ")] == [
         "phase 0, 5 steps at most: Adam",
         "phase 1, 7 steps at most: TestGD",
         "phase 2, to the end of the run: LBFGS",
     ]
+    assert "steps: 45 of 100 samples, 15 in an epoch" in text
     assert text.count("state for n = 53 parameters") == 3
     assert any("grows" in line for line in text)

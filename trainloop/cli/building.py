@@ -24,7 +24,6 @@ from trainloop.hooks.stopping import StopWhen
 from trainloop.hooks.tensorboard import TensorBoardFile
 from trainloop.loop.bookkeeping import summary_names
 from trainloop.loop.metrics import MetricSet
-from trainloop.loop.phases import Phase
 from trainloop.loop.train_loop import TrainLoop
 from trainloop.optimizer.base import WholeVectorOptimizer
 from trainloop.runs import config as run_config
@@ -43,7 +42,7 @@ class Built:
     facts: dict[str, Any]
     parts: Assembly
     batches: ArrayData | Points
-    optimizer: WholeVectorOptimizer | list[Phase]
+    optimizers: list[WholeVectorOptimizer]  # one for each phase
     loop: TrainLoop
     directory: RunDirectory | UnwrittenDirectory
 
@@ -72,12 +71,11 @@ def build(settings, check_facts):
     where = settings["run_dir"], settings["overwrite"], settings["resume"]
     directory = RunDirectory(*where) if workers.index == 0 else UnwrittenDirectory(settings["run_dir"])
     batches = batches_of(parts, settings)
-    optimizer = phases_of(settings, optimizers, batches)
     facts = run_config.facts(settings, FlatLayout.of(parts.model.trainable_variables), batches, optimizers)
     check_facts(facts)
     check_keep_best(settings["keep_best"], parts.metrics)
-    loop = make_loop(settings, parts, optimizer, make_hooks(settings, directory))
-    return Built(settings, facts, parts, batches, optimizer, loop, directory)
+    loop = make_loop(settings, parts, phases_of(settings, optimizers, batches), make_hooks(settings, directory))
+    return Built(settings, facts, parts, batches, optimizers, loop, directory)
 
 
 def choose_devices(settings):

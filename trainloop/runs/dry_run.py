@@ -4,32 +4,30 @@ import json
 import math
 
 from trainloop.data.points import Points
-from trainloop.loop.phases import Phase
+from trainloop.runs import words
 from trainloop.vectors.layout import FlatLayout
 
 
-def describe(data, batches, model, optimizer, settings, directory):
-    """Data, model, optimizer, memory, steps, files and settings, for people.
+def describe(data, batches, model, optimizers, settings, directory):
+    """Data, model, optimizers, memory, steps, files and settings, for people.
 
     Args:
         data: a `DataSplit` or `Points`.
         batches: an `ArrayData` of it, or the `Points`.
         model: a built Keras model.
-        optimizer: an optimizer, or a list of `Phase`s.
-        settings: with "epochs", "steps" and "tensorboard" among them.
+        optimizers: list of them, one for each phase.
+        settings: of the command line, by name.
         directory: a `RunDirectory`.
     """
-    phases, steps = (optimizer, None) if isinstance(optimizer, list) else ([Phase(optimizer)], settings["steps"])
     layout = FlatLayout.of(model.trainable_variables)
-    plans = [phase.optimizer.memory_plan(layout.size, layout.dtype) for phase in phases]
-    if len(phases) > 1:
-        limits = [phase.steps for phase in phases]
-        steps = None if None in limits else sum(limits)
+    plans = [optimizer.memory_plan(layout.size, layout.dtype) for optimizer in optimizers]
+    limits = [phase.steps for phase in words.phases(settings)]
+    titles = [_title(i, limit) for i, limit in enumerate(limits)] if len(limits) > 1 else ["method"]
     sections = [
         f"data: {data!r}",
         f"model: {model.name}, n = {layout.size:,} trainable parameters\n{_variables(model)}",
-        *(text for i, phase in enumerate(phases) for text in (_method(phase, i, len(phases)), str(plans[i]))),
-        f"steps: {_steps(batches, settings['epochs'], steps)}",
+        *(f"{title}: {in_words(o)}\n{plan}" for title, o, plan in zip(titles, optimizers, plans, strict=True)),
+        f"steps: {_steps(batches, settings['epochs'], None if None in limits else sum(limits))}",
         f"files: {', '.join(directory.files(settings['tensorboard']))} in {directory.path}",
         f"settings:\n{json.dumps(settings, indent=2)}",
         "Nothing was done: this is what the same command does without --dry-run.",
@@ -37,12 +35,8 @@ def describe(data, batches, model, optimizer, settings, directory):
     return "\n".join(sections)
 
 
-def _method(phase, index, count):
-    """The line of an optimizer: of a single one, whose steps are those of the run, or of a phase."""
-    if count == 1:
-        return f"method: {in_words(phase.optimizer)}"
-    steps = "to the end of the run" if phase.steps is None else f"{phase.steps:,} steps at most"
-    return f"phase {index}, {steps}: {in_words(phase.optimizer)}"
+def _title(index, steps):
+    return f"phase {index}, " + ("to the end of the run" if steps is None else f"{steps:,} steps at most")
 
 
 def in_words(optimizer):
