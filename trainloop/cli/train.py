@@ -175,5 +175,5 @@ def described(built):
     built.directory.release()
     if built.settings["resume"]:
         built.directory.check(built.config)
-    parts, others = built.parts, (built.optimizers, built.settings, built.directory)
-    return dry_run.describe(parts.data, built.batches, parts.model, *others)
+    parts = built.parts
+    return dry_run.describe(parts.data, built.batches, parts.model, built.optimizers, built.settings, built.directory)
