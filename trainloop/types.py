@@ -19,6 +19,9 @@ Scalar: TypeAlias = tf.Tensor | float
 
 Variable: TypeAlias = keras.Variable | tf.Variable
 
+# A value of a state, or the variable that keeps it.
+Array: TypeAlias = tf.Tensor | tf.Variable
+
 # What an optimizer remembers: nested, with tensors and `StoredValue`s for leaves.
 State: TypeAlias = dict[str, Any]
 

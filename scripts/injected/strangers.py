@@ -69,7 +69,7 @@ def config_that_is(folder, content):
 
     path = folder / "config.json"
     path.write_bytes(content)
-    message = raises(ValueError, "config.json", lambda: config.read(path, ["seed"]))
+    message = raises(ValueError, "config.json", lambda: config.read(path))
     expect("\n" not in message, "it is more than one line")
     if content[:1] != b"{" or b"9999" in content:
         directory = RunDirectory(folder, resume=True)
@@ -81,7 +81,7 @@ def config_that_is_a_pipe(folder):
     from trainloop.runs import config
 
     os.mkfifo(folder / "config.json")
-    raises(ValueError, "is no file but a folder, a pipe or a device", lambda: config.read(folder / "config.json", []))
+    raises(ValueError, "is no file but a folder, a pipe or a device", lambda: config.read(folder / "config.json"))
 
 
 @fault

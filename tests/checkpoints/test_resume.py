@@ -116,7 +116,7 @@ def batches_of(feed, count):
     """The next ones, and what a checkpoint would say before each: ([epoch, index, arrays], batch as a list)."""
     found = []
     while len(found) < count:
-        before = feed.epoch, feed.index, feed.arrays()
+        before = feed.state(), feed.epoch, feed.index
         batch = next(feed.source()[0], None)
         if batch is None:
             feed.advance(0, 1)
@@ -143,7 +143,7 @@ def test_the_batches_behind_every_cut_are_those_without_it(data):
     everything = [batch for _, batch in found]
     for i in range(0, 14, 2):
         feed = DatasetFeed(data())
-        feed.go_to(*found[i][0])
+        feed.load_state(*found[i][0])
         assert [batch for _, batch in batches_of(feed, 14 - i)] == everything[i:]
 
 
@@ -174,7 +174,7 @@ def test_a_position_that_was_never_asked_for_is_not_made_up():
     next(feed.source()[0])
     feed.advance(1, 1)
     with pytest.raises(ValueError, match="cannot be saved first after 1 batches of an epoch; ask for it before"):
-        feed.arrays()
+        feed.state()
 
 
 @pytest.mark.thorough

@@ -246,7 +246,7 @@ def test_a_run_is_repeated_from_its_config(tmp_path, train_here):
     npz(tmp_path / "mine.npz", y_test=np.zeros(10, "uint8"), y_train=2 - np.arange(20) % 3)
     code, _, err = train_here("--config", "a/config.json", "--run-dir", "b")
     assert code == 2
-    assert re.search("data_fingerprint was [0-9a-f]{16}, here it is [0-9a-f]{16}", err[-1])
+    assert re.search("data_fingerprint was '[0-9a-f]{16}', here it is '[0-9a-f]{16}'", err[-1])
     assert not (tmp_path / "b").exists()
 
 
@@ -315,11 +315,44 @@ def test_a_config_of_somebody_else_runs_nothing_unasked(tmp_path, train_here):
 
 
 def test_a_dry_run_leaves_no_trace(tmp_path, train_here):
-    code, out, err = train_here("--dry-run", "-o", "storage=dense", "--run-dir", "a")
+    code, out, err = train_here("--dry-run", "-o", "storage=dense", "--run-dir", "a", "--tensorboard")
     assert (code, err) == (0, [])
     assert out[0].startswith("data: DataSplit(digits: 1,437 training and 360 test samples")
     assert "steps: 1,150 of 64 samples, 23 in an epoch" in out
     assert list(tmp_path.iterdir()) == []
+
+
+CANNOT_BE_BUILT = [
+    "--optimizer testgd -o storage=factored --jit",
+    "--optimizer adam --jit --eager",
+    "--optimizer adam --jit --microbatch 5",
+    "--optimizer lbfgs --on-nonfinite rollback",
+    "--optimizer lbfgs --model mine.py:frozen",
+    "--optimizer adam --steps 3 --then testgd:storage=factored --jit",
+    "--optimizer adam --steps 3 --then lbfgs --on-nonfinite rollback",
+    "--optimizer adam --keep-best val_score",
+    "--run-dir begun --resume --seed 7",
+    "--run-dir lost --resume",
+]
+
+
+@pytest.mark.parametrize("arguments", CANNOT_BE_BUILT)
+def test_a_dry_run_raises_what_the_run_would_raise(arguments, run, tmp_path, train_here):
+    (tmp_path / "mine.py").write_text(
+        "import trainloop as tl\n"
+        "def frozen(input_shape, outputs):\n"
+        "    model = tl.models.softmax_regression(input_shape, outputs)\n"
+        "    model.trainable = False\n"
+        "    return model\n"
+    )
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "config.json").write_bytes((run[0] / "config.json").read_bytes())
+    (tmp_path / "lost" / "checkpoints" / "step-00000001").mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    words = [*([] if "--model" in arguments or "--resume" in arguments else ["--model", "softmax_regression"])]
+    dry = train_here(*arguments.split(), *words, "--dry-run")
+    assert (dry[0], len(dry[2]), sorted(tmp_path.rglob("*"))) == (2, 1, before)
+    assert dry == train_here(*arguments.split(), *words)
 
 
 def test_list_names_everything(train_here):

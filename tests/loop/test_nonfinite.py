@@ -245,7 +245,7 @@ def test_what_was_done_in_vain_took_its_time():
     saved = {**run.state(), "seconds": 1000.0}
     for used, least in ((0, 1000), (5000, 6000)):
         run.began -= used
-        run.go_to(saved)
+        run.load_state(saved)
         assert least <= run.result(None).seconds < least + 1000
 
 

@@ -7,6 +7,7 @@ import tensorflow as tf
 from networks import blobs, crossentropy, dense_net, weights
 
 import trainloop as tl
+from trainloop.optimizer import memory_plan
 
 RNG = np.random.default_rng(0)
 WALL = RNG.uniform(size=(6, 2))
@@ -58,6 +59,21 @@ def test_the_second_optimizer_begins_where_the_first_one_ended():
     }
     assert result.history["evaluations/f"][4] == 5
     assert result.history["phase"].dtype.kind == "i"
+
+
+@pytest.mark.parametrize(
+    ("later", "free", "options", "words"),
+    [
+        (lambda: tl.TestGD(storage="factored"), None, {"jit_compile": True}, "XLA cannot compile"),
+        (lambda: tl.LBFGS(), None, {"on_nonfinite": "rollback"}, "no learning rate, radius or damping"),
+        # TestGD keeps 17^2 numbers of 8 bytes, which Adam does not.
+        (lambda: tl.TestGD(storage="dense"), 2000, {}, "TestGD needs .* for n = 17 parameters, and 2.0 KiB are free"),
+    ],
+)
+def test_a_later_phase_that_cannot_begin_is_named_before_the_first_one_does(later, free, options, words, monkeypatch):
+    monkeypatch.setattr(memory_plan, "free_memory", lambda: free)
+    with pytest.raises(ValueError, match=words):
+        make_loop([tl.Phase(tl.Adam(0.01), steps=3), tl.Phase(later())], **options)
 
 
 def test_one_optimizer_has_no_column_of_phases():

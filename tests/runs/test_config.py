@@ -7,8 +7,15 @@ import pytest
 from trainloop.runs import config as run_config
 from trainloop.versions import versions
 
-NAMES = ["dataset", "optimizer", "options", "seed", "batch_size", "config", "run_dir", "overwrite", "resume", "quiet"]
-SETTINGS = {"dataset": "digits", "optimizer": "testgd", "options": ["rad=3", "storage=dense"], "seed": 1}
+# Settings that version 0.1 had too, and that say which run it is.
+NOT_GIVEN = dict.fromkeys(
+    (
+        *("model", "loss", "epochs", "steps", "steps_per_call", "microbatch", "jit", "devices", "eager"),
+        *("layer_norms", "deterministic", "max_seconds", "max_evaluations", "f_target", "on_nonfinite"),
+        *("checkpoint_minutes", "checkpoint_steps", "keep", "keep_best", "tensorboard"),
+    )
+)
+SETTINGS = NOT_GIVEN | {"dataset": "digits", "optimizer": "testgd", "options": ["rad=3", "storage=dense"], "seed": 1}
 SETTINGS |= {"batch_size": "full", "run_dir": "runs/old", "overwrite": True, "resume": True}
 FACTS = {"parameters": 10, "training_samples": 100, "layout_fingerprint": "l1", "data_fingerprint": "d1"}
 FACTS |= {"optimizer_config": {"rad": 3.0}, "code": {"mine.py": "a1"}}
@@ -16,7 +23,7 @@ FACTS |= {"optimizer_config": {"rad": 3.0}, "code": {"mine.py": "a1"}}
 
 @pytest.fixture
 def recorded(tmp_path):
-    return run_config.read(written(tmp_path), NAMES)
+    return run_config.read(written(tmp_path))
 
 
 def written(folder, **changes):
@@ -33,7 +40,7 @@ def here(recorded, **given):
 
 
 def test_where_the_other_run_was_is_not_repeated(recorded):
-    assert set(recorded.settings) == {"dataset", "optimizer", "options", "seed", "batch_size"}
+    assert recorded.settings.keys() == SETTINGS.keys() - {"run_dir", "overwrite", "resume"}
     assert recorded.facts == FACTS
     settings, changed = here(recorded)
     assert (settings["options"], settings["run_dir"], changed) == (("rad=3", "storage=dense"), None, {})
@@ -49,19 +56,26 @@ def test_what_is_given_overrides_and_is_said(recorded):
 
 
 def test_a_run_that_goes_on_has_its_settings_and_in_their_place_what_is_given(tmp_path):
-    recorded = run_config.read(written(tmp_path, epochs=50, steps=None), [*NAMES, "epochs", "steps"])
-    defaults = {"dataset": "mnist", "optimizer": None, "options": (), "seed": 0, "batch_size": 64}
-    defaults |= {"epochs": None, "steps": None, "run_dir": "a", "resume": True}
+    recorded = run_config.read(written(tmp_path, epochs=50))
+    defaults = NOT_GIVEN | {"dataset": "mnist", "optimizer": None, "options": (), "seed": 0, "batch_size": 64}
+    defaults |= {"run_dir": "a", "resume": True}
     of_the_run = {"optimizer": "testgd", "options": ("rad=3", "storage=dense"), "seed": 1, "batch_size": "full"}
     assert recorded.continued(defaults, ["dataset"]) == {**defaults, **of_the_run, "epochs": 50}
     # Arguments of the run's method are none of another one.
     other = recorded.continued({**defaults, "optimizer": "adam"}, ["dataset", "optimizer"])
     assert (other["optimizer"], other["options"]) == ("adam", ())
     # Steps before --then are those of the first phase, and no goal.
-    then = run_config.read(written(tmp_path, epochs=9, steps=3, then=["lbfgs"]), [*NAMES, "epochs", "steps", "then"])
+    then = run_config.read(written(tmp_path, epochs=9, steps=3, then=["lbfgs"]))
     assert then.continued({**defaults, "epochs": 20}, ["epochs"])["steps"] == 3
     # New goals take the place of the old ones.
     assert recorded.continued({**defaults, "steps": 9}, ["dataset", "steps"]) == {**defaults, **of_the_run, "steps": 9}
+
+
+def test_what_a_run_of_version_0_1_knows_nothing_of_is_as_if_it_had_not_been_given(recorded):
+    _, changed = here(recorded, then=(), loss_weights=(), residuals=None, dtype=None)
+    assert changed == {}
+    _, changed = here(recorded, dtype="float64")
+    recorded.check({**FACTS, "layout_fingerprint": "l2", "data_fingerprint": "d2"}, changed)
 
 
 def test_phases_override_those_of_a_run_that_knows_of_none(recorded):
@@ -89,7 +103,7 @@ def test_another_method_does_not_get_the_arguments_of_this_one(recorded, options
 )
 def test_other_options_are_one_line(tmp_path, changes, words):
     with pytest.raises(ValueError, match="use the version it was written by") as caught:
-        run_config.read(written(tmp_path, **changes), NAMES)
+        run_config.read(written(tmp_path, **changes))
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -109,7 +123,7 @@ def test_what_is_no_configuration_is_one_line(tmp_path, content, words):
     path = tmp_path / "config.json"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=words) as caught:
-        run_config.read(path, NAMES)
+        run_config.read(path)
     assert str(caught.value).startswith(f"{path} is not a config.json of a run")
 
 
@@ -125,7 +139,7 @@ def test_another_run_under_the_same_settings_is_refused(recorded, fact, value, c
     recorded.check(dict(FACTS), {})
     with pytest.raises(ValueError, match="cannot be repeated") as caught:
         recorded.check(FACTS | {fact: value}, {})
-    assert f"{fact} was {FACTS[fact]}, here it is {value}" in str(caught.value)
+    assert f"{fact} was {FACTS[fact]!r}, here it is {value!r}" in str(caught.value)
     for cause in causes:  # unless it is meant to be another one
         recorded.check(FACTS | {fact: value}, {cause: (1, 2)})
     with pytest.raises(ValueError, match="cannot be repeated"):
@@ -135,7 +149,7 @@ def test_another_run_under_the_same_settings_is_refused(recorded, fact, value, c
 def test_other_versions_are_said(recorded, tmp_path):
     assert recorded.other_versions() == ""
     old = {**versions(), "tensorflow": "2.0", "cudnn": "8"} | {"processors": 64}
-    sentence = run_config.read(written(tmp_path, versions=old), NAMES).other_versions()
+    sentence = run_config.read(written(tmp_path, versions=old)).other_versions()
     assert "made with tensorflow 2.0 (here 2" in sentence
     assert "processors 64 (here " in sentence
     assert "cudnn 8 (here unknown)" in sentence

@@ -39,7 +39,7 @@ def test_what_was_recorded_is_named_and_may_run():
 
 @pytest.mark.parametrize("recorded", [None, {}, {"mine.py": "0" * 16}, {"mine.py": None}, [], "mine.py"])
 def test_anything_else_does_not_run(recorded):
-    words = "mine.py was (edited since it began|not recorded there); look at it, and name it again to run it: --model"
+    words = "mine.py was (edited since it began|not recorded there); look at it, and name it again to run it: --dataset"
     with pytest.raises(ValueError, match=f"a/config.json names code that is not what its run recorded: {words}"):
         check(recorded=recorded)
 
@@ -64,7 +64,7 @@ def test_what_is_named_on_the_command_line_needs_no_record():
 def test_a_file_that_is_not_there_is_named(mine):
     (mine / "mine.py").unlink()
     with pytest.raises(
-        FileNotFoundError, match=r"a/config\.json names mine\.py:build, and there is no file of mine\.py"
+        FileNotFoundError, match=r"a/config\.json names mine\.py:load, and there is no file of mine\.py"
     ):
         check(recorded={"mine.py": "missing"})
 

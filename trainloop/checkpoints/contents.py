@@ -24,6 +24,7 @@ import json
 import logging
 import pathlib
 import re
+from typing import Any
 
 import numpy as np
 
@@ -43,9 +44,9 @@ class Position:
     """
 
     path: pathlib.Path
-    of: dict
-    run: dict
-    data: dict
+    of: dict[str, Any]
+    run: dict[str, Any]
+    data: dict[str, np.ndarray]
     rollbacks: int
 
     def is_of(self, feed):
@@ -65,12 +66,12 @@ class Position:
                 f"{self.path} stands at batch {self.run['index']} of an epoch, which has {batches} here; its record is "
                 "wrong: take the checkpoint before, or begin a new run"
             )
-        feed.go_to(self.run["epoch"], self.run["index"], self.data)
+        feed.load_state(self.data, self.run["epoch"], self.run["index"])
 
     def continue_in(self, run):
         """Let a run stand there. Raises as `find_in`."""
         self.find_in(run.feed)
-        run.go_to(self.run)
+        run.load_state(self.run)
 
 
 def identity(model, optimizers, metrics, extra_variables=()):
@@ -110,9 +111,9 @@ def save(folder, parts):
         ValueError: the position in the data cannot be saved, or what a hook remembers.
     """
     arrays = dict(parts.variables())
-    arrays |= {f"data/{name}": array for name, array in parts.run.feed.arrays().items()}
-    arrays |= {f"handed_on/{name}": array for name, array in parts.handed_on.arrays(parts.run.feed).items()}
-    arrays |= {f"random/{name}": array for name, array in random_state.arrays().items()}
+    arrays |= {f"data/{name}": array for name, array in parts.run.feed.state().items()}
+    arrays |= {f"handed_on/{name}": array for name, array in parts.handed_on.state(parts.run.feed).items()}
+    arrays |= {f"random/{name}": array for name, array in random_state.state().items()}
     hooks = {}
     for name, hook in parts.named_hooks():
         state = hook.state()
@@ -168,9 +169,9 @@ def load(saved, parts):
                 hook.load_state(saved.meta["hooks"][name] | _below(saved, f"hooks/{name}/"))
     for name, variable in variables.items():
         variable.assign(_with_kinds_of_today(name, saved.read(name), variable))
-    parts.handed_on.go_to(_below(saved, "handed_on/"))
+    parts.handed_on.load_state(_below(saved, "handed_on/"))
     with _wrong_state_named(saved.path, "generators of random numbers"):
-        random_state.go_to(_below(saved, "random/"))
+        random_state.load_state(_below(saved, "random/"))
     meta = saved.meta
     if meta["versions"] != versions():
         _LOG.warning("%s was made with %s, here are %s: numbers may differ", saved.path, meta["versions"], versions())

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 
-def save(iterator):
+def state(iterator):
     """{name of a file: its bytes, uint8 []}.
 
     Raises:
@@ -32,14 +32,14 @@ def save(iterator):
         return {path.name: np.frombuffer(path.read_bytes(), np.uint8) for path in pathlib.Path(folder).iterdir()}
 
 
-def load(iterator, arrays):
-    """Put an iterator of the same dataset where the saved one stood.
+def load_state(iterator, state):
+    """Put an iterator of the same dataset where that one stood whose `state` this is.
 
     Raises:
         ValueError: the dataset is built of other parts.
     """
     with tempfile.TemporaryDirectory() as folder:
-        for name, content in arrays.items():
+        for name, content in state.items():
             (pathlib.Path(folder) / name).write_bytes(content.tobytes())
         try:
             tf.train.Checkpoint(iterator=iterator).read(os.path.join(folder, "iterator")).assert_consumed()

@@ -10,7 +10,7 @@ import random
 import numpy as np
 
 
-def arrays():
+def state():
     """{name: array}."""
     version, words, gauss = random.getstate()
     state = np.random.get_state(legacy=False)  # noqa: NPY002 (the generator of the process is what is saved)
@@ -22,8 +22,8 @@ def arrays():
     }
 
 
-def go_to(saved):
-    """Draw from here on what would have been drawn after `arrays` was called."""
+def load_state(saved):
+    """Draw from here on what would have been drawn after `state` was called."""
     version, gauss = saved["python_gauss"]
     random.setstate((int(version), tuple(map(int, saved["python"])), None if np.isnan(gauss) else float(gauss)))
     position, has_gauss, gauss = saved["numpy_gauss"]

@@ -21,15 +21,15 @@ class SavedFeed(Protocol):
     def description(self) -> dict[str, Any]:
         """What these data are: a JSON-able dict, equal for equal ones."""
 
-    def arrays(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
         """What is needed besides epoch and index to find the next batch: arrays by name.
 
         Raises:
             ValueError: the position in these data cannot be saved.
         """
 
-    def go_to(self, epoch: int, index: int, arrays: dict[str, np.ndarray]) -> None:
-        """Continue with batch `index` of an epoch, from what `arrays` returned."""
+    def load_state(self, state: dict[str, np.ndarray], epoch: int, index: int) -> None:
+        """Continue with batch `index` of an epoch, from what `state` returned."""
 
 
 class SavedRun(Protocol):
@@ -44,7 +44,7 @@ class SavedRun(Protocol):
     def state(self) -> dict[str, Any]:
         """Where it stands: JSON-able."""
 
-    def go_to(self, state: dict[str, Any]) -> None:
+    def load_state(self, state: dict[str, Any]) -> None:
         """Stand where `state` was returned."""
 
 
@@ -89,11 +89,11 @@ class SavedHook(Protocol):
 class SavedHandedOn(Protocol):
     """What one step hands on to the next, such as a `HandedOn`."""
 
-    def arrays(self, feed: Any) -> dict[str, Any]:
+    def state(self, feed: Any) -> dict[str, Any]:
         """What is needed to hand it on later: arrays by name, none where the next step needs nothing."""
 
-    def go_to(self, arrays: dict[str, np.ndarray]) -> None:
-        """Hand on what `arrays` returned."""
+    def load_state(self, state: dict[str, np.ndarray]) -> None:
+        """Hand on what `state` returned."""
 
 
 @dataclasses.dataclass

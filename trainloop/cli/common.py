@@ -16,11 +16,17 @@ import tempfile
 import textwrap
 import threading
 import traceback
+from typing import Any
 
 import click
 
 from trainloop.checks import printable
 from trainloop.runs import words
+from trainloop.runs.settings import SETTINGS
+
+# Of options for a whole number from 1, and for any number above 0.
+COUNT: dict[str, Any] = {"type": click.IntRange(min=1), "metavar": "N"}
+POSITIVE: dict[str, Any] = {"type": click.FloatRange(min=0, min_open=True), "metavar": "X"}
 
 
 class BatchSize(click.ParamType):
@@ -56,14 +62,13 @@ class PhaseWord(click.ParamType):
 class OptionsBeforeThen(click.Command):
     """A command whose --then takes the settings of what follows: those of the first optimizer stand before it."""
 
-    FIRST = ("options", "steps")
-
     def parse_args(self, ctx, args):
+        of_first = {entry.name for entry in SETTINGS if entry.of_first_phase}
         _, _, order = self.make_parser(ctx).parse_args(args=list(args))
         names = [param.name for param in order]
         behind = names[names.index("then") :] if "then" in names else []
         for param in order:
-            if param.name in self.FIRST and param.name in behind:
+            if param.name in of_first & {*behind}:
                 raise click.UsageError(
                     f"{param.opts[0]} belongs to --optimizer and stands behind --then; give it before, or to the phase "
                     "in its own word, as in --then lbfgs:m=20,--steps=2000",

@@ -19,14 +19,20 @@ import sys
 
 import click
 
-from trainloop.cli.common import BatchSize, as_help, echo, import_tensorflow, in_one_line
-from trainloop.cli.train import assembled, choose_precision, train
+from trainloop.cli.common import COUNT, as_help, echo, import_tensorflow, in_one_line
+from trainloop.cli.defaults import fitting
+from trainloop.cli.train import train
 
 # Of every run, when nothing is said.
 DEFAULT_EPOCHS = 10
 
 # The program that does one run, in a process of its own.
 TRAIN = (sys.executable, "-m", "trainloop", "train")
+
+
+# Options of `trainloop train` that are those of all runs, and mean the same.
+OF_ALL_RUNS = {"dataset", "model", "loss", "residuals", "loss_weights", "dtype", "batch_size"}
+OF_ALL_RUNS |= {"max_seconds", "max_evaluations"}
 
 
 class MethodsUnlessCommand(click.Group):
@@ -46,29 +52,13 @@ def compare():
     """See the top of this file."""
 
 
-@compare.command()
+@compare.command(params=[param for param in train.params if param.name in OF_ALL_RUNS])
 @click.argument("methods", nargs=-1, required=True, metavar="METHOD[:KEY=VALUE,...] ...")
-@click.option("--dataset", default="digits", show_default=True, help="As for trainloop train.")
-@click.option("--model", help="As for trainloop train.")
-@click.option("--loss", help="As for trainloop train.")
-@click.option("--residuals", metavar="FILE.PY:NAME", help="As for trainloop train.")
-@click.option("--loss-weight", "loss_weights", multiple=True, metavar="TERM=X", help="As for trainloop train.")
-@click.option("--dtype", type=click.Choice(["float32", "float64"]), help="As for trainloop train.")
-@click.option(
-    "--epochs",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help=f"Of every run.  [default: {DEFAULT_EPOCHS}, unless --steps]",
-)
-@click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Of every run; needed for points of residuals.")
-@click.option("--batch-size", type=BatchSize(), metavar="N|full", help="As for trainloop train.")
-@click.option(
-    "--max-seconds", type=click.FloatRange(min=0, min_open=True), metavar="X", help="End runs after X seconds."
-)
-@click.option("--max-evaluations", type=click.IntRange(min=1), metavar="N", help="End runs after N evaluations.")
-@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, metavar="N", help="Runs per method.")
+@click.option("--epochs", **COUNT, help=f"Of every run.  [default: {DEFAULT_EPOCHS}, unless --steps]")
+@click.option("--steps", **COUNT, help="Of every run; needed for points of residuals.")
+@click.option("--seeds", **COUNT, default=3, show_default=True, help="Runs per method.")
 @click.option("--target", metavar="NAME=VALUE", help="Report time and work until, as in val_accuracy=0.95.")
-@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Runs at a time.")
+@click.option("--jobs", **COUNT, default=1, show_default=True, help="Runs at a time.")
 @click.option("--out", help="Folder.  [default: comparisons/<time>-<model>-<dataset>]")
 def networks(methods, seeds, target, jobs, out, **common):
     """Train one network with several optimizers, each with several seeds."""
@@ -99,7 +89,7 @@ def networks(methods, seeds, target, jobs, out, **common):
 def with_defaults(common):
     """The settings of all runs with a model and a goal that fit the data, tried on a few samples."""
     import trainloop as tl
-    from trainloop.runs.assembly import DEFAULT_MODELS
+    from trainloop.cli.building import assembled, choose_precision
 
     choose_precision(common["dtype"])
     parts = assembled({**common, "seed": 0})
@@ -107,9 +97,7 @@ def with_defaults(common):
         if common["epochs"] is not None or common["steps"] is None:
             raise ValueError("points of residuals have no epochs; give --steps, and no --epochs")
         return common
-    endless = common["epochs"] is None and common["steps"] is None
-    model = common["model"] or DEFAULT_MODELS[parts.data.kind]
-    return {**common, "model": model, "epochs": DEFAULT_EPOCHS if endless else common["epochs"]}
+    return fitting(common, parts.data, DEFAULT_EPOCHS)
 
 
 def as_words(common):

@@ -14,7 +14,7 @@ import click
 from trainloop.checks import printable
 from trainloop.cli.common import as_help, blaming_user_code, echo, import_tensorflow, in_one_line
 from trainloop.cli.recorded import name_code, recorded
-from trainloop.cli.train import assembled, batches_of, choose_precision, make_loop, phases_of, train
+from trainloop.cli.train import train
 
 
 @click.command(help=as_help(__doc__))
@@ -53,6 +53,7 @@ def inspect(run, kind, top, samples, seed, output):
 def prepare(run, kind, samples, seed):
     """Everything that can be wrong: a function of k that looks, and returns the text of the page."""
     import trainloop as tl
+    from trainloop.cli import building
     from trainloop.inspecting import findings
     from trainloop.inspecting.page import page
     from trainloop.inspecting.run import sample_of, stand_where_it_ended
@@ -61,10 +62,11 @@ def prepare(run, kind, samples, seed):
     of = recorded(click.Context(train), run / "config.json")
     settings = {**of.settings, "quiet": True}
     name_code(of, settings, {})
-    choose_precision(settings["dtype"])
-    parts, asked = assembled(settings), words.phases(settings)
-    batches = batches_of(parts, settings)
-    loop = make_loop(settings, parts, phases_of(settings, phases.optimizers(asked), batches), hooks=[])
+    building.choose_precision(settings["dtype"])
+    parts, asked = building.assembled(settings), words.phases(settings)
+    batches = building.batches_of(parts, settings)
+    optimizer = building.phases_of(settings, phases.optimizers(asked), batches)
+    loop = building.make_loop(settings, parts, optimizer, hooks=[])
     stands = stand_where_it_ended(loop, run)
     data = sample_of(parts.train, samples, seed)
     terms = {name: getattr(parts, name) for name in ("loss_fn", "residuals", "loss_weights")}

@@ -6,6 +6,10 @@ import click
 
 from trainloop.cli.common import BatchSize, echo, import_tensorflow, in_one_line
 
+# Types of Python that JSON has for the values of an option, by the name of its type of click.
+_KINDS: dict[str, tuple[type, ...]] = {BatchSize.name: (int, str), "boolean": (bool,), "integer range": (int,)}
+_KINDS |= dict.fromkeys(("float", "float range"), (float, int))
+
 
 def read_config(ctx, param, path):
     """Let what a run was told stand in for the defaults of all options."""
@@ -24,8 +28,8 @@ def recorded(ctx, path):
     import_tensorflow()
     from trainloop.runs import config as run_config
 
-    params = {p.name: p for p in ctx.command.params if p.name not in ("help", "show_list")}
-    found = run_config.read(path, list(params))
+    params = {param.name: param for param in ctx.command.params}
+    found = run_config.read(path)
     for name, value in found.settings.items():
         check_type(ctx, path, params[name], value)
     return found
@@ -44,7 +48,7 @@ def check_type(ctx, path, param, value):
     """
     if value is None and not param.multiple and not isinstance(param.default, (bool, int, float, str)):
         return  # as on the command line, where it need not be given
-    kinds = _kinds(param)
+    kinds = _KINDS.get(param.type.name, (str,))
     values = value if param.multiple and isinstance(value, list) else [value]
     fits = all(isinstance(v, kinds) and (bool in kinds or not isinstance(v, bool)) for v in values)
     if not fits or param.multiple is not isinstance(value, list):
@@ -56,17 +60,6 @@ def check_type(ctx, path, param, value):
             param.type.convert(one, param, ctx)
     except click.BadParameter as error:
         raise ValueError(f"{path}: {param.name}: {error.message}; put the right value there") from error
-
-
-def _kinds(param):
-    """Types of Python that JSON has for the values of an option."""
-    if isinstance(param.type, BatchSize):
-        return int, str
-    if isinstance(param.type, click.types.IntParamType):
-        return (int,)
-    if isinstance(param.type, click.types.FloatParamType):
-        return float, int
-    return (bool,) if isinstance(param.type, click.types.BoolParamType) else (str,)
 
 
 def chosen(ctx, settings):

@@ -42,7 +42,7 @@ class Shards:
     count: int
     mine: tuple
     devices: tuple
-    strategy: object = None
+    strategy: tf.distribute.Strategy | None = None
 
     @classmethod
     def here(cls):

@@ -82,7 +82,7 @@ class SaveCheckpoint(Hook):
         run = loop.resumable().run
         self.folder.begin(run.step)
         try:
-            run.feed.arrays()  # what cannot be saved should show now
+            run.feed.state()  # what cannot be saved should show now
         except OSError as error:
             self._outage.began(error)
         steps = self.folder.steps()

@@ -74,13 +74,13 @@ class ArrayFeed(Feed):
         named = {"samples": data.size, "batch_size": data.batch_size, "seed": data.seed, "shuffle": data.shuffle}
         return {"kind": "ArrayData", **named, "fingerprint": self._fingerprint}
 
-    def arrays(self):
+    def state(self):
         """What a checkpoint needs besides epoch and index to find the next batch: nothing."""
         return {}
 
-    def go_to(self, epoch, index, arrays):
+    def load_state(self, state, epoch, index):
         """Continue with batch `index` of an epoch."""
-        del arrays
+        del state
         self.epoch, self.index, self._order = epoch, index, None
 
     def again(self, i):

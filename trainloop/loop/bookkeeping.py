@@ -76,7 +76,7 @@ class Bookkeeping:
             "recorder": self.recorder.state(),
         }
 
-    def go_to(self, state):
+    def load_state(self, state):
         """Stand where the run of a checkpoint stood, with its beginning: its record goes on. The goal stays.
 
         Args:
@@ -86,7 +86,7 @@ class Bookkeeping:
             setattr(self, name, state[name])
         # After a rollback the clock is not put back: what was done in vain took its time too.
         self.began = min(self.began, time.perf_counter() - state["seconds"])
-        self.recorder.go_to(self.step, state["recorder"])
+        self.recorder.load_state(state["recorder"], self.step)
         self.measured = {}
         self.status = self.status_by_goal()
 
@@ -276,12 +276,12 @@ class Recorder:
         """What a resumed run needs: JSON-able. Steps are not part of it, there may be millions."""
         return {"epochs": self._epochs, "sums": self._sums, "last_finite_loss": self._last_finite_loss}
 
-    def go_to(self, step, state):
+    def load_state(self, state, step):
         """Be as it was after a step: what came later is forgotten.
 
         Args:
-            step: the last one to keep.
             state: what `state` returned then.
+            step: the last one to keep.
         """
         kept = [{name: values[block["step"] <= step] for name, values in block.items()} for block in self._blocks]
         self._blocks = [block for block in kept if len(block["step"])]

@@ -5,25 +5,24 @@ What belongs to an optimizer (compiled steps, speed, watch for NaN) is a `Curren
 loop with one optimizer is a loop with one phase that has no end of its own.
 """
 
-import contextlib
 import logging
 from typing import Any
 
 from trainloop import checks
 from trainloop.checkpoints import contents
 from trainloop.distributed.replicas import without_strategy
-from trainloop.distributed.shards import shard_over
 from trainloop.loop import arguments
 from trainloop.loop.agreement import Agreement
 from trainloop.loop.engine import Engine
 from trainloop.loop.inspection import Inspector
-from trainloop.loop.nonfinite import NanInState
+from trainloop.loop.nonfinite import NanInState, check_policy
 from trainloop.loop.pace import Pace
 from trainloop.loop.phases import Phase, PhaseEnd, checked_list
 from trainloop.loop.step import Steps
 from trainloop.objectives.counting import Evaluations
+from trainloop.optimizer.saving import SHRINKABLE
 from trainloop.status import Status
-from trainloop.vectors.layout import VariableVector
+from trainloop.vectors.layout import FlatLayout, VariableVector
 
 _LOG = logging.getLogger("trainloop")
 
@@ -50,8 +49,7 @@ class CurrentPhase:
         self.last = last
         used = of_several and phase.optimizer.built
         optimizer = self.optimizer = phase.optimizer.fresh() if used else phase.optimizer
-        strategy = shared.replicas and shared.replicas.strategy
-        with shard_over(strategy) if strategy else contextlib.nullcontext():
+        with shared.sharding():
             without_strategy(optimizer.build, shared.trained())
         arguments.check_growth(optimizer, optimizer.grows, shared.jit_compile)
         self.steps = Steps(
@@ -120,11 +118,11 @@ class CurrentPhase:
             return None
         return {"index": self.index, "first_step": self.first_step, **self._end.state()}
 
-    def go_to(self, state):
+    def load_state(self, state):
         """Be as this phase was when `state` returned this."""
         if state is not None:
             self.first_step = state["first_step"]
-            self._end.go_to(state, self._taken)
+            self._end.load_state(state, self._taken)
 
 
 class Phases:
@@ -173,6 +171,25 @@ class Phases:
         if self._several and "phase" in current.steps.columns:
             raise ValueError("the log has a column 'phase' of its own; rename the scalar of the state or of watch")
         return current
+
+    def check_later(self, on_nonfinite):
+        """Raise now for a later phase that could not begin, not only when the ones before it are over.
+
+        Args:
+            on_nonfinite: of the loop.
+
+        Raises:
+            ValueError: its state does not fit into the memory that is free, XLA cannot compile it, or it cannot take
+                shorter steps after a rollback.
+        """
+        layout = FlatLayout.of(self._shared.trained())
+        for optimizer in (phase.optimizer for phase in self._phases[1:]):
+            with self._shared.sharding():
+                plan = without_strategy(optimizer.memory_plan, layout.size, layout.dtype)
+            plan.check_fits(type(optimizer).__name__, has_storage=hasattr(optimizer, "storage"))
+            arguments.check_growth(optimizer, plan.grows, self._shared.jit_compile)
+            of_state = [entry.name for entry in plan.entries if entry.name.rpartition("/")[2] in SHRINKABLE]
+            check_policy(on_nonfinite, optimizer, of_state + optimizer.shrink_steps(1))
 
     def after(self, current, step):
         """The `CurrentPhase` that follows on one after a step."""

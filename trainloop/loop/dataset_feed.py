@@ -22,7 +22,7 @@ class DatasetFeed(Feed):
         super().__init__(cardinality == tf.data.INFINITE_CARDINALITY, cardinality if cardinality >= 0 else None)
         self._iterator = None
         self._held = None  # the next batch, when it was taken from the iterator before its time
-        self._beginning = None  # of the epoch, as `dataset_iterator` saves it
+        self._beginning = None  # of the epoch, as `dataset_iterator` returns it
         self._asked = False  # whether anybody wants it
         self._unwritten = None  # the OSError where it could not be saved
 
@@ -40,13 +40,13 @@ class DatasetFeed(Feed):
             return (iter(tf.data.Dataset.from_generator(lambda: [held], output_signature=spec)),)
         if self._iterator is None:
             self._iterator = iter(self.dataset)
-            self._beginning = self._saved(self._iterator) if self._asked else None
+            self._beginning = self._state_of(self._iterator) if self._asked else None
         return (self._iterator,)
 
-    def _saved(self, iterator):
+    def _state_of(self, iterator):
         """The beginning of an epoch; None where the disk does not take it, which costs its checkpoints, not the run."""
         try:
-            return dataset_iterator.save(iterator)
+            return dataset_iterator.state(iterator)
         except OSError as error:
             self._unwritten = error
             return None
@@ -62,7 +62,7 @@ class DatasetFeed(Feed):
         (iterator,) = self.source()
         if self.index == 0 and self._beginning is None:
             with contextlib.suppress(ValueError):  # who wants it will ask, and is told
-                self._beginning = dataset_iterator.save(iterator)
+                self._beginning = dataset_iterator.state(iterator)
         self._held = next(iterator, None)
         if self._held is None:
             raise ValueError("the dataset has no further batch in this epoch; pass data to look at their first")
@@ -103,10 +103,10 @@ class DatasetFeed(Feed):
         """What a checkpoint says of these data: equal for equal ones, as far as it shows without reading them."""
         return {"kind": "Dataset", "batches": self.steps_per_epoch, "elements": str(self.dataset.element_spec)}
 
-    def arrays(self):
+    def state(self):
         """What a checkpoint needs besides epoch and index to find the next batch: an iterator at the epoch's beginning.
 
-        From there `go_to` takes the batches again that are done. It is not the position itself, because TensorFlow
+        From there `load_state` takes the batches again that are done. It is not the position itself, because TensorFlow
         leaves something out of that. The orders of `shuffle` are drawn by a generator that all iterators of a dataset
         share. An iterator whose pass is not over has it. One that has nothing left, or that has handed its last
         elements to a `prefetch` behind it, lacks it, and the next pass, by `repeat` or by a new iterator, would have
@@ -125,17 +125,17 @@ class DatasetFeed(Feed):
                     f"the position in this dataset cannot be saved first after {self.index} batches of an epoch; ask "
                     "for it before the first one too, as the hook SaveCheckpoint does"
                 )
-            self._beginning = dataset_iterator.save(iterator)
+            self._beginning = dataset_iterator.state(iterator)
         self._asked = True
         return self._beginning
 
-    def go_to(self, epoch, index, arrays):
-        """Continue with batch `index` of an epoch, from what `arrays` returned. Takes the batches before it again."""
+    def load_state(self, state, epoch, index):
+        """Continue with batch `index` of an epoch, from what `state` returned. Takes the batches before it again."""
         self.epoch, self.index, self._held = epoch, index, None
         self._iterator = None  # gone before the next one comes: it may be reading ahead, and draws from what they share
         self._iterator = iter(self.dataset)
-        dataset_iterator.load(self._iterator, arrays)
-        self._beginning, self._asked = arrays, True
+        dataset_iterator.load_state(self._iterator, state)
+        self._beginning, self._asked = state, True
         for _ in range(index):
             next(self._iterator)
 

@@ -129,7 +129,7 @@ class Feed(abc.ABC):
         """What a checkpoint says of these data: a JSON-able dict, equal for equal ones."""
 
     @abc.abstractmethod
-    def arrays(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
         """What a checkpoint needs besides epoch and index to find the next batch: dict of arrays by name.
 
         Raises:
@@ -137,8 +137,8 @@ class Feed(abc.ABC):
         """
 
     @abc.abstractmethod
-    def go_to(self, epoch: int, index: int, arrays: dict[str, np.ndarray]) -> None:
-        """Continue with batch `index` of an epoch, from what `arrays` returned."""
+    def load_state(self, state: dict[str, np.ndarray], epoch: int, index: int) -> None:
+        """Continue with batch `index` of an epoch, from what `state` returned."""
 
 
 def specs(parts):

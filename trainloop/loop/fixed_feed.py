@@ -86,13 +86,13 @@ class FixedFeed(Feed):
         """What a checkpoint says of these data: equal for equal ones, as far as it shows without reading them."""
         return {"kind": "Dataset", "batches": 1, "elements": self._elements}
 
-    def arrays(self):
+    def state(self):
         """What a checkpoint needs besides epoch and index to find the next batch: nothing."""
         return {}
 
-    def go_to(self, epoch, index, arrays):
+    def load_state(self, state, epoch, index):
         """Continue in an epoch."""
-        del arrays
+        del state
         self.epoch, self.index = epoch, index
 
     def again(self, i):

@@ -21,8 +21,8 @@ import tensorflow as tf
 from trainloop.distributed.replicas import without_strategy
 from trainloop.objectives.placement import read, write
 
-# The feed and version of values that were restored: the run that continues has checked that it has the same data.
-_RESTORED = "restored"
+# The feed and version of values that were loaded: the run that continues has checked that it has the same data.
+_LOADED = "loaded"
 
 
 class HandedOn:
@@ -38,8 +38,8 @@ class HandedOn:
 
     def __init__(self, vector):
         self._vector, self.made = vector, False
-        self._key, self._others, self._values, self._restored = None, [], [], None
-        self._terms, self._restored_terms = None, None
+        self._key, self._others, self._values, self._loaded = None, [], [], None
+        self._terms, self._loaded_terms = None, None
         self._counts = self._f = self._g = self._x = None
 
     # --- In Python, between two blocks ---
@@ -53,7 +53,7 @@ class HandedOn:
         key = (feed, feed.version) if feed.fixed else None
         if key is not None and not self.made:
             self._make()
-        if self._key != _RESTORED and self._key != key:
+        if self._key != _LOADED and self._key != key:
             self.forget()
         self._key = key
 
@@ -69,10 +69,10 @@ class HandedOn:
             variable: float64 [k], NaN where they are not known.
         """
         self._terms = variable
-        if self._restored_terms is not None:
-            variable.assign(self._restored_terms)
+        if self._loaded_terms is not None:
+            variable.assign(self._loaded_terms)
 
-    def arrays(self, feed):
+    def state(self, feed):
         """What a checkpoint needs: tensors by name, none where the next step takes f and g anew.
 
         Args:
@@ -84,28 +84,28 @@ class HandedOn:
         terms = {} if self._terms is None else {"terms": self._terms}
         return {"f": self._f, "g": self._g, **terms, **others}
 
-    def go_to(self, arrays):
-        """Hand on what `arrays` returned; x is where it was then.
+    def load_state(self, state):
+        """Hand on what `state` returned; x is where it was then.
 
         Args:
-            arrays: by name.
+            state: tensors by name.
         """
         self.forget()
-        if not arrays:
+        if not state:
             return
         if not self.made:
             self._make()
-        for variable, value in ((self._f, arrays["f"]), (self._g, arrays["g"]), (self._counts, True)):
+        for variable, value in ((self._f, state["f"]), (self._g, state["g"]), (self._counts, True)):
             variable.assign(value)
         self._x.assign(self._vector.read())
-        self._restored_terms = arrays.get("terms")
+        self._loaded_terms = state.get("terms")
         if self._terms is not None:
             unknown = tf.fill(self._terms.shape, tf.constant(np.nan, tf.float64))
-            self._terms.assign(unknown if self._restored_terms is None else self._restored_terms)
+            self._terms.assign(unknown if self._loaded_terms is None else self._loaded_terms)
         # The variables that hold them may not exist before the steps are traced.
-        self._key, self._restored = _RESTORED, [arrays[name] for name in sorted(arrays) if name.startswith("other/")]
+        self._key, self._loaded = _LOADED, [state[name] for name in sorted(state) if name.startswith("other/")]
         if self._others:
-            self._take_restored()
+            self._load_others()
 
     def _make(self):
         layout = self._vector.layout
@@ -120,13 +120,13 @@ class HandedOn:
     def _is_there(self):
         return tf.reduce_all(tf.equal(self._x, self._vector.read()))
 
-    def _take_restored(self):
+    def _load_others(self):
         here = [tuple(value.shape) for value in self._values]
-        if here == [np.shape(value) for value in self._restored]:
-            write(self._values, self._restored)
+        if here == [np.shape(value) for value in self._loaded]:
+            write(self._values, self._loaded)
         else:
             self.forget()
-        self._restored = None
+        self._loaded = None
 
     # --- In compiled code ---
 
@@ -150,8 +150,8 @@ class HandedOn:
         if [id(v) for v in others] != [id(v) for v in self._others]:
             self._others = list(others)
             self._values = without_strategy(lambda: [tf.Variable(value, trainable=False) for value in read(others)])
-            if self._restored is not None:
-                without_strategy(self._take_restored)
+            if self._loaded is not None:
+                without_strategy(self._load_others)
         same = [tf.reduce_all(tf.equal(*pair)) for pair in zip(values, self._values, strict=True)]
         return tf.reduce_all([tf.convert_to_tensor(self._counts), *same])
 

@@ -11,7 +11,7 @@ import weakref
 import numpy as np
 import tensorflow as tf
 
-from trainloop.loop.minimize_result import Iterate, LastState, MinimizeResult, recall
+from trainloop.loop.minimize_result import Iterate, LastState, MinimizeResult, load_state
 from trainloop.loop.pace import Pace
 from trainloop.loop.termination import StoppingRule
 from trainloop.objectives.counting import KINDS, Counted, Evaluations
@@ -59,7 +59,7 @@ class Minimization:
         else:
             self._begin_anew(x0, f, g)
         if state is not None:
-            recall(self._optimizer, state)
+            load_state(self._optimizer, state)
 
     def _build(self, x0, f, g):
         variable = tf.Variable(x0, name="x")

@@ -87,22 +87,22 @@ class LastState:
     def read(self):
         """Arrays by name."""
         if self._arrays is None:
-            self._arrays, self._optimizer = remembered(self._optimizer), None
+            self._arrays, self._optimizer = state_of(self._optimizer), None
         return self._arrays
 
     def __getstate__(self):
         return {"_arrays": self.read(), "_optimizer": None}
 
 
-def remembered(optimizer):
+def state_of(optimizer):
     """What the optimizer remembers, as NumPy arrays by name; learning rates are settings."""
     saved = {}
     optimizer.save_own_variables(saved)
     return {name: np.array(array) for name, array in saved.items() if not _is_rate(name)}
 
 
-def recall(optimizer, state):
-    """Let an optimizer remember what `remembered` returned."""
+def load_state(optimizer, state):
+    """Let an optimizer go on from what `state_of` returned for one of its kind."""
     if not isinstance(state, dict):
         raise ValueError(
             f"state must be that of an earlier result, as in state=result.state, received {type(state).__name__}"

@@ -125,7 +125,7 @@ class PhaseEnd:
         """For a checkpoint: JSON-able."""
         return {"ended": self.ended, "best": self._best, "window": self._window}
 
-    def go_to(self, state, taken):
+    def load_state(self, state, taken):
         """Be as this was when `state` returned this, but for the number of `steps`, which may be another one now.
 
         Args:

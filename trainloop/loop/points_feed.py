@@ -77,7 +77,7 @@ class PointsFeed(Feed):
         self._fingerprint = self._fingerprint or self.data.fingerprint()
         return {"kind": "Points", "seed": self.data.seed, "fingerprint": self._fingerprint}
 
-    def arrays(self):
+    def state(self):
         """What a checkpoint needs besides the index: points that were replaced. All else follows from seed and step."""
         return {
             f"{i:03d}/{j:03d}": tensor
@@ -86,13 +86,13 @@ class PointsFeed(Feed):
             for j, tensor in enumerate(tf.nest.flatten(self.values[name]))
         }
 
-    def go_to(self, epoch, index, arrays):
+    def load_state(self, state, epoch, index):
         """Continue with step `index`, and the points that there were then."""
         self.epoch, self.index = epoch, index
         self.values, self._replaced = dict(self.data.values), set()
         self.version += 1
         for i, name in enumerate(self.values):
-            leaves = [arrays[key] for key in sorted(arrays) if key.startswith(f"{i:03d}/")]
+            leaves = [state[key] for key in sorted(state) if key.startswith(f"{i:03d}/")]
             if leaves:
                 self.replace(name, tf.nest.pack_sequence_as(self.values[name], list(map(tf.constant, leaves))))
 

@@ -156,6 +156,7 @@ class TrainLoop:
         self._measured.check([*self._phase.steps.columns, *shared.metrics.names()])
         self._current, self._inspected = NO_DATA, NO_DATA
         self._nonfinite = OnNonfinite(on_nonfinite, self.optimizer)
+        self._phases.check_later(on_nonfinite)
         # As model and optimizers are now: a hook may change the learning rate as soon as a run begins.
         self._identity = contents.identity(model, self._phases.identity, shared.metrics, self.extra_variables)
         self._run: Bookkeeping | None = None
@@ -327,7 +328,7 @@ class TrainLoop:
             except BaseException:
                 self._enter(before)
                 raise
-        self._phase.go_to(state)
+        self._phase.load_state(state)
         return position
 
     def resumable(self) -> Resumable:

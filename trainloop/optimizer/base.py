@@ -105,7 +105,7 @@ class WholeVectorOptimizer(SavedVariables, Configured, abc.ABC):
         self._outer: tuple[WholeVectorOptimizer, ...] = ()
         self._known_vector: VariableVector | None = None
         self._memory = Memory()
-        self._restore_when_built = None
+        self._load_when_built = None
 
     @abc.abstractmethod
     def init_state(self, x: tf.Tensor) -> State:
@@ -200,7 +200,7 @@ class WholeVectorOptimizer(SavedVariables, Configured, abc.ABC):
             `MemoryPlan`; `print` shows it as a table.
         """
         n, dtype = checks.integer("n", n, at_least=1), tf.as_dtype(dtype)
-        method, found = self.fresh(), {}
+        method, found = self.fresh() if self.built else self, {}
 
         def first_state(x):
             found.update(states.as_tensors(states.flatten(method.init_state(x)), like=x))
@@ -246,8 +246,8 @@ class WholeVectorOptimizer(SavedVariables, Configured, abc.ABC):
             self._skipped_steps = self.add_variable((), "zeros", "int64", name="skipped_steps")
             self._last_failure = self.add_variable((), "zeros", "int32", name="last_failure")
             super().build(variables)
-            if self._restore_when_built is not None:
-                self._restore_when_built()
+            if self._load_when_built is not None:
+                self._load_when_built()
 
     def step(
         self,

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainloop.optimizer.state import Memory, restore
+from trainloop.optimizer.state import Memory, load_state
 
 # Names of what decides on the length of steps: proportional to the first two, damped by the last.
 SHRINKABLE = ("learning_rate", "radius", "damping")
@@ -20,7 +20,7 @@ class SavedVariables(keras.optimizers.Optimizer):
     _memory: Memory  # holds the state
     _skipped_steps: keras.Variable
     _last_failure: keras.Variable
-    _restore_when_built: Callable[[], None] | None  # values that were loaded before there were variables
+    _load_when_built: Callable[[], None] | None  # values that were loaded before there were variables
 
     def _saved_variables(self):
         """Everything a saved optimizer consists of, by name."""
@@ -65,14 +65,14 @@ class SavedVariables(keras.optimizers.Optimizer):
         """
         saved = {name: np.asarray(store[name]) for name in store.keys()}  # noqa: SIM118 (a Keras store only has keys())
         if self.built:
-            self._restore(saved)
+            self._load_state(saved)
         else:
-            self._restore_when_built = functools.partial(self._restore, saved)
+            self._load_when_built = functools.partial(self._load_state, saved)
 
-    def _restore(self, saved):
+    def _load_state(self, saved):
         ours = {name: array for name, array in saved.items() if name.startswith("state.")}
         ours = self._memory.converted({name.replace(".", "/"): array for name, array in ours.items()})
         saved = {name: array for name, array in saved.items() if not name.startswith("state.")}
         saved |= {name.replace("/", "."): array for name, array in ours.items()}
-        restore(type(self).__name__, self._saved_variables(), saved)
+        load_state(type(self).__name__, self._saved_variables(), saved)
         self._memory.begin({})

@@ -311,7 +311,7 @@ class Memory:
                 tf.cond(taken, lambda: _commit_all(stored), lambda: tf.no_op())
 
 
-def restore(owner, variables, saved):
+def load_state(owner, variables, saved):
     """Assign saved values to variables, all of them or none.
 
     Args:

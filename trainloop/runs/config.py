@@ -14,25 +14,8 @@ import json
 
 from trainloop import files
 from trainloop.runs import user_code, words
+from trainloop.runs.settings import FACTS, NAMING_CODE, SETTINGS
 from trainloop.versions import versions
-
-# Settings that say where and how a run is done, and not which: they are never taken from the file of another one.
-OF_ONE_RUN = ("config", "run_dir", "overwrite", "resume", "dry_run", "quiet")
-
-# Facts, with the settings they follow from.
-_FOLLOWS_FROM = {
-    "data_fingerprint": ("dataset", "batch_size", "seed", "dtype"),
-    "layout_fingerprint": ("dataset", "model", "dtype"),
-    "parameters": ("dataset", "model"),
-    "training_samples": ("dataset",),
-    "optimizer_config": ("optimizer", "options", "then"),
-}
-
-# Settings that came after version 0.1, whose runs lack them: as if nothing had been given.
-_NEW = ("residuals", "loss_weights", "dtype", "then")
-
-# Facts that may be others: the user's own files, which are edited all the time. It is said.
-_SAID = ("code",)
 
 
 def facts(settings, layout, batches, optimizers):
@@ -45,7 +28,7 @@ def facts(settings, layout, batches, optimizers):
         batches: an `ArrayData` or `Points`.
         optimizers: list of them, one for each phase, built or not. The configuration of several is a list.
     """
-    named = [settings.get(name) for name in ("model", "dataset", "loss", "residuals")]
+    named = [settings.get(name) for name in NAMING_CODE]
     configs = [optimizer.get_config() for optimizer in optimizers]
     return {
         "parameters": layout.size,
@@ -85,7 +68,8 @@ class Recorded:
         elif not same_method and "options" not in given:
             settings["options"] = ()
         here = json.loads(json.dumps(settings))
-        before = {**{name: [] for name in ("then",) if name in here}, **self.settings}  # which older runs lack
+        lacking = [entry.name for entry in SETTINGS if entry.newer and entry.name in here]
+        before = {name: [] if isinstance(here[name], list) else None for name in lacking} | self.settings
         changed = {name: (here[name], there) for name, there in before.items() if here[name] != there}
         return settings, changed
 
@@ -97,8 +81,9 @@ class Recorded:
             given: names of those that were given. Goals count as one: with new steps the old epochs are forgotten.
                 Steps before --then are no goal: they are those of the first phase.
         """
-        goals = ("epochs",) if self.settings.get("then") else ("epochs", "steps")
-        new = {*given, *(goals if set(goals) & set(given) else ())}
+        several = bool(self.settings.get("then"))
+        goals = {entry.name for entry in SETTINGS if entry.goal and not (several and entry.of_first_phase)}
+        new = {*given, *(goals if goals & set(given) else ())}
         if "optimizer" in given and settings["optimizer"] != self.settings["optimizer"]:
             new.add("options")  # those of another optimizer; that it is another one is refused later
         return settings | {name: _as_given(value) for name, value in self.settings.items() if name not in new}
@@ -114,11 +99,8 @@ class Recorded:
             ValueError: names what differs, with both sides.
         """
         here = json.loads(json.dumps(facts))
-        differing = [
-            f"{name} was {self.facts[name]}, here it is {here[name]}"
-            for name, causes in _FOLLOWS_FROM.items()
-            if here[name] != self.facts[name] and not set(causes) & set(changed)
-        ]
+        rows = [row for row in FACTS if not row.may_differ and not set(row.follows_from) & set(changed)]
+        differing = [text for row in rows if (text := row.difference(self.facts[row.name], here[row.name]))]
         if differing:
             raise ValueError(
                 f"{self.path} cannot be repeated: {'; '.join(differing)}. Put back what has changed, or give the "
@@ -144,12 +126,11 @@ class Recorded:
         return f"{self.path} was made with {', '.join(differing)}: the last bits of its numbers may differ"
 
 
-def read(path, names):
+def read(path):
     """What a config.json says.
 
     Args:
         path: of the file.
-        names: of all settings that are known here.
 
     Returns:
         `Recorded`.
@@ -164,12 +145,12 @@ def read(path, names):
         if not isinstance(value, kind):
             raise ValueError(f"{path} is not a config.json of a run: {name} is {value!r}")
     made_with = content.pop("versions", {})
-    found = {name: content.pop(name) for name in (*_FOLLOWS_FROM, *_SAID) if name in content}
-    wanted = [name for name in names if name not in OF_ONE_RUN]
-    settings = {name: value for name, value in content.items() if name not in OF_ONE_RUN}
-    unknown = [name for name in settings if name not in wanted]
-    known = {**dict.fromkeys(_NEW), **settings, **found}
-    missing = [name for name in (*wanted, *_FOLLOWS_FROM) if name not in known]
+    found = {entry.name: content.pop(entry.name) for entry in FACTS if entry.name in content}
+    once = {entry.name for entry in SETTINGS if not entry.repeat}
+    settings = {name: value for name, value in content.items() if name not in once}
+    wanted = [entry for entry in (*SETTINGS, *FACTS) if entry.repeat]
+    unknown = [name for name in settings if name not in {entry.name for entry in wanted}]
+    missing = [entry.name for entry in wanted if not entry.newer and entry.name not in {**settings, **found}]
     if unknown or missing:
         faults = [f"has {', '.join(unknown)}, unknown here"] if unknown else []
         faults += [f"lacks {', '.join(missing)}"] if missing else []

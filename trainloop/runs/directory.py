@@ -29,17 +29,9 @@ from trainloop.checkpoints.files import CheckpointFolder, DamagedCheckpointError
 from trainloop.files import RunLock
 from trainloop.hooks.metrics_file import read_run_log
 from trainloop.hooks.tensorboard import event_files
-from trainloop.runs import words
+from trainloop.runs.settings import differences
 from trainloop.types import Path
 from trainloop.versions import versions
-
-# What may change when a run is continued: its goals, and what has no influence on any number.
-MAY_CHANGE = {
-    *("epochs", "steps", "steps_per_call", "on_nonfinite", "f_target", "max_seconds", "max_evaluations"),
-    *("checkpoint_steps", "checkpoint_minutes", "keep", "keep_best", "tensorboard"),
-    *("devices", "config", "run_dir", "overwrite", "resume", "dry_run", "quiet", "versions"),
-}
-
 
 _OF_A_RUN = re.compile(r"config\.json|curves\.png|model\.keras")
 
@@ -157,15 +149,10 @@ class RunDirectory(RunFolder):
             raise
 
     def _resume(self, config, restore):
-        if not files.is_there(self.config):
-            if present := self._present():
-                raise ValueError(
-                    f"{self.path} has {', '.join(present)} but no config.json to compare with; put it back, give "
-                    "another folder, or begin again with --overwrite"
-                )
+        if files.is_there(self.config):
+            self._lock = self._lock or RunLock(self.path / "lock")
+        if not self.check(config):
             return self.begin(config)
-        self._lock = self._lock or RunLock(self.path / "lock")
-        self.check(config)
         try:
             step = restore(self.checkpoints)
         except DamagedCheckpointError as error:
@@ -182,15 +169,23 @@ class RunDirectory(RunFolder):
         return step
 
     def check(self, config):
-        """Refuse to continue the run that is there with another configuration, see `resume`."""
+        """Whether there is a run to continue. Raises for another configuration, see `resume`, and writes nothing."""
+        if not files.is_there(self.config):
+            if present := self._present():
+                raise ValueError(
+                    f"{self.path} has {', '.join(present)} but no config.json to compare with; put it back, give "
+                    "another folder, or begin again with --overwrite"
+                )
+            return False
         try:
-            saved, here = files.read_json(self.config), json.loads(json.dumps(config))
-            differing = [k for k in {**saved, **here} if k not in MAY_CHANGE and not _same(k, saved, here)]
-        except (ValueError, TypeError) as error:
+            differing = differences(files.read_json(self.config), json.loads(json.dumps(config)))
+        except (ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"{self.config} is damaged; put it back, or begin again with --overwrite") from error
         if differing:
-            listing = "; ".join(_difference(k, saved.get(k), here.get(k)) for k in differing)
-            raise ValueError(f"{self.path} is a run with other settings: {listing}. Use the same, or another folder")
+            raise ValueError(
+                f"{self.path} is a run with other settings: {'; '.join(differing)}. Use the same, or another folder"
+            )
+        return True
 
     def files(self, tensorboard=False):
         """Names of what a run leaves in the folder.
@@ -236,21 +231,6 @@ def remove_files(path):
         file.unlink()
     with contextlib.suppress(OSError):  # it is not there, or others have files in it
         tensorboard.rmdir()
-
-
-def _same(name, *configs):
-    """Whether a setting is the same; an older run lacks newer ones, which is as if nothing had been given."""
-    there, here = (config.get(name) for config in configs)
-    if name == "then":
-        there, here = map(words.without_goal, (there, here))
-    return there == here or (there in (None, []) and here in (None, []))
-
-
-def _difference(name, there, here):
-    if name == "code" and isinstance(there, dict):
-        edited = sorted(file for file in {**there, **here} if there.get(file) != here.get(file))
-        return f"{', '.join(edited)} was edited since it began"
-    return f"{name} was {there!r}, here it is {here!r}"
 
 
 class UnwrittenDirectory(RunFolder):

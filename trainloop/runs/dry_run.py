@@ -1,78 +1,33 @@
-"""What a run would be, said before anything is made for it: no state, no matrix, no file."""
+"""What a run would be, in words."""
 
 import json
 import math
 
 from trainloop.data.points import Points
-from trainloop.loop import arguments as loop_arguments
-from trainloop.loop import nonfinite
-from trainloop.loop.phases import Phase
-from trainloop.optimizer import validation
-from trainloop.optimizer.saving import SHRINKABLE
+from trainloop.runs import words
 from trainloop.vectors.layout import FlatLayout
 
 
-def check(model, optimizer, settings, directory, facts):
-    """Raise what a run would raise, without building the optimizer's state.
-
-    Args:
-        model: a built Keras model.
-        optimizer: not built.
-        settings: with "jit", "eager", "microbatch", "on_nonfinite" and "resume" among them.
-        directory: a `RunDirectory`, which is released.
-        facts: dict that is recorded with the settings.
-
-    Returns:
-        The `MemoryPlan` of the optimizer for this model.
-
-    Raises:
-        ValueError: as `TrainLoop` and as `RunDirectory.resume`, as far as checkpoints need not be read; also where the
-            state would not fit into the memory that is free.
-    """
-    directory.release()
-    if settings["resume"] and directory.config.exists():
-        directory.check({**settings, **facts})
-    return check_optimizer(model, optimizer, settings)
-
-
-def check_optimizer(model, optimizer, settings):
-    """Raise for an optimizer for which a run would raise when it or its phase begins, see `check`."""
-    loop_arguments.check_kinds(model, optimizer)
-    loop_arguments.check_engine(settings["jit"], settings["eager"])
-    loop_arguments.check_microbatches(settings["microbatch"], settings["jit"])
-    validation.variables(model.trainable_variables)
-    layout = FlatLayout.of(model.trainable_variables)
-    plan = optimizer.memory_plan(layout.size, layout.dtype)
-    plan.check_fits(type(optimizer).__name__, has_storage=hasattr(optimizer, "storage"))
-    loop_arguments.check_growth(optimizer, plan.grows, settings["jit"])
-    of_state = [entry.name for entry in plan.entries if entry.name.rpartition("/")[2] in SHRINKABLE]
-    nonfinite.check_policy(settings["on_nonfinite"], optimizer, of_state + optimizer.shrink_steps(1))
-    return plan
-
-
-def describe(data, batches, model, optimizer, settings, directory, facts):
-    """Data, model, optimizer, memory, steps, files and settings, for people.
+def describe(data, batches, model, optimizers, settings, directory):
+    """Data, model, optimizers, memory, steps, files and settings, for people.
 
     Args:
         data: a `DataSplit` or `Points`.
         batches: an `ArrayData` of it, or the `Points`.
-        model, settings, directory, facts: see `check`; "epochs", "steps" and "tensorboard" are settings too.
-        optimizer: not built; or a list of `Phase`s.
-
-    Raises:
-        ValueError: see `check`.
+        model: a built Keras model.
+        optimizers: list of them, one for each phase.
+        settings: of the command line, by name.
+        directory: a `RunDirectory`.
     """
-    phases, steps = (optimizer, None) if isinstance(optimizer, list) else ([Phase(optimizer)], settings["steps"])
-    plan = check(model, phases[0].optimizer, settings, directory, facts)
-    plans = [plan, *(check_optimizer(model, phase.optimizer, settings) for phase in phases[1:])]
-    if len(phases) > 1:
-        limits = [phase.steps for phase in phases]
-        steps = None if None in limits else sum(limits)
+    layout = FlatLayout.of(model.trainable_variables)
+    plans = [optimizer.memory_plan(layout.size, layout.dtype) for optimizer in optimizers]
+    limits = [phase.steps for phase in words.phases(settings)]
+    titles = [_title(i, limit) for i, limit in enumerate(limits)] if len(limits) > 1 else ["method"]
     sections = [
         f"data: {data!r}",
-        f"model: {model.name}, n = {plan.n:,} trainable parameters\n{_variables(model)}",
-        *(text for i, phase in enumerate(phases) for text in (_method(phase, i, len(phases)), str(plans[i]))),
-        f"steps: {_steps(batches, settings['epochs'], steps)}",
+        f"model: {model.name}, n = {layout.size:,} trainable parameters\n{_variables(model)}",
+        *(f"{title}: {in_words(o)}\n{plan}" for title, o, plan in zip(titles, optimizers, plans, strict=True)),
+        f"steps: {_steps(batches, settings['epochs'], None if None in limits else sum(limits))}",
         f"files: {', '.join(directory.files(settings['tensorboard']))} in {directory.path}",
         f"settings:\n{json.dumps(settings, indent=2)}",
         "Nothing was done: this is what the same command does without --dry-run.",
@@ -80,12 +35,8 @@ def describe(data, batches, model, optimizer, settings, directory, facts):
     return "\n".join(sections)
 
 
-def _method(phase, index, count):
-    """The line of an optimizer: of a single one, whose steps are those of the run, or of a phase."""
-    if count == 1:
-        return f"method: {in_words(phase.optimizer)}"
-    steps = "to the end of the run" if phase.steps is None else f"{phase.steps:,} steps at most"
-    return f"phase {index}, {steps}: {in_words(phase.optimizer)}"
+def _title(index, steps):
+    return f"phase {index}, " + ("to the end of the run" if steps is None else f"{steps:,} steps at most")
 
 
 def in_words(optimizer):

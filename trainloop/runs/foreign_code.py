@@ -5,13 +5,12 @@ that is worth is said in docs/what-can-go-wrong.md: whoever sends a config.json 
 """
 
 from trainloop.runs import user_code, words
-
-_NAMES = ("optimizer", "model", "dataset", "loss", "residuals")
+from trainloop.runs.settings import NAMING_CODE
 
 
 def named_in(settings):
     """Texts of settings that stand for code, with what somebody types to name it: list of (options, text)."""
-    texts = [(f"--{name} {settings.get(name)}", settings.get(name)) for name in _NAMES]
+    texts = [(f"--{name} {settings.get(name)}", settings.get(name)) for name in NAMING_CODE]
     texts += [(f"-o {option}", option.partition("=")[2]) for option in settings.get("options") or ()]
     then = settings.get("then") or ()
     all_phases = " ".join(f"--then {word}" for word in then)  # one of them alone would take the place of all

@@ -100,7 +100,7 @@ class _Bench:
         return tf.while_loop(lambda i: i < k, step, [tf.constant(0)])[0]
 
     def run(self, *blocks):
-        """The snapshot after blocks of these lengths."""
+        """The state after blocks of these lengths."""
         for k in blocks:
             before = float(self.objective.value(self.vector.read()))
             if int(self.steps(tf.constant(k))) != k:
@@ -109,17 +109,17 @@ class _Bench:
                 advice = f"; f rose from {before:.3g} to {now:.3g}: does it go uphill, or too far?" if rose else ""
                 why = Status(int(self.optimizer._last_failure)).sentence
                 raise ConformanceError(f"{self.where}: a step failed on a sum of six squares, because {why}{advice}")
-        return self.snapshot()
+        return self.state()
 
-    def snapshot(self):
+    def state(self):
         saved = {}
         self.optimizer.save_own_variables(saved)
         return {"x": self.vector.read().numpy(), **{name: np.array(value) for name, value in saved.items()}}
 
-    def restore(self, snapshot):
-        snapshot = dict(snapshot)
-        self.vector.assign(snapshot.pop("x"))
-        self.optimizer.load_own_variables(snapshot)
+    def load_state(self, state):
+        state = dict(state)
+        self.vector.assign(state.pop("x"))
+        self.optimizer.load_own_variables(state)
 
 
 def _check_config(make):
@@ -148,7 +148,7 @@ def _check_config(make):
 
 
 def _check_purity(bench):
-    x, before = bench.vector.read(), bench.snapshot()
+    x, before = bench.vector.read(), bench.state()
     f, g = bench.objective.value_and_grad(x)
     own = _variables_of(bench.optimizer)
     first, second = (bench.optimizer.updated(x, f, g, bench.optimizer.state, bench.objective) for _ in range(2))
@@ -158,7 +158,7 @@ def _check_purity(bench):
     for one, other in tensors:
         if isinstance(one, tf.Tensor) and not np.array_equal(one, other, equal_nan=True):
             raise ConformanceError(f"purity: {bench.where}: update gives another result when it is called again")
-    _compare("purity: update wrote to variables", bench, before, bench.snapshot())
+    _compare("purity: update wrote to variables", bench, before, bench.state())
     for name, value in _variables_of(bench.optimizer).items():
         if not np.array_equal(value, own.get(name), equal_nan=True):
             raise ConformanceError(f"purity: {bench.where}: update writes to its variable {name}; keep it in the state")
@@ -181,15 +181,15 @@ def _compare_values(bench, x_new, claimed):
 
 
 def _check_steps(bench):
-    start = bench.snapshot()
+    start = bench.state()
     half = bench.run(1, 1, 1)
     single = bench.run(1, 1, 1)
     if not np.all(np.isfinite(single["x"])) or np.array_equal(single["x"], start["x"]):
         raise ConformanceError(f"finite: {bench.where}: x is {single['x']} after six steps from {start['x']}")
     for blocks in ((3, 3), (6,)):
-        bench.restore(start)
+        bench.load_state(start)
         _compare(f"blocks: {blocks} steps differ from single ones", bench, single, bench.run(*blocks))
-    bench.restore(half)
+    bench.load_state(half)
     _compare("restore: a restored state goes on in another way", bench, single, bench.run(3))
     if bench.traces != 1:
         raise ConformanceError(f"one trace: {bench.where}: traced {bench.traces} times")
