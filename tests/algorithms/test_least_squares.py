@@ -60,6 +60,42 @@ def linear(m=12, n=4):
     return A, y, tl.LeastSquares(lambda x: tf.linalg.matvec(A, x) - y), np.zeros(n)
 
 
+@pytest.mark.parametrize(("solver", "m"), [("qr", 9), ("cholesky", 9), ("sample", 3), ("sample", 9)])
+def test_a_bent_step_by_hand(solver, m):
+    """Of residuals that are quadratic a second difference is exact."""
+    A, Q, y, x = RNG.normal(size=(m, 4)), 0.1 * RNG.normal(size=(m, 4, 4)), RNG.normal(size=m), RNG.normal(size=4)
+    Q = Q + Q.transpose(0, 2, 1)
+    objective = tl.LeastSquares(lambda x: tf.linalg.matvec(A, x) + tf.einsum("mij,i,j->m", Q, x, x) / 2 - y)
+    optimizer = tl.LevenbergMarquardt(tau=1.0, solver=solver, scaling=1.0)
+    found = tl.minimize(objective, x, optimizer, max_steps=1)
+    J, r = A + Q @ x, A @ x + np.einsum("mij,i,j->m", Q, x, x) / 2 - y
+    M = np.diag(np.diag(J.T @ J))
+    h = -np.linalg.solve(J.T @ J + M, J.T @ r)
+    a = -np.linalg.solve(J.T @ J + M, J.T @ np.einsum("mij,i,j->m", Q, h, h))
+    assert 2 * np.sqrt(a @ M @ a) < 0.75 * np.sqrt(h @ M @ h)
+    np.testing.assert_allclose(found.x, x + h + a / 2, rtol=1e-9)
+    assert found.evaluations == {"f": 5, "gradient": 2 + (solver != "sample"), "Hv": 0, "Gv": 0, "J": 1}
+
+
+def test_a_step_that_would_bend_too_far_is_straight():
+    objective = tl.LeastSquares(lambda x: tf.stack([x[0] + 10 * x[1] ** 2 - 1, x[1] - 1]))
+    straight, bent = (
+        tl.minimize(objective, [0.0, 0.0], tl.LevenbergMarquardt(acceleration=a), max_steps=1) for a in (0.0, 0.75)
+    )
+    np.testing.assert_array_equal(bent.x, straight.x)
+
+
+def test_a_curved_valley_takes_a_fraction_of_the_steps():
+    bennett5 = nist.load("Bennett5")
+    steps = {}
+    for a in (0.0, 0.75):
+        optimizer = tl.LevenbergMarquardt(acceleration=a)
+        found = tl.minimize(tl.LeastSquares(bennett5.residuals), bennett5.starts[0], optimizer)
+        assert bennett5.digits(found.x) > 6
+        steps[a] = found.steps
+    assert 4 * steps[0.75] < steps[0.0]
+
+
 @pytest.mark.parametrize("momentum", [0.0, 0.5])
 @pytest.mark.thorough_after(1)
 def test_fixed_steps_of_the_natural_gradient(momentum):

@@ -98,10 +98,10 @@ class ThreeParts(Feed):
     def description(self):
         return {"kind": "three parts"}
 
-    def arrays(self):
+    def state(self):
         return {}
 
-    def go_to(self, epoch, index, arrays):
+    def load_state(self, state, epoch, index):
         self.epoch, self.index = epoch, index
 
 

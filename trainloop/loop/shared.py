@@ -1,5 +1,6 @@
 """What all phases of a loop have in common, made of the arguments of `TrainLoop`."""
 
+import contextlib
 import dataclasses
 from typing import Any
 
@@ -7,6 +8,7 @@ import keras
 
 from trainloop.distributed import replicas
 from trainloop.distributed.replicas import without_strategy
+from trainloop.distributed.shards import shard_over
 from trainloop.distributed.workers import Workers
 from trainloop.hooks.base import Hook
 from trainloop.loop import arguments
@@ -90,3 +92,7 @@ class Shared:
     def trained(self):
         """The variables that x consists of."""
         return trained_variables(self.model, self.extra_variables)
+
+    def sharding(self):
+        """A context in which large states are sharded, where there are several replicas."""
+        return shard_over(self.replicas.strategy) if self.replicas else contextlib.nullcontext()
