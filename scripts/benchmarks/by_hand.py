@@ -1,12 +1,19 @@
 """Optimizers of other libraries around a compiled function, as they are used where a framework has no such optimizer.
 
 The function is plain TensorFlow: it takes a vector apart, assigns it to the variables, and joins their gradients. SciPy
-and PyTorch call it from Python; TensorFlow Probability compiles it with its loop.
+and PyTorch call it from Python; TensorFlow Probability compiles it with its loop. DeepXDE and tf-levenberg-marquardt
+have such a function of their own, and get the loss or its residuals.
 """
 
+import os
 import time
 
 from benchmarks.courses import PAIRS, marks
+
+
+def _variables(problem):
+    """The `tf.Variable`s that are trained."""
+    return [getattr(v, "value", v) for v in problem.model.trainable_variables] + list(problem.extra)
 
 
 def vector_function(problem):
@@ -14,7 +21,7 @@ def vector_function(problem):
     import numpy as np
     import tensorflow as tf
 
-    variables = [*problem.model.trainable_variables, *problem.extra]
+    variables = _variables(problem)
     sizes = [int(np.prod(v.shape)) for v in variables]
 
     def assign(x):
@@ -39,17 +46,18 @@ class _Watch:
     """Counts evaluations and seconds between the measurements of a run, and ends it in time.
 
     Attributes:
+        evaluations: since the last measurement.
         late: whether it has ended the run.
     """
 
     def __init__(self, evaluate, assign, course, steps, seconds):
         self._evaluate, self._assign, self._course = evaluate, assign, course
         self._marks, self._end = set(marks(steps)), course.seconds + seconds
-        self._steps, self._evaluations, self._since = 0, 0, time.perf_counter()
+        self._steps, self.evaluations, self._since = 0, 0, time.perf_counter()
         self.late = False
 
     def function(self, x):
-        self._evaluations += 1
+        self.evaluations += 1
         return self._evaluate(x)
 
     def callback(self, x):
@@ -63,8 +71,8 @@ class _Watch:
     def measure(self, x):
         seconds = time.perf_counter() - self._since
         self._assign(x)
-        self._course.spend(seconds, self._evaluations)
-        self._evaluations, self._since = 0, time.perf_counter()
+        self._course.spend(seconds, self.evaluations)
+        self.evaluations, self._since = 0, time.perf_counter()
 
 
 def _scipy(name, **options):
@@ -131,10 +139,30 @@ def _tfp(problem, course, after, seconds):
             max_line_search_iterations=50,
         )
 
-    state = go_on(tf.constant(0), None)
-    go_on(tf.constant(0), state)  # compiles
-    assign(x0)
-    began = course.seconds
+    go_on(tf.constant(0), go_on(tf.constant(0), None))  # compiles
+    return _in_parts(go_on, assign, course, after, seconds)
+
+
+def _deepxde(problem, course, after, seconds):
+    """DeepXDE's L-BFGS: TensorFlow Probability's, called from Python, around a function that each part compiles."""
+    os.environ["DDE_BACKEND"] = "tensorflow"  # with "tensorflow.compat.v1" nothing in this process is eager any more
+    import deepxde
+    from deepxde.optimizers.tensorflow.optimizers import lbfgs_minimize
+
+    _, _, assign, _ = vector_function(problem)
+
+    def go_on(most, state):
+        deepxde.optimizers.set_LBFGS_options(maxcor=PAIRS, ftol=0, gtol=0, maxiter=int(most))
+        return lbfgs_minimize(_variables(problem), problem.value, state)
+
+    return _in_parts(go_on, assign, course, after, seconds)
+
+
+def _in_parts(go_on, assign, course, after, seconds):
+    """L-BFGS of TensorFlow Probability from one measurement to the next; go_on: (iterations, state) -> state."""
+    import tensorflow as tf
+
+    state, began = go_on(tf.constant(0), None), course.seconds
     for mark in marks(after):
         if bool(state.failed) or course.seconds - began > seconds:
             break
@@ -148,15 +176,61 @@ def _tfp(problem, course, after, seconds):
     return "all steps are done" if int(state.num_iterations) >= after else "the time is up"
 
 
+def _levenberg_marquardt(problem, course, after, seconds):
+    """Steps of tf-levenberg-marquardt with its defaults, on a model whose outputs are the residuals."""
+    import tensorflow as tf
+    from tf_levenberg_marquardt.training import Trainer
+
+    class Residuals:
+        """What the trainer asks of a model; the inputs are the numbers of the residuals."""
+
+        built, dtype, trainable_variables = True, tf.float64, _variables(problem)
+
+        @tf.function(autograph=False)
+        def __call__(self, rows, training=None):
+            return problem.count**0.5 * problem.stacked(rows[:, 0])[:, None]  # the trainer's loss is a mean
+
+    _, _, assign, x0 = vector_function(problem)
+    rows = tf.range(problem.count)[:, None]
+    inputs = rows, tf.zeros(rows.shape, tf.float64)
+    trainer = Trainer(Residuals(), tf.keras.optimizers.SGD(1.0))
+    trainer.backup_variables()
+    trainer.train_step(*inputs)  # compiles
+    assign(x0)
+    trainer.backup_variables()
+    trainer.reset_damping_factor()
+    watch = _Watch(None, lambda _: None, course, after, seconds)
+    try:
+        for _ in range(after):
+            *_, attempts, stopped = trainer.train_step(*inputs)
+            watch.evaluations += 1 + int(attempts)
+            watch.callback(None)
+            if stopped:
+                break
+    except StopIteration:
+        pass
+    watch.measure(None)
+    return "the time is up" if watch.late else "the damping is at its limit" if stopped else "all steps are done"
+
+
 # A name in reports -> the module that it needs, and a function that runs it.
 METHODS = {
     "SciPy L-BFGS-B": ("scipy", _scipy("L-BFGS-B", maxcor=PAIRS, ftol=0, gtol=0, maxls=50, maxfun=10**9)),
     "SciPy BFGS": ("scipy", _scipy("BFGS", gtol=0)),
     "PyTorch L-BFGS": ("torch", _torch),
     "TFP L-BFGS": ("tensorflow_probability", _tfp),
+    "DeepXDE L-BFGS": ("deepxde", _deepxde),
+    "tf-levenberg-marquardt": ("tf_levenberg_marquardt", _levenberg_marquardt),
 }
 
 
 def run(method, problem, course, after, seconds):
-    """Go on from the weights as they are, and return a sentence that says how it ended; see `courses.run`."""
-    return METHODS[method][1](problem, course, after, seconds)
+    """Go on from the weights as they are, and return a sentence that says how it ended; see `courses.run`.
+
+    What another library raises is such a sentence, too, and ends nothing but its own run.
+    """
+    try:
+        return METHODS[method][1](problem, course, after, seconds)
+    except Exception as error:
+        course.spend(0.0, 0)
+        return f"failed: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

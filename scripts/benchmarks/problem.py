@@ -37,17 +37,41 @@ class Problem:
     jit: bool = False
 
     def value(self):
-        """The loss, in plain TensorFlow; of a term with batches as many points as a batch has, from all of it."""
+        """The loss, in plain TensorFlow."""
+        import tensorflow as tf
+
+        return sum(weight * tf.reduce_mean(tf.square(r(self.model, p))) for weight, r, p, _ in self._terms())
+
+    def stacked(self, rows):
+        """Residuals with these numbers [k], counted over all terms; the sum of squares of all of them is the loss."""
+        import tensorflow as tf
+
+        parts, first = [], 0
+        for weight, residual, p, size in self._terms():
+            own = tf.boolean_mask(rows, (rows >= first) & (rows < first + size)) - first
+            own = tf.concat([own, [0]], 0)  # no term is empty, which tape.jacobian cannot vectorise
+            r = residual(self.model, tf.nest.map_structure(lambda values, own=own: tf.gather(values, own), p))
+            parts.append(np.sqrt(weight / size) * tf.reshape(r, [-1])[:-1])
+            first += size
+        return tf.concat(parts, 0)
+
+    @property
+    def count(self):
+        """How many residuals there are: one for each point."""
+        return sum(size for *_, size in self._terms())
+
+    def _terms(self):
+        """(weight, function for residuals, points, how many) of each term: of one with batches as many as a batch has,
+        taken from all of them."""
         import tensorflow as tf
 
         def chosen(values, size):
             return values if size is None else values[:: len(values) // size][:size]
 
-        f, sizes = 0.0, self.points.batch_sizes
+        sizes = self.points.batch_sizes
         for term, residual in self.residuals.items():
             p = tf.nest.map_structure(lambda values, size=sizes[term]: chosen(values, size), self.points.values[term])
-            f += (self.weights or {}).get(term, 1.0) * tf.reduce_mean(tf.square(residual(self.model, p)))
-        return f
+            yield (self.weights or {}).get(term, 1.0), residual, p, tf.nest.flatten(p)[0].shape[0]
 
 
 def falling(first):

@@ -74,9 +74,10 @@ def publish(folder, name, title, records):
     rows = _medians(records)
     print_table(title, rows, COLUMNS)
     path = write_json(folder, name, title, rows, runs=records)
-    problems = list(dict.fromkeys(record["problem"] for record in records))
+    timed = [record for record in records if record["seconds"] > 0]  # nothing else can be drawn over a logarithm
+    problems = list(dict.fromkeys(record["problem"] for record in timed))
     for problem in problems:
-        own = [record for record in records if record["problem"] == problem]
+        own = [record for record in timed if record["problem"] == problem]
         _draw(path.with_name(f"{name}-{problem}.png"), problem, own)
     click.echo(f"written: {path}, and {name}-*.png beside it for {', '.join(problems)}")
 

@@ -1,8 +1,10 @@
 """BFGS, SSBFGS and SSBroyden against naive linear algebra: their equations, the secant equation, definiteness."""
 
 import keras
+import nist
 import numpy as np
 import pytest
+import scipy.optimize
 import tensorflow as tf
 from networks import blobs, crossentropy, dense_net, weights
 from stepper import Stepper
@@ -197,25 +199,25 @@ def test_the_rule_for_the_first_size(curvature, constant, scaling, size):
     assert H[0, 0] == pytest.approx(1 / curvature, rel=0.2)
 
 
-def test_a_loss_is_not_expected_to_fall_below_zero():
-    """The second step of a steep valley begins with the trial where a parabola would reach zero."""
+@pytest.mark.parametrize(("scaling", "above", "times"), [(False, 0, 2.02), ("auto", 0, 1.0), ("auto", 1e11, None)])
+def test_a_loss_is_not_expected_to_fall_below_zero(scaling, above, times):
+    """In a steep valley the first trial is where a parabola, or the tangent, would reach zero; where the parabola of
+    the full step stays above, it is that step."""
     trials = []
 
     def evaluate(x):
         trials.append(x)
-        return np.sum([1.0, 1e8] * x**2), np.array([2.0, 2e8]) * x
+        return np.sum([1.0, 1e8] * x**2) + above, np.array([2.0, 2e8]) * x
 
     def fun(x):
         return tf.numpy_function(evaluate, [x], [x.dtype] * 2)
 
-    here = Stepper(BFGS(initial_scaling=False), fun, [1.0, 1e-3])
-    here.step()
-    x, H = here.x, here.optimizer.state["H"].to_dense().numpy()
-    f, g = np.sum([1.0, 1e8] * x**2), np.array([2.0, 2e8]) * x
+    x = np.array([1.0, 1e-3])
+    here = with_state(BFGS(initial_scaling=scaling), fun, x, updates=1)
     trials.clear()
     here.step()
-    d = -H @ g
-    np.testing.assert_allclose(trials[1], x + min(1, 2.02 * f / -(g @ d)) * d, rtol=1e-9)
+    f, g = evaluate(x)
+    np.testing.assert_allclose(trials[1], x - (times * f / (g @ g) if times else 1) * g, rtol=1e-9)
 
 
 # --- Restarts ---------------------------------------------------------------------------------------------
@@ -308,6 +310,48 @@ def test_a_network_learns_and_a_saved_run_goes_on_with_the_same_bits(tmp_path, s
     rest.optimizer.load_own_variables(saved)
     rest.run(data, steps=5)
     np.testing.assert_array_equal(weights(rest.model), weights(whole.model))
+
+
+# --- Side by side with SciPy ------------------------------------------------------------------------------
+
+# name: (function, start, minima, first the smallest)
+PROBLEMS = {p.name: (p.fun, p.x0, (p.minimum, *p.other_minima)) for p in problems.values() if p.smooth} | {
+    f"{data.name} {number}": (lambda b, data=data: tf.reduce_sum(data.residuals(b) ** 2), start, (data.squares,))
+    for data in map(nist.load, nist.MODELS)
+    for number, start in enumerate(data.starts, 1)
+}
+
+
+def evaluations_of_both(fun, x0, minima):
+    """Evaluations of BFGS and of SciPy's until f is within 1e-6 of the way to the minimum at which SciPy's ends, or to
+    the smallest where it ends at none; infinity for the one that does not get there."""
+    derive, values = derived(fun), []
+
+    def recorded(x):
+        f, g = derive(x)
+        values.append(float(f))
+        return values[-1], g
+
+    with np.errstate(all="ignore"):
+        scipy.optimize.minimize(recorded, x0, jac=True, method="BFGS", options={"gtol": 0, "maxiter": 1000})
+    targets = [minimum + 1e-6 * (values[0] - minimum) for minimum in minima]
+    target = next((target for target in targets if np.nanmin(values) <= target), targets[0])
+    reached = np.flatnonzero(np.array(values) <= target)
+    found = minimize(fun, x0, BFGS(), gtol=0, f_target=target, max_evaluations=1000)
+    return found.evaluations["f"] if found.f <= target else np.inf, 1 + reached[0] if reached.size else np.inf
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::scipy.optimize.OptimizeWarning")
+@pytest.mark.parametrize("names", [("tanh_network", "Rat43 1", "biggs_exp6"), tuple(PROBLEMS)], ids=["steep", "all"])
+@pytest.mark.thorough_after(1)
+def test_no_problem_takes_twice_the_evaluations_of_scipy(names):
+    """In the first of the steep ones, d leads onto plateaus along curvatures that H has not met."""
+    ours, theirs = np.transpose([evaluations_of_both(*PROBLEMS[name]) for name in names])
+    assert np.sum(np.isfinite(ours)) >= np.sum(np.isfinite(theirs))
+    both = np.isfinite(ours) & np.isfinite(theirs)
+    ratios = dict(zip(np.array(names)[both], ours[both] / theirs[both], strict=True))
+    assert {name: ratio for name, ratio in ratios.items() if ratio > 2} == {}
+    assert np.median(list(ratios.values())) <= 1
 
 
 # --- Constructors -----------------------------------------------------------------------------------------

@@ -1,10 +1,12 @@
 """Tests of the benchmarks of differential equations and curves: what they measure, and that all of it runs."""
 
+import dataclasses
 import json
 import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from environment import ROOT
 
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -58,9 +60,11 @@ def small():
     "method", sorted(work_precision.METHODS, key=lambda name: name not in ("SSBroyden", "SciPy BFGS"))
 )
 @pytest.mark.thorough_after(2)
-def test_a_method_lowers_the_error(method):
+@pytest.mark.filterwarnings("ignore")  # other libraries warn when they are imported
+def test_a_method_lowers_the_error(method, monkeypatch):
+    monkeypatch.setenv("DDE_BACKEND", "tensorflow")
     if method in by_hand.METHODS:
-        pytest.importorskip(by_hand.METHODS[method][0])
+        pytest.importorskip(by_hand.METHODS[method][0], exc_type=ImportError)
     problem = small()
     before = problem.error()
     found = work_precision.record(method, problem, 0.01, 60.0)
@@ -85,6 +89,29 @@ def test_by_hand_is_the_same_function():
     np.testing.assert_allclose(evaluate(x)[1], g, rtol=1e-10, atol=1e-14)
     assign(x + 1)
     np.testing.assert_array_equal(objective.vector.read(), x + 1)
+
+
+def test_stacked_residuals_are_those_of_the_loss():
+    """Of two terms with weights, one of them in batches, in parts that begin and end within a term."""
+    problem = EQUATIONS["poisson5d"](seed=0, share=0.01)
+    problem.weights = {"pde": 0.5, "boundary": 4.0}
+    rows = np.array_split(np.arange(problem.count), 4)
+    squares = sum(float(tf.reduce_sum(problem.stacked(part) ** 2)) for part in rows)
+    assert squares == pytest.approx(float(problem.value()), rel=1e-12)
+
+
+def test_what_a_peer_raises_ends_its_own_run_only(monkeypatch, tmp_path):
+    def broken(problem, course, after, seconds):
+        raise RuntimeError("no such operation\nin line 7")
+
+    monkeypatch.setitem(by_hand.METHODS, "SciPy BFGS", ("scipy", broken))
+    problem = dataclasses.replace(small(), adam=0)
+    found = work_precision.record("SciPy BFGS", problem, 0.01, 60.0)
+    assert found["ended"] == "failed: RuntimeError: no such operation"
+    assert found["error"] == problem.error()
+    work_precision.publish(
+        tmp_path, "fit", "A title", [{"problem": "fit1d", "method": "SciPy BFGS", "seed": 0, **found}]
+    )
 
 
 def test_a_fixed_batch_is_from_all_points():

@@ -22,7 +22,12 @@ directions that no step has met yet. There, as long as f > 0, as losses are,
     t0 = min(1, 2.02 f / |g'd|)
 
 the minimum of the parabola that falls by f, to 0: no step can be expected to win more. It is what Nocedal and Wright
-(2006), equation 3.60, make of the decrease of the last step.
+(2006), equation 3.60, make of the decrease of the last step. With initial_scaling="auto" that is 1, or
+
+    t0 = f / |g'd|        where 2.02 f < |g'd|
+
+There the parabola is refuted: with its minimum at d it would fall by |g'd| / 2, below 0. The tangent is left, which
+reaches 0 at t0, the step of Polyak (1969) for subgradients, USSR Comput. Math. Math. Phys. 9(3).
 """
 
 import abc
@@ -117,7 +122,8 @@ class QuasiNewton(GlobalObjectiveOptimizer):
             return tf.ones_like(f)
         # In an order in which no product leaves the range of the dtype.
         bound = _MORE * f / slope.of_g / slope.of_d / -slope.cosine
-        return tf.where(bound > 0, tf.minimum(bound, 1), 1)
+        short = bound / _MORE if self.initial_scaling == "auto" else bound
+        return tf.where((bound > 0) & (bound < 1), short, 1)
 
     def _updated_matrix(self, H, s, y, Bs, fresh, is_loss):
         """H after the pair (s, y), or as it was; whether the pair was used; whether H was indefinite and is I again.

@@ -15,6 +15,7 @@ multiplied by s'y / y'y (equation 6.20), which is the size that f has along y:
 s'y / y'y is near the *least* of the inverse curvatures along g. Where curvatures differ by much H is then far too small
 in nearly all directions, and steps crawl, which costs more than an H that is too large: that is shortened by the first
 trial, without an evaluation, as a loss cannot fall by more than f. An H that is too small even along y is enlarged.
+With "auto" the trial is then Polyak's step f / |g'd|, see `_quasi_newton`.
 """
 
 from typing import Any
@@ -38,7 +39,8 @@ class BFGS(QuasiNewton):
         line_search: "strong_wolfe", "hager_zhang" or "armijo", see `linesearch`.
         max_evaluations: of f in one line search, at least 2.
         initial_scaling: whether the first H gets the size of f: True, False, or "auto" for the rule in this file's
-            first lines. With False the unit of f matters, as in SciPy's BFGS.
+            first lines, with Polyak's step f / |g'd| for the first trial where d promises more than f. With False
+            the unit of f matters, as in SciPy's BFGS.
         storage: of H, see `storage_spec`.
         name, kwargs: see `GlobalObjectiveOptimizer`.
 
