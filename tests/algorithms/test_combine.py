@@ -258,14 +258,14 @@ def test_bad_arguments(arguments, said):
 
 def test_losses_without_terms_and_other_terms_are_named():
     with pytest.raises(
-        ValueError, match="ModelObjective is one number without named terms; give a loss that has several"
+        ValueError, match="the objective is one number without named terms; give a loss that has several"
     ):
         tl.TrainLoop(dense_net(), tl.Combine(tl.Adam(), "sum"), "mse").run((POINTS["a"], np.ones([8, 3])), steps=1)
     with pytest.raises(
         ValueError, match=r"terms must name all terms of the loss, received \('a', 'c'\); they are 'a', 'b'"
     ):
         loop_of(tl.Combine(tl.Adam(), "sum", terms=("a", "c"))).run(tl.Points(POINTS, seed=0), steps=1)
-    with pytest.raises(ValueError, match="FunctionObjective is one number"):
+    with pytest.raises(ValueError, match="the objective is one number"):
         tl.minimize(lambda x: tf.reduce_sum(x**2), [1.0], tl.Combine(tl.Adam(), "sum"))
 
 

@@ -28,6 +28,10 @@ the minimum of the parabola that falls by f, to 0: no step can be expected to wi
 
 There the parabola is refuted: with its minimum at d it would fall by |g'd| / 2, below 0. The tangent is left, which
 reaches 0 at t0, the step of Polyak (1969) for subgradients, USSR Comput. Math. Math. Phys. 9(3).
+
+Where H is scaled at every update, it is made larger along what the last step has seen, and steps of t = 1 are often too
+long. There t0 is that of equation 3.60 itself, with the decrease of the last step in place of f: in the training of
+networks a step takes hardly more than one evaluation then, and leads as far.
 """
 
 import abc
@@ -57,6 +61,9 @@ class QuasiNewton(GlobalObjectiveOptimizer):
     """
 
     needs_digits = True
+
+    # Whether the first trial follows from the decrease of the last step, which the state has then.
+    expects_decrease = False
 
     def __init__(
         self,
@@ -88,6 +95,7 @@ class QuasiNewton(GlobalObjectiveOptimizer):
             "updates": tf.constant(0, tf.int32),  # of this H; 0 after a restart
             "step_length": tf.zeros([], x.dtype),
             "status": tf.constant(Status.RUNNING, tf.int32),
+            **({"decrease": tf.zeros([], x.dtype)} if self.expects_decrease else {}),  # of f, in the last step
         }
 
     def update(self, x: tf.Tensor, f: tf.Tensor, g: tf.Tensor, state: State, objective: Objective) -> ObjectiveUpdate:
@@ -97,7 +105,7 @@ class QuasiNewton(GlobalObjectiveOptimizer):
         lost = moving & linalg.fails(slope.cosine < 0)  # rounding has made H indefinite
         fresh = tf.equal(state["updates"], 0) | lost
         d = linalg.choose(lost, -g, d)
-        first = tf.where(fresh, first_trial(x, g), self._later_trial(f, slope))
+        first = tf.where(fresh, first_trial(x, g), self._later_trial(f, slope, state))
         search = linesearch.SEARCHES[self.line_search]
         found = search(objective, x, f, g, d, first, max_evaluations=self.max_evaluations)
         failed = ~(found.t > 0) & moving
@@ -109,6 +117,7 @@ class QuasiNewton(GlobalObjectiveOptimizer):
             "updates": tf.where(failed | broken, 0, updates),
             "step_length": found.t,
             "status": first_failure((found.unbounded, Status.UNBOUNDED), (fresh & failed, Status.STALLED)),
+            **({"decrease": f - found.f} if self.expects_decrease else {}),
         }
         return found.x, new, (found.f, found.g)
 
@@ -116,13 +125,14 @@ class QuasiNewton(GlobalObjectiveOptimizer):
         own = {name: getattr(self, name) for name in ("line_search", "max_evaluations", "initial_scaling", "storage")}
         return {**super().get_config(), **own}
 
-    def _later_trial(self, f, slope):
+    def _later_trial(self, f, slope, state):
         """The first trial t0 [] where H is not the identity."""
-        if self.initial_scaling is True:
+        if self.initial_scaling is True and not self.expects_decrease:
             return tf.ones_like(f)
+        expected = tf.where(state["decrease"] > 0, state["decrease"], f) if self.expects_decrease else f
         # In an order in which no product leaves the range of the dtype.
-        bound = _MORE * f / slope.of_g / slope.of_d / -slope.cosine
-        short = bound / _MORE if self.initial_scaling == "auto" else bound
+        bound = _MORE * expected / slope.of_g / slope.of_d / -slope.cosine
+        short = bound / _MORE if self.initial_scaling == "auto" and not self.expects_decrease else bound
         return tf.where((bound > 0) & (bound < 1), short, 1)
 
     def _updated_matrix(self, H, s, y, Bs, fresh, is_loss):

@@ -44,6 +44,8 @@ class SSBFGS(QuasiNewton):
         array([1., 1., 1.])
     """
 
+    expects_decrease = True
+
     def __init__(
         self,
         scaling: str = "al_baali",

@@ -50,6 +50,8 @@ class SSBroyden(QuasiNewton):
         array([1., 1., 1.])
     """
 
+    expects_decrease = True
+
     def __init__(
         self,
         line_search: str = "strong_wolfe",
