@@ -119,7 +119,7 @@ class Objective(abc.ABC):
     def term_gradients(self, x: tf.Tensor) -> Evaluated:
         """(terms of f [k], their gradients G [k, n]) at x [n]: f is their sum, g the sum of the rows."""
         raise ValueError(
-            f"the objective is one number without named terms; give a loss that has several: "
+            "the objective is one number without named terms; give a loss that has several: "
             "residuals={name: function}, a loss_fn or closure that returns a dict of scalars by name, a loss for each "
             "output, or an Objective with term_gradients(self, x)"
         )
