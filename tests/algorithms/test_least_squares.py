@@ -66,7 +66,7 @@ def test_a_bent_step_by_hand(solver, m):
     A, Q, y, x = RNG.normal(size=(m, 4)), 0.1 * RNG.normal(size=(m, 4, 4)), RNG.normal(size=m), RNG.normal(size=4)
     Q = Q + Q.transpose(0, 2, 1)
     objective = tl.LeastSquares(lambda x: tf.linalg.matvec(A, x) + tf.einsum("mij,i,j->m", Q, x, x) / 2 - y)
-    optimizer = tl.LevenbergMarquardt(tau=1.0, solver=solver, scaling=1.0)
+    optimizer = tl.LevenbergMarquardt(tau=1.0, solver=solver, scaling=1.0, acceleration=0.75)
     found = tl.minimize(objective, x, optimizer, max_steps=1)
     J, r = A + Q @ x, A @ x + np.einsum("mij,i,j->m", Q, x, x) / 2 - y
     M = np.diag(np.diag(J.T @ J))

@@ -66,8 +66,9 @@ class LevenbergMarquardt(GlobalObjectiveOptimizer):
             products. With residuals "auto" is "qr" up to 32 parameters, then "sample" for m < n and "cholesky", both up
             to 4000 rows, and "cg" beyond; without residuals "cholesky" up to 1000 parameters.
         max_products: per trial with "cg", at least 1.
-        acceleration: up to which size a step is bent, relative to its length, see above; 0 for straight steps. Without
-            residuals and with "cg" they always are.
+        acceleration: up to which size a step is bent, relative to its length, see above; 0 for straight steps. None for
+            0.75 where x are the weights of a model, and 0 elsewhere: the few parameters of a curve save steps by it,
+            but mostly no evaluations. Without residuals and with "cg" steps are straight.
         name, kwargs: see `GlobalObjectiveOptimizer`.
 
     Examples:
@@ -79,7 +80,7 @@ class LevenbergMarquardt(GlobalObjectiveOptimizer):
 
     ends_by_itself = True
     needs_digits = True
-    left_out_of_config = ("scaling",)
+    left_out_of_config = ("scaling", "acceleration")
 
     def __init__(
         self,
@@ -88,7 +89,7 @@ class LevenbergMarquardt(GlobalObjectiveOptimizer):
         max_products: int = 100,
         min_damping: float = 0.0,
         scaling: float | None = None,
-        acceleration: float = 0.75,
+        acceleration: float | None = None,
         name: str = "levenberg_marquardt",
         **kwargs: Any,
     ) -> None:
@@ -97,7 +98,7 @@ class LevenbergMarquardt(GlobalObjectiveOptimizer):
         self.solver = damped.checked_solver(solver)
         self.max_products = checks.integer("max_products", max_products, at_least=1)
         self.min_damping = checks.real("min_damping", min_damping, at_least=0)
-        self.acceleration = checks.real("acceleration", acceleration, at_least=0)
+        self.acceleration = None if acceleration is None else checks.real("acceleration", acceleration, at_least=0)
         self.scaling = None if scaling is None else checks.real("scaling", scaling, at_least=0, at_most=1)
 
     def init_state(self, x: tf.Tensor) -> State:
@@ -157,7 +158,8 @@ class LevenbergMarquardt(GlobalObjectiveOptimizer):
         """The first `Trial` that lowers f, with more and more damping; the last one where none does."""
         x, f, g = here
         slopes = tf.reduce_any(tf.not_equal(g, 0))
-        bent = self.acceleration > 0 and system.accelerates
+        limit = (0.75 if objective.of_weights else 0.0) if self.acceleration is None else self.acceleration
+        bent = limit > 0 and system.accelerates
         r = objective.residuals(x) if bent else None
 
         def one(count, trial):
@@ -168,7 +170,7 @@ class LevenbergMarquardt(GlobalObjectiveOptimizer):
             promised = system.promised(h, M)
             if bent:
                 a = damped.acceleration(objective, x, r, h, solver)
-                short = 4 * _square(a, M) <= self.acceleration**2 * _square(h, M)
+                short = 4 * _square(a, M) <= limit**2 * _square(h, M)
                 h = tf.where(short, h + a / 2, h)
             f_trial, g_trial = objective.value_and_grad(x + h)
             rho = agreement(promised, (f, g), (f_trial, g_trial))
@@ -196,8 +198,8 @@ class LevenbergMarquardt(GlobalObjectiveOptimizer):
         return tf.while_loop(wanted, one, (tf.constant(0), start), parallel_iterations=1)[1]
 
     def get_config(self) -> dict[str, Any]:
-        own = {name: getattr(self, name) for name in ("tau", "solver", "max_products", "min_damping", "acceleration")}
-        newer = {} if self.scaling is None else {"scaling": self.scaling}
+        own = {name: getattr(self, name) for name in ("tau", "solver", "max_products", "min_damping")}
+        newer = {name: getattr(self, name) for name in self.left_out_of_config if getattr(self, name) is not None}
         return {**super().get_config(), **own, **newer}
 
 
