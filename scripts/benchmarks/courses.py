@@ -17,6 +17,9 @@ METHODS = {
     "NaturalGradient": lambda tl: tl.NaturalGradient(),
 }
 
+# Those that ask for residuals.
+_LEAST_SQUARES = ("LevenbergMarquardt", "NaturalGradient")
+
 # Length of the history of L-BFGS, in all libraries.
 PAIRS = 100
 
@@ -72,11 +75,12 @@ def _loop(method, problem, adam, after):
     make = METHODS[method]
     phases = [tl.Phase(tl.Adam(problem.rate(adam)), steps=adam), tl.Phase(make(tl))] if make and adam else None
     optimizer = make(tl) if make else tl.Adam(problem.rate(adam + after))
+    of_residuals = {"residuals": problem.residuals, "loss_weights": problem.weights}
+    loss = {"loss_fn": problem.of_batch} if problem.logarithm and method not in _LEAST_SQUARES else of_residuals
     return tl.TrainLoop(
         problem.model,
         phases or optimizer,
-        residuals=problem.residuals,
-        loss_weights=problem.weights,
+        **loss,
         extra_variables=problem.extra,
         hooks=[tl.Resample(**problem.resample)] if problem.resample else [],
         jit_compile=problem.jit,

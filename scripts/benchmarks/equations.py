@@ -90,7 +90,10 @@ def poisson5d(seed, share=1.0):
 
 
 def poisson_exp(seed, share=1.0, k=4):
-    """u_xx + u_yy - exp(u) = f on the unit square; u = 1 + sin(k pi x) cos(k pi y), the boundary by construction."""
+    """u_xx + u_yy - exp(u) = f on the unit square; u = 1 + sin(k pi x) cos(k pi y), the boundary by construction.
+
+    Its loss falls by ten powers of ten. Those who posed it (Urban, Stefanou and Pons) minimise its logarithm.
+    """
     import keras
     import tensorflow as tf
 
@@ -117,7 +120,7 @@ def poisson_exp(seed, share=1.0, k=4):
     points = tl.Points({"pde": tl.Box([0, 0], [1, 1], _count(8_000, share))}, seed=seed)
     test = _uniform([0, 0], [1, 1], 5_000)
     error = relative_error(model, test, 1 + wave(test, np.sin, np.cos))
-    return Problem(model, {"pde": pde}, points, error, adam=10_000, after=20_000)
+    return Problem(model, {"pde": pde}, points, error, adam=10_000, after=20_000, logarithm=True)
 
 
 def burgers(seed, share=1.0):

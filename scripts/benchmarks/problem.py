@@ -22,6 +22,7 @@ class Problem:
         resample: keyword arguments of `Resample`; None where points stay.
         rate: function of Adam's steps -> learning rate.
         jit: compile with XLA, ours and the function that other libraries call.
+        logarithm: minimise the logarithm of the loss, where an optimizer does not ask for residuals.
     """
 
     model: Any
@@ -35,12 +36,20 @@ class Problem:
     resample: dict[str, Any] | None = None
     rate: Callable[[int], Any] = lambda steps: falling(5e-3)
     jit: bool = False
+    logarithm: bool = False
 
     def value(self):
-        """The loss, in plain TensorFlow."""
+        """The loss, or its logarithm, in plain TensorFlow."""
+        return self.of_batch(self.model, self._points())
+
+    def of_batch(self, model, batch, training=True):
+        """The same of points by term, as a `loss_fn`."""
         import tensorflow as tf
 
-        return sum(weight * tf.reduce_mean(tf.square(r(self.model, p))) for weight, r, p, _ in self._terms())
+        del training
+        means = {name: tf.reduce_mean(tf.square(r(model, batch[name]))) for name, r in self.residuals.items()}
+        f = sum((self.weights or {}).get(name, 1.0) * mean for name, mean in means.items())
+        return tf.math.log(f) if self.logarithm else f
 
     def stacked(self, rows):
         """Residuals with these numbers [k], counted over all terms; the sum of squares of all of them is the loss."""
@@ -61,17 +70,26 @@ class Problem:
         return sum(size for *_, size in self._terms())
 
     def _terms(self):
-        """(weight, function for residuals, points, how many) of each term: of one with batches as many as a batch has,
-        taken from all of them."""
+        """(weight, function for residuals, points, how many) of each term."""
+        import tensorflow as tf
+
+        points = self._points()
+        for term, residual in self.residuals.items():
+            size = tf.nest.flatten(points[term])[0].shape[0]
+            yield (self.weights or {}).get(term, 1.0), residual, points[term], size
+
+    def _points(self):
+        """The points of each term: of one with batches as many as a batch has, taken from all of them."""
         import tensorflow as tf
 
         def chosen(values, size):
             return values if size is None else values[:: len(values) // size][:size]
 
         sizes = self.points.batch_sizes
-        for term, residual in self.residuals.items():
-            p = tf.nest.map_structure(lambda values, size=sizes[term]: chosen(values, size), self.points.values[term])
-            yield (self.weights or {}).get(term, 1.0), residual, p, tf.nest.flatten(p)[0].shape[0]
+        return {
+            term: tf.nest.map_structure(lambda values, size=sizes[term]: chosen(values, size), self.points.values[term])
+            for term in self.residuals
+        }
 
 
 def falling(first):
