@@ -351,8 +351,8 @@ def test_a_condition_beyond_the_dtype_stalls_with_the_axis_ratio_at_its_limit(fl
     assert result.history["axis_ratio"].max() == pytest.approx(430, rel=0.01)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("form", "n"), [("full", 3), ("separable", 3)])
-@pytest.mark.thorough_after(1)
 def test_ten_thousand_float32_generations_stay_finite(form, n, float32):
     """Far beyond the end of a run: at a minimum, where f is flat, and where it falls without bound."""
     kind = tf.Variable(0)
