@@ -357,3 +357,18 @@ def test_config_makes_the_same_method_again(cls):
 
 def test_pytest_does_not_take_the_ellipsoid_method_for_a_test():
     assert TestGD.__test__ is False
+
+
+def test_lbfgs_drops_its_history_where_the_gradient_misleads_it():
+    """Below f = 1 the gradient points the wrong way, so that no line search finds anything: first along -H g, then along
+    -g."""
+    weights = tf.constant([1.0, 25.0], tf.float64)
+
+    def misleading(x):
+        f = tf.reduce_sum(weights * x**2)
+        return f, tf.where(f < 1, -2.0, 2.0) * weights * x
+
+    found = minimize(misleading, [30.0, -20.0], LBFGS(), max_steps=30)
+    assert found.status == Status.STALLED
+    assert found.history["pairs"][-3] > 0
+    np.testing.assert_array_equal(found.history["pairs"][-2:], 0)
