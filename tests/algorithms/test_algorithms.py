@@ -360,13 +360,12 @@ def test_pytest_does_not_take_the_ellipsoid_method_for_a_test():
 
 
 def test_lbfgs_drops_its_history_where_the_gradient_misleads_it():
-    """Below f = 1 the gradient points the wrong way, so that no line search finds anything: first along -H g, then along
-    -g."""
+    """Below f = 1 the gradient points the wrong way: no search finds anything along -H g, and then along -g."""
     weights = tf.constant([1.0, 25.0], tf.float64)
 
     def misleading(x):
         f = tf.reduce_sum(weights * x**2)
-        return f, tf.where(f < 1, -2.0, 2.0) * weights * x
+        return f, tf.where(f < 1, -weights, weights) * 2 * x
 
     found = minimize(misleading, [30.0, -20.0], LBFGS(), max_steps=30)
     assert found.status == Status.STALLED
