@@ -4,6 +4,7 @@ import keras
 import nist
 import numpy as np
 import pytest
+import scipy.optimize
 import tensorflow as tf
 
 import trainloop as tl
@@ -75,6 +76,14 @@ def test_a_bent_step_by_hand(solver, m):
     assert 2 * np.sqrt(a @ M @ a) < 0.75 * np.sqrt(h @ M @ h)
     np.testing.assert_allclose(found.x, x + h + a / 2, rtol=1e-9)
     assert found.evaluations == {"f": 5, "gradient": 2 + (solver != "sample"), "Hv": 0, "Gv": 0, "J": 1}
+
+
+@pytest.mark.parametrize("optimizer", [tl.LevenbergMarquardt(solver="sample"), tl.NaturalGradient(solver="sample")])
+def test_one_unknown_in_sample_space(optimizer):
+    """The root of e^x (e^x - 2) + x = 1/2, where the gradient vanishes."""
+    objective = tl.LeastSquares(lambda x: tf.stack([tf.exp(x[0]) - 2, x[0] - 0.5]))
+    root = scipy.optimize.brentq(lambda x: np.exp(x) * (np.exp(x) - 2) + x - 0.5, 0, 3, xtol=1e-14)
+    np.testing.assert_allclose(tl.minimize(objective, [3.0], optimizer).x, [root], rtol=1e-6)
 
 
 def test_a_step_that_would_bend_too_far_is_straight():

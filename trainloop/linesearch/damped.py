@@ -174,8 +174,9 @@ class Sample(System):
 
     def __init__(self, r, J, b):
         super().__init__(b)
-        self._r, self._J = r, J
-        self.diagonal = tf.reduce_sum(tf.square(J), 0)
+        # What the trace of J does not know, it would spread: at n = 1 x + h broadcasts to whatever h has.
+        self._r, self._J = r, tf.ensure_shape(J, [None, b.shape[0]])
+        self.diagonal = tf.reduce_sum(tf.square(self._J), 0)
         self.least = linalg.eps(b.dtype) * (r.shape[0] or b.shape[0])
 
     def damped(self, damping):
