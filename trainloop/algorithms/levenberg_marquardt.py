@@ -23,8 +23,8 @@ Where there are residuals and a factorisation, the step bends with them,
 
     h + a / 2   in place of h, if 2 |a| <= acceleration |h|,   |v|^2 = v'M v
 
-with the a of `damped.acceleration`.   Transtrum and Sethna (2012). A long curved valley of f takes a fraction of the
-steps then.
+with the a of `damped.acceleration`; the predicted decrease stays that of h. A long curved valley of f takes a fraction
+of the steps then.   Transtrum and Sethna (2012).
 
 How the system is solved is in `trainloop.linesearch.damped`. Where the diagonal of A is not known, D^2 is the curvature
 along the first g.

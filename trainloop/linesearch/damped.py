@@ -9,7 +9,7 @@ v [n] is zero, or a step to begin with, of which the residuals are r + J v. All 
 solved for as many M as are tried there. With h exact and v zero, the model of f = r'r falls by h'(M h - b). Sources:
 Nocedal and Wright (2006), section 10.3; Golub and Van Loan (2013), section 6.1.
 
-The same matrix gives the step a second order, `acceleration`.
+`acceleration` is the second-order term of a step, from a system with the same matrix.
 """
 
 import abc

@@ -55,7 +55,7 @@ class Feed(abc.ABC):
     kind of feed and not for each feed.
 
     For data of another kind: define what is abstract here, keep `epoch` and `index` up to date in `advance` and
-    `go_to`, and let `feeds.as_feed` make it.
+    `load_state`, and let `feeds.as_feed` make it.
 
     Args:
         infinite: whether an epoch has no end.
