@@ -5,13 +5,16 @@ import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# References of NumPy and SciPy are small. Threads of BLAS that wait for work spin, at ten times the price of the work.
+# Tests run in as many processes as there are cores, on small arrays. Threads that wait for a share of the work spin, at
+# ten times its price.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
-import keras
 import numpy as np
 import pytest
-from environment import MNIST, rewrite_graphs, set_precision
+
+# TensorFlow and Keras are imported inside of functions: the process that only hands out tests starts without them,
+# four seconds earlier.
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -36,10 +39,19 @@ def pytest_collection_finish():
     gc.set_threshold(100_000, 50, 100)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _seeded_libraries():
+    import keras
+
+    keras.utils.set_random_seed(0)
+
+
 @pytest.fixture(autouse=True)
 def _strict_numerics():
+    from environment import seed_generators, set_precision
+
     set_precision("float64")
-    keras.utils.set_random_seed(0)
+    seed_generators()
     yield
     set_precision("float32")
 
@@ -47,6 +59,8 @@ def _strict_numerics():
 @pytest.fixture(scope="module")
 def no_graph_rewriting():
     """For modules with many small compiled functions: `pytestmark = pytest.mark.usefixtures("no_graph_rewriting")`."""
+    from environment import rewrite_graphs
+
     rewrite_graphs(False)
     yield
     rewrite_graphs(True)
@@ -55,12 +69,16 @@ def no_graph_rewriting():
 @pytest.fixture
 def float32():
     """The precision that networks are trained in."""
+    from environment import set_precision
+
     set_precision("float32")
 
 
 @pytest.fixture
 def mnist():
     """MNIST as (x float32 [N, 28, 28, 1] in [0, 1], y int32) for training and testing, from a local copy."""
+    from environment import MNIST
+
     if not MNIST.exists():
         pytest.skip("needs a local copy of MNIST in ../shared/data/mnist.npz")
     with np.load(MNIST) as arrays:

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from environment import set_precision
+from environment import seed_generators, set_precision
 from networks import blobs, crossentropy, dense_net, weights
 
 from trainloop import (
@@ -74,7 +74,7 @@ def train_here(model, optimizer, x, y):
 
 def trained_lenet(train, optimizer, data):
     """Weights after a training from the same start: nothing depends on which tests ran before."""
-    keras.utils.set_random_seed(0)
+    seed_generators()
     model = lenet5()
     train(model, optimizer, *data)
     return weights(model)

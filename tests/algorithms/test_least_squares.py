@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 import tensorflow as tf
+from environment import seed_generators
 
 import trainloop as tl
 
@@ -177,7 +178,7 @@ def test_arguments_of_natural_gradients(options, words):
 
 
 def poisson_net():
-    keras.utils.set_random_seed(0)
+    seed_generators()
     layers = [keras.layers.Dense(k, a, dtype="float64") for k, a in ((12, "tanh"), (1, None))]
     return keras.Sequential([keras.Input((2,), dtype="float64"), *layers])
 

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from environment import seed_generators
 from networks import blobs, crossentropy, dense_net, stateful_net, weights
 
 import trainloop as tl
@@ -141,7 +142,7 @@ def test_probabilities_are_split_at_their_logits(activation):
 @pytest.mark.thorough_after(2)
 def test_regularization_counts_where_it_is_said(kind):
     def net(factor):
-        keras.utils.set_random_seed(0)
+        seed_generators()
         kernel = keras.regularizers.L2(factor) if factor else None
         return keras.Sequential([keras.Input((6,)), keras.layers.Dense(3, kernel_regularizer=kernel)])
 
@@ -188,7 +189,7 @@ def test_the_matrix_stays_that_of_its_weights_when_the_model_is_trained():
 
 @pytest.mark.filterwarnings("ignore:the loss stops gradients")
 def test_second_derivatives_through_normalization_are_right():
-    keras.utils.set_random_seed(0)
+    seed_generators()
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4), keras.layers.LayerNormalization()])
     loss, target = keras.losses.MeanSquaredError(), np.tanh(X[:, :4])
     expected = by_differences(model, lambda: loss(target, model(X)))

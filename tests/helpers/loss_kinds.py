@@ -7,6 +7,7 @@ are assigned, the loss is called as its author would call it, and the weights ar
 import keras
 import numpy as np
 import tensorflow as tf
+from environment import seed_generators
 
 L = keras.layers
 
@@ -20,7 +21,7 @@ def labels(count, classes=3, seed=1):
 
 
 def dense(*layers, inputs=4, outputs=3):
-    keras.utils.set_random_seed(0)
+    seed_generators()
     return keras.Sequential([L.Input((inputs,)), L.Dense(5, "tanh"), *layers, L.Dense(outputs)])
 
 
@@ -45,7 +46,7 @@ class Kind:
 
     def make(self):
         """The model, with the same weights every time."""
-        keras.utils.set_random_seed(0)
+        seed_generators()
         return self._make()
 
     @property
@@ -165,7 +166,7 @@ class Shared(keras.Model):
 
 
 def shared():
-    keras.utils.set_random_seed(0)
+    seed_generators()
     model = Shared()
     model.build((None, 4))
     return model
@@ -234,22 +235,22 @@ IMAGES = normal(6, 6, 6, 1)
 
 
 def convolutional(*layers):
-    keras.utils.set_random_seed(0)
+    seed_generators()
     return keras.Sequential([L.Input((6, 6, 1)), L.Conv2D(2, 3, activation="tanh"), *layers, L.Flatten(), L.Dense(3)])
 
 
 def recurrent():
-    keras.utils.set_random_seed(0)
+    seed_generators()
     return keras.Sequential([L.Input((5, 4)), L.LSTM(3, unroll=True), L.Dense(3)])
 
 
 def embedding():
-    keras.utils.set_random_seed(0)
+    seed_generators()
     return keras.Sequential([L.Input((5,), dtype="int32"), L.Embedding(7, 3), L.GlobalAveragePooling1D(), L.Dense(3)])
 
 
 def two_outputs():
-    keras.utils.set_random_seed(0)
+    seed_generators()
     inputs = keras.Input((4,))
     return keras.Model(inputs, [L.Dense(3, name="a")(inputs), L.Dense(3, name="b")(inputs)])
 

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+from environment import seed_generators
 
 
 def blobs(count=96, features=6, classes=3, seed=0):
@@ -14,14 +15,14 @@ def blobs(count=96, features=6, classes=3, seed=0):
 
 def dense_net(features=6, classes=3, seed=0):
     """Two dense layers."""
-    keras.utils.set_random_seed(seed)
+    seed_generators(seed)
     layers = [keras.layers.Input((features,)), keras.layers.Dense(5, "tanh"), keras.layers.Dense(classes)]
     return keras.Sequential(layers)
 
 
 def stateful_net(features=6, classes=3, seed=0):
     """BatchNormalization averages and a dropout seed that move at every training pass, and a regulariser."""
-    keras.utils.set_random_seed(seed)
+    seed_generators(seed)
     return keras.Sequential(
         [
             keras.layers.Input((features,)),

@@ -7,6 +7,7 @@ the rounding of sums that are taken in another order.
 import keras
 import numpy as np
 import tensorflow as tf
+from environment import seed_generators
 from networks import blobs, crossentropy
 
 import trainloop as tl
@@ -14,7 +15,7 @@ import trainloop as tl
 
 def net(dtype="float64", normalise=False, convex=False):
     """Two dense layers, or a single one, regularised."""
-    keras.utils.set_random_seed(0)
+    seed_generators()
     penalty = keras.regularizers.L2(1e-1 if convex else 1e-2)
     dense = {"kernel_regularizer": penalty, "bias_regularizer": penalty, "dtype": dtype}
     layers = [keras.layers.Input((6,), dtype=dtype)] + ([] if convex else [keras.layers.Dense(5, "tanh", **dense)])

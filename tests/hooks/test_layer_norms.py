@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from environment import seed_generators
 from networks import blobs, crossentropy
 
 from trainloop import SAM, Adam, ArrayData, LayerNorms, Momentum, RunResult, SimpleGD, Status, TestGD, TrainLoop
@@ -19,7 +20,7 @@ VARIABLES = ("hidden/kernel", "hidden/bias", "out/kernel", "out/bias")
 
 
 def net():
-    keras.utils.set_random_seed(0)
+    seed_generators()
     layers = [keras.layers.Input((6,)), keras.layers.Dense(5, "tanh", name="hidden"), keras.layers.Dense(3, name="out")]
     return keras.Sequential(layers, name="net")
 

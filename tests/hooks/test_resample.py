@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from environment import seed_generators
 from networks import weights
 
 import trainloop as tl
@@ -12,7 +13,7 @@ WALL = np.random.default_rng(0).uniform(size=(6, 2))
 
 
 def net(width=4):
-    keras.utils.set_random_seed(0)
+    seed_generators()
     layers = [keras.layers.Dense(k, a, dtype="float64") for k, a in ((width, "tanh"), (1, None))]
     return keras.Sequential([keras.Input((2,), dtype="float64"), *layers])
 

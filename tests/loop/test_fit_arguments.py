@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import rich.console
 import tensorflow as tf
+from environment import seed_generators
 
 import trainloop as tl
 from trainloop.hooks.display import PlainLines
@@ -22,7 +23,7 @@ def samples(one_hot=False):
 
 
 def net():
-    keras.utils.set_random_seed(1)
+    seed_generators(1)
     return keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")])
 
 

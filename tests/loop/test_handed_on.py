@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from environment import seed_generators
 from networks import weights
 
 import trainloop as tl
@@ -14,7 +15,7 @@ Y = np.sin(3 * X[:, 0]) * X[:, 1]
 
 
 def net(*extra, width=4):
-    keras.utils.set_random_seed(0)
+    seed_generators()
     layers = [keras.layers.Dense(width, "tanh", dtype="float64"), *extra, keras.layers.Dense(1, dtype="float64")]
     return keras.Sequential([keras.Input((2,), dtype="float64"), *layers])
 

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from environment import seed_generators
 from networks import blobs, crossentropy, dense_net, weights
 
 import trainloop as tl
@@ -14,7 +15,7 @@ WALL = RNG.uniform(size=(6, 2))
 
 
 def net():
-    keras.utils.set_random_seed(0)
+    seed_generators()
     layers = [keras.layers.Dense(k, a, dtype="float64") for k, a in ((4, "tanh"), (1, None))]
     return keras.Sequential([keras.Input((2,), dtype="float64"), *layers])
 

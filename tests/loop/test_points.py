@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from environment import seed_generators
 
 import trainloop as tl
 from trainloop.data.points import draw
@@ -13,7 +14,7 @@ WALL = RNG.uniform(size=(6, 2))
 
 
 def net():
-    keras.utils.set_random_seed(0)
+    seed_generators()
     layers = [keras.layers.Dense(k, a, dtype="float64") for k, a in ((5, "tanh"), (1, None))]
     return keras.Sequential([keras.Input((2,), dtype="float64"), *layers])
 

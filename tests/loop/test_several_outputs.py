@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from environment import seed_generators
 
 import trainloop as tl
 from trainloop.objectives.model import ModelObjective
@@ -22,7 +23,7 @@ ONE = {"one in a list": lambda a, b, c: [a], "one in a dict": lambda a, b, c: {"
 
 
 def net(kind):
-    keras.utils.set_random_seed(0)
+    seed_generators()
     inputs = keras.Input((5,))
     hidden = keras.layers.Dense(3, "tanh", kernel_regularizer="l2")(inputs)
     outputs = [keras.layers.Dense(1, name=name)(hidden) for name in "abc"]

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from environment import seed_generators
 
 from trainloop import derivatives
 
@@ -32,7 +33,7 @@ def test_all_derivatives_to_fourth_order_of_a_closed_form():
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 def test_a_network_against_differences(compiled):
-    keras.utils.set_random_seed(0)
+    seed_generators()
     layers = [keras.layers.Dense(k, "tanh", dtype="float64") for k in (5, 2)]
     model = keras.Sequential([keras.Input((3,), dtype="float64"), *layers])
     call = (

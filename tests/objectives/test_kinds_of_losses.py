@@ -19,7 +19,7 @@ from assign_and_run import (
     check_value,
     close,
 )
-from environment import ROOT
+from environment import ROOT, seed_generators
 from loss_kinds import KINDS, ON_ONE_DEVICE
 
 from trainloop import LBFGS, ArrayData, ModelObjective, TrainLoop
@@ -228,7 +228,7 @@ def test_the_gauss_newton_matrix_of_probabilities_is_the_fisher_matrix():
         (3, "softmax", np.eye(3)[y], keras.losses.CategoricalCrossentropy()),
         (1, "sigmoid", (y > 0).astype(float)[:, None], keras.losses.BinaryCrossentropy()),
     ):
-        keras.utils.set_random_seed(0)
+        seed_generators()
         body = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(5, "tanh"), keras.layers.Dense(outputs)])
         model = keras.Sequential([*body.layers, keras.layers.Activation(activation)])
         objective = ModelObjective(model, loss, (x, targets))

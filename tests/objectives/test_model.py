@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from environment import seed_generators
 from keras import layers
 from networks import blobs, crossentropy, dense_net, stateful_net
 
@@ -25,7 +26,7 @@ NORMALISED = ("batch normalisation", "layer normalisation", "group normalisation
 
 
 def sequential(shape, *parts, dtype=None):
-    keras.utils.set_random_seed(0)
+    seed_generators()
     return keras.Sequential([layers.Input(shape, dtype=dtype), *parts, layers.Dense(3)])
 
 
@@ -44,7 +45,7 @@ def convolutional():
 
 
 def attentive():
-    keras.utils.set_random_seed(0)
+    seed_generators()
     x = keras.Input((3, 2))
     attended = layers.MultiHeadAttention(2, 1, dropout=0.2, seed=4)(x, x)
     return keras.Model(x, layers.Dense(3)(layers.GlobalAveragePooling1D()(x + attended))), normal(5, 3, 2)
@@ -283,13 +284,13 @@ def test_the_gauss_newton_matrix_of_a_linear_model_is_the_hessian_for_losses_tha
 
 def embedding_net():
     """Token pairs: the gradient of the table is sparse, and rows repeat within a batch."""
-    keras.utils.set_random_seed(0)
+    seed_generators()
     layers = [keras.layers.Input((4,), dtype="int32"), keras.layers.Embedding(6, 3), keras.layers.Flatten()]
     return keras.Sequential([*layers, keras.layers.Dense(3, kernel_regularizer="l2")])
 
 
 def normalised_net():
-    keras.utils.set_random_seed(0)
+    seed_generators()
     layers = [keras.layers.Input((6,)), keras.layers.Dense(5), keras.layers.BatchNormalization(), keras.layers.Dense(3)]
     return keras.Sequential(layers)
 
@@ -480,7 +481,7 @@ def test_microbatches_add_up_for_own_loss_functions():
 
 
 def test_microbatches_add_up_for_models_of_several_inputs():
-    keras.utils.set_random_seed(0)
+    seed_generators()
     a, b = keras.Input((2,), name="a"), keras.Input((2,), name="b")
     model = keras.Model({"a": a, "b": b}, layers.Dense(3)(layers.Concatenate()([a, b])))
     x, y = regression_batch(False)

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from environment import seed_generators
 
 import trainloop as tl
 from trainloop.linesearch import damped
@@ -17,7 +18,7 @@ N = 7
 
 
 def net(*layers, shape=(3,), dtype="float64"):
-    keras.utils.set_random_seed(0)
+    seed_generators()
     return keras.Sequential([keras.Input(shape, dtype=dtype), *layers])
 
 
@@ -26,7 +27,7 @@ def dense(units=4, activation="tanh"):
 
 
 def attention():
-    keras.utils.set_random_seed(0)
+    seed_generators()
     x = keras.Input((5, 4), dtype="float64")
     y = keras.layers.MultiHeadAttention(2, 2, dtype="float64")(x, x)
     return keras.Model(x, keras.layers.Dense(2, dtype="float64")(keras.layers.Flatten()(y)))

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from environment import seed_generators
 from loss_kinds import KINDS
 
 from trainloop import ModelObjective
@@ -98,7 +99,7 @@ def test_a_variable_that_is_not_in_the_graph_is_not_overlooked():
 
 def test_an_evaluation_at_another_point_writes_nothing_where_the_loss_allows_it():
     """Averages and the seed of a dropout layer included, in the graph that an optimizer compiles."""
-    keras.utils.set_random_seed(0)
+    seed_generators()
     extra = [keras.layers.BatchNormalization(), keras.layers.Dropout(0.3, seed=1)]
     model = keras.Sequential([keras.layers.Input((4,)), *extra, keras.layers.Dense(3)])
     objective = ModelObjective(model, "mse", KINDS["mean squared error"].batch)

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from environment import seed_generators
 from networks import blobs, crossentropy, dense_net
 
 from trainloop import Adam, ModelObjective, SimpleGD, TestGD, TrainLoop
@@ -67,7 +68,7 @@ def test_nothing_is_excluded_from_a_decay_that_is_not_there(make):
 
 
 def test_scales_of_float8_layers_are_no_part_of_x():
-    keras.utils.set_random_seed(0)
+    seed_generators()
     layer = keras.layers.Dense(16, dtype="float32")
     model = keras.Sequential([keras.Input((16,)), layer])
     layer.quantize("float8")

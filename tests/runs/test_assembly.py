@@ -1,9 +1,9 @@
 """Data, model, loss and metrics that fit together, and what is said where they do not."""
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from environment import seed_generators
 
 from trainloop import DataSplit, SimpleGD, TrainLoop, assemble
 from trainloop.objectives.losses import choose
@@ -167,7 +167,7 @@ def test_weights_depend_on_the_seed_alone():
     first, again, other = (assemble(CLASSES, "mlp", seed=seed).model.get_weights()[0] for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert np.any(first != other)
-    keras.utils.set_random_seed(1)
+    seed_generators(1)
     from trainloop import mlp
 
     np.testing.assert_array_equal(first, mlp((4,), 3).get_weights()[0])
