@@ -1,4 +1,4 @@
-"""Tests of trainloop.status: codes, sentences, and which of several failures is reported."""
+"""Tests of trainloop.status: codes, messages, and which of several failures is reported."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from trainloop.status import Status, TrainingError, first_failure
 
 
 @pytest.mark.parametrize("status", Status)
-def test_every_code_has_a_sentence_of_one_line(status):
-    assert len(status.sentence) > 10
-    assert "\n" not in status.sentence
-    assert not status.sentence.endswith(".")  # messages go on after it
+def test_every_code_has_a_message_of_one_line(status):
+    assert len(status.message) > 10
+    assert "\n" not in status.message
+    assert not status.message.endswith(".")  # messages go on after it
 
 
-def test_sentences_and_codes_are_distinct():
-    assert len({status.sentence for status in Status}) == len(Status)
+def test_messages_and_codes_are_distinct():
+    assert len({status.message for status in Status}) == len(Status)
     assert len({int(status) for status in Status}) == len(list(Status))
 
 
@@ -63,14 +63,14 @@ def test_no_conditions_mean_no_failure():
 
 def test_error_with_a_last_loss():
     error = TrainingError(17, Status.NONFINITE_LOSS, 0.12345678)
-    sentence = Status.NONFINITE_LOSS.sentence
-    assert str(error) == f"step 17 failed (nonfinite_loss): {sentence}. Last finite loss 0.123457."
+    message = Status.NONFINITE_LOSS.message
+    assert str(error) == f"step 17 failed (nonfinite_loss): {message}. Last finite loss 0.123457."
 
 
 def test_error_without_a_last_loss():
     error = TrainingError(1, Status.NONFINITE_GRADIENT, None)
-    sentence = Status.NONFINITE_GRADIENT.sentence
-    assert str(error) == f"step 1 failed (nonfinite_gradient): {sentence}. No step had a finite loss."
+    message = Status.NONFINITE_GRADIENT.message
+    assert str(error) == f"step 1 failed (nonfinite_gradient): {message}. No step had a finite loss."
 
 
 def test_a_last_loss_of_zero_is_a_loss():

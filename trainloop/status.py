@@ -1,9 +1,9 @@
-"""How a step, a block of steps or a whole run ended: one code, one sentence.
+"""How a step, a block of steps or a whole run ended: one code, one message.
 
 Inside compiled code a failure is a value, because XLA drops assertions and an exception would lose the steps
 before it. So every step returns an int32 code. Zero goes on, a positive code ends the run well, a negative
 code ends it badly, and a step with a negative code is never committed: the weights stay at the last finite
-point. Outside compiled code a negative code becomes a `TrainingError`. All sentences stand in this file.
+point. Outside compiled code a negative code becomes a `TrainingError`. All messages stand in this file.
 """
 
 import enum
@@ -18,7 +18,7 @@ class Status(enum.IntEnum):
     Examples:
         >>> Status(-1).name, Status.NONFINITE_LOSS.failed
         ('NONFINITE_LOSS', True)
-        >>> Status.X_TOLERANCE.sentence
+        >>> Status.X_TOLERANCE.message
         'x changed by at most xtol'
     """
 
@@ -53,9 +53,9 @@ class Status(enum.IntEnum):
         return self in _SUCCESSES
 
     @property
-    def sentence(self) -> str:
+    def message(self) -> str:
         """What the code means and, for failures, what to try."""
-        return _SENTENCES[self]
+        return _MESSAGES[self]
 
 
 _SUCCESSES = {
@@ -67,7 +67,7 @@ _SUCCESSES = {
     Status.CERTIFIED,
 }
 
-_SENTENCES = {
+_MESSAGES = {
     Status.RUNNING: "the run continues",
     Status.CONVERGED: "the step no longer changes the point: converged to the resolution of the dtype",
     Status.FINISHED: "the requested number of epochs or steps is done",
@@ -107,7 +107,7 @@ class TrainingError(RuntimeError):
         status: a `Status`.
         last_loss: the last finite loss, or None.
         result: the `RunResult` up to the failure.
-        where: a sentence that says where the first number arose that is not finite, or None where that is not known:
+        where: a message that says where the first number arose that is not finite, or None where that is not known:
             of a `tf.data.Dataset` the batch cannot be had again.
 
     Examples:
@@ -123,7 +123,7 @@ class TrainingError(RuntimeError):
         self.step, self.status, self.last_loss, self.result, self.where = step, status, last_loss, result, where
         last = "no step had a finite loss" if last_loss is None else f"last finite loss {last_loss:.6g}"
         found = f" {where[0].upper()}{where[1:]}." if where else ""
-        super().__init__(f"step {step} failed ({status.name.lower()}): {status.sentence}. {last.capitalize()}.{found}")
+        super().__init__(f"step {step} failed ({status.name.lower()}): {status.message}. {last.capitalize()}.{found}")
 
 
 def first_failure(*conditions_and_codes):

@@ -225,9 +225,9 @@ METHODS = {
 
 
 def run(method, problem, course, after, seconds):
-    """Go on from the weights as they are, and return a sentence that says how it ended; see `courses.run`.
+    """Go on from the weights as they are, and return a message that says how it ended; see `courses.run`.
 
-    What another library raises is such a sentence, too, and ends nothing but its own run.
+    What another library raises is such a message, too, and ends nothing but its own run.
     """
     try:
         return METHODS[method][1](problem, course, after, seconds)

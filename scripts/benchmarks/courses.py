@@ -55,7 +55,7 @@ def marks(steps):
 
 
 def run(method, problem, course, adam, after, seconds):
-    """Run Adam and a method of trainloop after it, and return a sentence that says how it ended.
+    """Run Adam and a method of trainloop after it, and return a message that says how it ended.
 
     Args:
         method: a key of `METHODS`.

@@ -26,7 +26,7 @@ _READ_BYTES = 2**29
 
 # (name, storage, largest n): NumPy has temporaries as large as the matrix, so that the largest does not fit.
 MATRICES = (
-    ("dense, every change folded", "dense:0", None),
+    ("dense, every change applied", "dense:0", None),
     ("dense, eight at a time", "dense", None),
     ("sharded, two shards in one process", "sharded", None),
     ("factored, rank 1,000", "factored:1000:restart", None),
@@ -68,7 +68,7 @@ def shared_matrix(sizes, steps, repeats, output):
     columns = {
         "milliseconds": ("ms/step", ".1f"),
         "reading": ("step/read", ".2f"),
-        "immediate": ("step/folded each", ".3f"),
+        "immediate": ("step/applied each", ".3f"),
         "extra": ("extra/matrix", ".2f"),
     }
     publish(output, "shared-matrix", f"Steps of TestGD; medians of {repeats}", rows, columns, "milliseconds")

@@ -39,7 +39,7 @@ def record(method, problem, share, seconds):
 
     Returns:
         {"rows": of the `Course`, "error", "seconds", "evaluations": of the last one, "milliseconds": for each
-        evaluation after Adam, "ended": a sentence}.
+        evaluation after Adam, "ended": a message}.
     """
     adam, after = round(share * problem.adam), max(2, round(share * problem.after))
     course = courses.Course(problem)

@@ -206,7 +206,7 @@ def test_a_trial_at_minus_infinity_ends_the_run_as_unbounded(optimizer, name):
     fun, x0 = FALLS[name]
     result = tl.minimize(fun, x0, OPTIMIZERS[optimizer]())
     assert result.status == Status.UNBOUNDED
-    assert result.message == Status.UNBOUNDED.sentence
+    assert result.message == Status.UNBOUNDED.message
     assert np.isfinite([*result.x, result.f, result.grad_norm if optimizer != "cmaes" else 0.0]).all()
     assert result.f == fun(tf.constant(result.x)).numpy()
     assert result.f <= fun(tf.constant(x0, "float64")).numpy()

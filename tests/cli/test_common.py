@@ -80,7 +80,7 @@ def test_python_m_trainloop_does_not_look_into_the_current_folder_first(tmp_path
 @pytest.mark.parametrize(
     ("terminal", "lines"), [(True, ["files of the run in", "a/name-that-is-longer-than-a-line"]), (False, 1)]
 )
-def test_a_sentence_is_broken_between_words_where_somebody_reads_it(terminal, lines, monkeypatch, capsys):
+def test_a_message_is_broken_between_words_where_somebody_reads_it(terminal, lines, monkeypatch, capsys):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
     monkeypatch.setenv("COLUMNS", "20")
     common.echo_text("files of the run in a/name-that-is-longer-than-a-line")

@@ -65,7 +65,7 @@ def case_symmetric_changes(folder, me):
 
 
 def case_dilations(folder, me):
-    """Folded by products with the matrix, so that the sum over workers is inside of a branch."""
+    """Applied by products with the matrix, so that the sum over workers is inside of a branch."""
     B, _ = matrix("sharded:8", "dilations")
     draw, M = Draw(N), np.eye(N)
     dilate = compiled(lambda xi, beta: B.dilate(xi, beta).commit())

@@ -162,7 +162,7 @@ def test_a_failed_run_says_why_it_failed():
     with pytest.raises(TrainingError) as caught:
         run_of_losses([5.0, -math.inf, 5.0], StopWhen(f_target=2), Stop(), steps_per_call=2)
     assert caught.value.result.status == Status.NONFINITE_LOSS
-    assert caught.value.result.message == Status.NONFINITE_LOSS.sentence
+    assert caught.value.result.message == Status.NONFINITE_LOSS.message
 
 
 def test_an_infinite_loss_meets_no_target():

@@ -125,7 +125,7 @@ def test_value_and_gradient_of_a_result_are_those_of_numpy(name):
     assert result.f == f
     assert result.grad_norm == pytest.approx(np.linalg.norm(g), rel=1e-14)
     assert type(result.f) is type(result.grad_norm) is float
-    assert result.message == result.status.sentence
+    assert result.message == result.status.message
     assert not result.status.failed
 
 
@@ -436,7 +436,7 @@ def test_a_run_ends_at_the_first_point_that_gives_the_reason(reason):
     last = next(k for k in range(1, 200) if holds(trail[k - 1], trail[k], k))
     result = minimize(quadratic, X0, SimpleGD(0.05), **options)
     assert result.status == status
-    assert result.message == status.sentence
+    assert result.message == status.message
     assert result.steps == len(result.history["f"]) == last > 1
     np.testing.assert_allclose(result.x, trail[last], rtol=1e-12)
 
@@ -502,7 +502,7 @@ def test_a_function_that_is_lost_on_the_way_ends_the_run_as_a_failure(outside):
     *values, status = outside
     result = minimize(on_the_right(values), X0, SimpleGD(0.1), max_steps=50)
     assert result.status == status
-    assert result.message == status.sentence
+    assert result.message == status.message
     assert np.all(np.isfinite(result.x))
     assert result.steps <= STEPS_TO_1
     np.testing.assert_allclose(result.x, descent(X0, [0.1] * result.steps)[-1], rtol=1e-12)
@@ -558,7 +558,7 @@ def wrong(x):
     ids=["line search", "trust region", "damping", "gradient"],
 )
 @pytest.mark.thorough_after(1)
-def test_a_gradient_of_the_wrong_sign_ends_with_a_sentence(fun, optimizer, status):
+def test_a_gradient_of_the_wrong_sign_ends_with_a_message(fun, optimizer, status):
     result = minimize(fun, X0, optimizer(), max_steps=2000)
     assert result.status == status
     assert len(result.message) > 20

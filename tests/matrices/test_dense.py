@@ -119,12 +119,12 @@ def test_one_panel_of_a_symmetric_matrix_is_no_half():
 @pytest.mark.thorough_after(1)
 def test_folded_terms_are_those_of_numpy(symmetric, dtype, k, shift):
     M, expected, rng = identity(symmetric, dtype=dtype), np.eye(N), np.random.default_rng(k)
-    fold = tf.function(
-        lambda *args: M.fold(*args, None if shift is None else tf.constant(shift, dtype)), autograph=False
+    apply = tf.function(
+        lambda *args: M.apply(*args, None if shift is None else tf.constant(shift, dtype)), autograph=False
     )
     for _ in range(3):
         left, right = change(rng, k, symmetric, dtype)
-        fold(tf.constant(-0.5, dtype), tf.constant(left), tf.constant(right))
+        apply(tf.constant(-0.5, dtype), tf.constant(left), tf.constant(right))
         expected = -0.5 * expected + left.astype(float).T @ right + (shift or 0) * np.eye(N)
     assert_means(M, expected)
 
@@ -134,7 +134,7 @@ def test_small_matrices_are_changed_likewise(symmetric):
     M, expected, rng = identity(symmetric, SMALL), np.eye(SMALL), np.random.default_rng(0)
     for _ in range(3):
         left, right = change(rng, 2, symmetric, n=SMALL)
-        M.fold(tf.constant(0.5, tf.float64), tf.constant(left), tf.constant(right), tf.constant(3.0, tf.float64))
+        M.apply(tf.constant(0.5, tf.float64), tf.constant(left), tf.constant(right), tf.constant(3.0, tf.float64))
         expected = 0.5 * expected + left.T @ right + 3 * np.eye(SMALL)
     assert_means(M, expected)
 
@@ -151,7 +151,7 @@ def test_changes_and_products_may_be_compiled_into_a_loop(symmetric):
         product = product + expected @ v
 
     def turn(i, total):
-        M.fold(tf.constant(0.9, tf.float64), tf.constant(left), tf.constant(right))
+        M.apply(tf.constant(0.9, tf.float64), tf.constant(left), tf.constant(right))
         return i + 1, total + M.product(tf.constant(v))
 
     run = tf.function(
@@ -165,9 +165,9 @@ def test_changes_and_products_may_be_compiled_into_a_loop(symmetric):
 
 def test_the_squares_on_the_diagonal_stay_symmetric_to_the_bit():
     M, rng = identity(True, dtype="float32"), np.random.default_rng(0)
-    fold = tf.function(lambda left, right: M.fold(tf.constant(1.01), left, right, tf.constant(0.3)), autograph=False)
+    apply = tf.function(lambda left, right: M.apply(tf.constant(1.01), left, right, tf.constant(0.3)), autograph=False)
     for _ in range(20):
-        fold(*map(tf.constant, change(rng, 3, True, "float32")))
+        apply(*map(tf.constant, change(rng, 3, True, "float32")))
     for part in M.parts:
         square = part.numpy()[:, -part.shape[0] :]
         np.testing.assert_array_equal(square, square.T)
@@ -179,8 +179,8 @@ def test_a_factor_of_zero_forgets_what_is_not_finite(k):
     for part in M.parts:
         part.assign(np.full(part.shape, np.nan))
     left, right = change(np.random.default_rng(0), k, False)
-    fold = tf.function(lambda scale: M.fold(scale, tf.constant(left), tf.constant(right)), autograph=False)
-    fold(tf.constant(0.0, tf.float64))
+    apply = tf.function(lambda scale: M.apply(scale, tf.constant(left), tf.constant(right)), autograph=False)
+    apply(tf.constant(0.0, tf.float64))
     assert_means(M, left.T @ right)
 
 

@@ -367,7 +367,7 @@ def test_error_is_a_status_and_nothing_is_committed(updates, jit_compile):
     np.testing.assert_allclose(optimizer.state["B"].to_dense(), M, rtol=0, atol=1e-13)
 
 
-def test_a_loop_ends_with_a_sentence_and_the_weights_of_the_last_step_that_was_taken():
+def test_a_loop_ends_with_a_message_and_the_weights_of_the_last_step_that_was_taken():
     models = dense_net(), dense_net()
     data = [ArrayData(*blobs(), 16, shuffle=False) for _ in models]
     TrainLoop(models[0], TestGD(rad=5.0, storage="factored"), crossentropy()).run(data[0], steps=4)

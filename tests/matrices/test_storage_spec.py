@@ -4,7 +4,7 @@ import pytest
 
 from trainloop.matrices.storage_spec import StorageChoice, check_storage
 
-WORDS = {
+SPECS = {
     "auto": ("auto", None, None),
     "dense": ("dense", None, None),
     "dense:0": ("dense", 0, None),
@@ -16,7 +16,7 @@ WORDS = {
     "factored:1000:dense": ("factored", 1000, "dense"),
     "factored:1000:error": ("factored", 1000, "error"),
 }
-WORDS = {word: (*meaning, False) for word, meaning in WORDS.items()} | {
+SPECS = {spec: (*meaning, False) for spec, meaning in SPECS.items()} | {
     "sharded": ("dense", None, None, True),
     "sharded:0": ("dense", 0, None, True),
     "sharded:4": ("dense", 4, None, True),
@@ -35,19 +35,19 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize("word", WORDS)
-def test_every_word_is_read(word):
-    choice = StorageChoice.parse(word)
-    assert (choice.kind, choice.capacity, choice.when_full, choice.sharded) == WORDS[word]
-    assert check_storage(word) is word
+@pytest.mark.parametrize("spec", SPECS)
+def test_every_word_is_read(spec):
+    choice = StorageChoice.parse(spec)
+    assert (choice.kind, choice.capacity, choice.when_full, choice.sharded) == SPECS[spec]
+    assert check_storage(spec) is spec
 
 
-@pytest.mark.parametrize("word", WRONG, ids=repr)
+@pytest.mark.parametrize("spec", WRONG, ids=repr)
 @pytest.mark.parametrize("read", [StorageChoice.parse, check_storage])
-def test_every_other_word_is_refused_with_what_there_is(read, word):
+def test_every_other_word_is_refused_with_what_there_is(read, spec):
     with pytest.raises(ValueError, match="storage must be one of") as refusal:
-        read(word)
+        read(spec)
     assert str(refusal.value) == (
         "storage must be one of auto, dense, factored, sharded, or with a capacity 'dense:8', or with a capacity and "
-        f"what happens when it is full 'factored:1000:restart|subspace|dense|error'; received {word!r}"
+        f"what happens when it is full 'factored:1000:restart|subspace|dense|error'; received {spec!r}"
     )

@@ -227,15 +227,15 @@ def test_panels_are_one_line():
 
 
 @pytest.mark.parametrize(
-    ("storage", "sentence"),
+    ("storage", "message"),
     [
         ("auto", "B: dense, n x n numbers, because n x n numbers take at most 64 MiB"),
         ("dense:4", "B: dense, n x n numbers; up to 4 changes wait beside it"),
         ("factored:5:error", "B: factored, a vector for up to 5 changes, then error"),
     ],
 )
-def test_notes_tell_how_a_matrix_is_stored_and_why(storage, sentence):
-    assert TestGD(storage=storage).memory_plan(N).notes == (sentence,)
+def test_notes_tell_how_a_matrix_is_stored_and_why(storage, message):
+    assert TestGD(storage=storage).memory_plan(N).notes == (message,)
 
 
 def test_auto_tells_why_a_large_matrix_is_factored():

@@ -44,13 +44,13 @@ def test_where_the_other_run_was_is_not_repeated(recorded):
     assert recorded.facts == FACTS
     settings, changed = here(recorded)
     assert (settings["options"], settings["run_dir"], changed) == (("rad=3", "storage=dense"), None, {})
-    assert run_config.sentence("a.json", changed) == "repeats a.json"
+    assert run_config.message("a.json", changed) == "repeats a.json"
 
 
 def test_what_is_given_overrides_and_is_said(recorded):
     settings, changed = here(recorded, seed=2, dataset="digits", options=("rad=5", "name=x"), run_dir="runs/new")
     assert settings["options"] == ("rad=5", "storage=dense", "name=x")
-    said = run_config.sentence("a", changed)
+    said = run_config.message("a", changed)
     assert said.startswith("repeats a, but with options rad=5 storage=dense name=x instead of rad=3 storage=dense, ")
     assert said.endswith(", seed 2 instead of 1")
 
@@ -149,12 +149,12 @@ def test_another_run_under_the_same_settings_is_refused(recorded, fact, value, c
 def test_other_versions_are_said(recorded, tmp_path):
     assert recorded.other_versions() == ""
     old = {**versions(), "tensorflow": "2.0", "cudnn": "8"} | {"processors": 64}
-    sentence = run_config.read(written(tmp_path, versions=old)).other_versions()
-    assert "made with tensorflow 2.0 (here 2" in sentence
-    assert "processors 64 (here " in sentence
-    assert "cudnn 8 (here unknown)" in sentence
-    assert "keras" not in sentence
-    assert "may differ" in sentence
+    message = run_config.read(written(tmp_path, versions=old)).other_versions()
+    assert "made with tensorflow 2.0 (here 2" in message
+    assert "processors 64 (here " in message
+    assert "cudnn 8 (here unknown)" in message
+    assert "keras" not in message
+    assert "may differ" in message
 
 
 def test_files_that_were_edited_are_said_and_no_reason_to_refuse(recorded):

@@ -3,22 +3,22 @@
 import pytest
 
 from trainloop import LBFGS, Adam, Phase
-from trainloop.runs import phases, words
-from trainloop.runs.words import PhaseWords
+from trainloop.runs import phases, specs
+from trainloop.runs.specs import PhaseSpec
 
 ADAM = {"optimizer": "adam", "options": ["learning_rate=0.01"], "steps": 20}
 
 
 def test_phases_are_the_optimizer_and_what_follows():
-    asked = words.phases({**ADAM, "then": ["mine.py:Mine:betas=(0.9,0.99),k=1,--steps=5", "lbfgs"]})
+    asked = specs.phases({**ADAM, "then": ["mine.py:Mine:betas=(0.9,0.99),k=1,--steps=5", "lbfgs"]})
     assert asked == [
-        PhaseWords("adam", ("learning_rate=0.01",), 20),
-        PhaseWords("mine.py:Mine", ("betas=(0.9,0.99)", "k=1"), 5),
-        PhaseWords("lbfgs"),
+        PhaseSpec("adam", ("learning_rate=0.01",), 20),
+        PhaseSpec("mine.py:Mine", ("betas=(0.9,0.99)", "k=1"), 5),
+        PhaseSpec("lbfgs"),
     ]
-    assert words.phases({**ADAM, "steps": None}) == [PhaseWords("adam", ("learning_rate=0.01",))]
-    assert words.names(asked) == "adam, then mine.py:Mine, then lbfgs"
-    assert words.values(asked) == ["adam", "0.01", "mine.py:Mine", "(0.9,0.99)", "1", "lbfgs"]
+    assert specs.phases({**ADAM, "steps": None}) == [PhaseSpec("adam", ("learning_rate=0.01",))]
+    assert specs.names(asked) == "adam, then mine.py:Mine, then lbfgs"
+    assert specs.values(asked) == ["adam", "0.01", "mine.py:Mine", "(0.9,0.99)", "1", "lbfgs"]
 
 
 @pytest.mark.parametrize(
@@ -31,8 +31,8 @@ def test_phases_are_the_optimizer_and_what_follows():
     ],
 )
 def test_the_last_phase_gets_steps_where_it_has_none(then, expected):
-    assert list(words.with_last_steps(then, 7)) == expected
-    assert words.without_goal(then) == words.without_goal(expected)
+    assert list(specs.with_last_steps(then, 7)) == expected
+    assert specs.without_goal(then) == specs.without_goal(expected)
 
 
 @pytest.mark.parametrize(
@@ -48,16 +48,16 @@ def test_the_last_phase_gets_steps_where_it_has_none(then, expected):
 )
 def test_what_is_wrong_with_phases_is_said(then, message):
     with pytest.raises(ValueError, match=message):
-        words.phases({**ADAM, "then": then})
+        specs.phases({**ADAM, "then": then})
 
 
 def test_every_phase_but_the_last_one_needs_steps():
     with pytest.raises(ValueError, match="phase 0, adam, needs a number of steps, because lbfgs follows"):
-        words.phases({**ADAM, "steps": None, "then": ["lbfgs"]})
+        specs.phases({**ADAM, "steps": None, "then": ["lbfgs"]})
 
 
 def test_phases_are_made_of_words():
-    asked = words.phases({**ADAM, "then": ["lbfgs:m=3"]})
+    asked = specs.phases({**ADAM, "then": ["lbfgs:m=3"]})
     made = phases.optimizers(asked)
     first, second = phases.in_phases(asked, made)
     assert isinstance(first, Phase)
@@ -67,7 +67,7 @@ def test_phases_are_made_of_words():
 
 
 def test_epochs_that_end_before_the_last_phase_are_refused():
-    asked = words.phases({**ADAM, "then": ["lbfgs"]})
+    asked = specs.phases({**ADAM, "then": ["lbfgs"]})
     phases.check_epochs(asked, None, 5)
     phases.check_epochs(asked, 5, 5)
     with pytest.raises(ValueError, match="--epochs 4 are 20 steps, and lbfgs would begin after 20"):

@@ -48,5 +48,5 @@ def load_state(iterator, state):
 
 
 def _cause(error):
-    """TensorFlow's sentence without the address of the operation around it."""
+    """TensorFlow's message without the address of the operation around it."""
     return error.message.rpartition("}} ")[2].partition(" [Op:")[0].strip().rstrip(".")

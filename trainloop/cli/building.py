@@ -27,7 +27,7 @@ from trainloop.loop.metrics import MetricSet
 from trainloop.loop.train_loop import TrainLoop
 from trainloop.optimizer.base import WholeVectorOptimizer
 from trainloop.runs import config as run_config
-from trainloop.runs import phases, words
+from trainloop.runs import phases, specs
 from trainloop.runs.assembly import Assembly, assemble
 from trainloop.runs.directory import RunDirectory, UnwrittenDirectory
 from trainloop.runs.plugins import parse_weights
@@ -63,7 +63,7 @@ def build(settings, check_facts):
         raise ValueError("--resume needs --run-dir, the folder of the run, and no --overwrite")
     strategy, workers = choose_devices(settings)
     choose_precision(settings["dtype"])
-    optimizers = phases.optimizers(words.phases(settings))
+    optimizers = phases.optimizers(specs.phases(settings))
     with workers.watched(), strategy.scope():
         parts = assembled(settings)
     settings = with_defaults(settings, parts.data)
@@ -111,7 +111,7 @@ def batches_of(parts, settings):
 
 def phases_of(settings, optimizers, batches):
     """What `TrainLoop` takes as optimizer: one, or a list of `Phase`s that are all reached."""
-    asked = words.phases(settings)
+    asked = specs.phases(settings)
     if len(asked) > 1 and not isinstance(batches, Points):
         phases.check_epochs(asked, settings["epochs"], batches.steps_per_epoch)
     return phases.in_phases(asked, optimizers)

@@ -21,7 +21,7 @@ from typing import Any
 import click
 
 from trainloop.checks import printable
-from trainloop.runs import words
+from trainloop.runs import specs
 from trainloop.runs.settings import SETTINGS
 
 # Of options for a whole number from 1, and for any number above 0.
@@ -53,7 +53,7 @@ class PhaseWord(click.ParamType):
 
     def convert(self, value, param, ctx):
         try:
-            words.phase(value)
+            specs.phase(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
         return value
@@ -71,7 +71,7 @@ class OptionsBeforeThen(click.Command):
             if param.name in of_first & {*behind}:
                 raise click.UsageError(
                     f"{param.opts[0]} belongs to --optimizer and stands behind --then; give it before, or to the phase "
-                    "in its own word, as in --then lbfgs:m=20,--steps=2000",
+                    "in its own specification, as in --then lbfgs:m=20,--steps=2000",
                     ctx,
                 )
         return super().parse_args(ctx, args)
@@ -208,7 +208,7 @@ def echo(line, err=False):
 
 
 def echo_text(text, err=False):
-    """Print a sentence. On a terminal its lines end between words; in a pipe it is one line.
+    """Print a message. On a terminal its lines end between words; in a pipe it is one line.
 
     Args:
         text: what to print, without a command in it, which would be copied in parts.

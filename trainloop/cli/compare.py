@@ -7,7 +7,7 @@
     trainloop compare report comparisons/mine
 
 An optimizer is what `trainloop train` takes after --optimizer, with arguments of its constructor and options of its own
-(`lbfgs:m=20,--batch-size=full`) behind a colon; what stands behind --then= is the word of the phase that follows.
+(`lbfgs:m=20,--batch-size=full`) behind a colon; --then= is followed by the specification of the next phase.
 The same command with the same --out continues what was interrupted.
 `trainloop compare networks --help` shows seeds, epochs, targets and all other options.
 """
@@ -70,13 +70,13 @@ def networks(methods, seeds, target, jobs, out, **common):
     with refusing():
         target = target and score.parse_target(target)
         common = with_defaults(common)
-        words = as_words(common)
-        check(methods, words)
+        arguments = as_arguments(common)
+        check(methods, arguments)
         out = out or fresh_path(common["model"], common["dataset"], root="comparisons")
         lock = folder.lock(out)
     with lock:
         with refusing():
-            comparison = folder.begin(out, [*words, "--layer-norms"], methods, range(seeds))
+            comparison = folder.begin(out, [*arguments, "--layer-norms"], methods, range(seeds))
         interrupted = do_runs(comparison, jobs)
         outcomes = show(comparison, target)
     if interrupted:
@@ -100,7 +100,7 @@ def with_defaults(common):
     return fitting(common, parts.data, DEFAULT_EPOCHS)
 
 
-def as_words(common):
+def as_arguments(common):
     """Settings as options, in one order: they are compared when a comparison goes on."""
     weights = [f"--loss-weight={text}" for text in sorted(common["loss_weights"])]
     named = {name: value for name, value in sorted(common.items()) if value is not None and name != "loss_weights"}
@@ -126,13 +126,13 @@ def refusing():
         raise click.UsageError(in_one_line(error)) from error
 
 
-def check(methods, words):
+def check(methods, arguments):
     """Everything that can be wrong with the settings is wrong before the first run."""
     from trainloop.comparison import entrant
 
     for method in entrant.parse_all(methods):
         try:
-            train.make_context("train", method.arguments(words))
+            train.make_context("train", method.arguments(arguments))
         except click.UsageError as error:
             raise ValueError(f"{method.label}: {error.format_message()}") from error
         except ValueError as error:

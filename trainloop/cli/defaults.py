@@ -1,6 +1,6 @@
 """What a run is where the command line does not say it, and a name for its folder."""
 
-from trainloop.runs import words
+from trainloop.runs import specs
 from trainloop.runs.settings import SETTINGS
 
 # LeNet-5 on the digits ends above 95 % with these.
@@ -16,14 +16,14 @@ def with_defaults(settings, data):
     from trainloop.runs.directory import fresh_path
 
     if settings["then"] and settings["epochs"] is None:
-        settings = {**settings, "then": words.with_last_steps(settings["then"], DEFAULT_STEPS)}
+        settings = {**settings, "then": specs.with_last_steps(settings["then"], DEFAULT_STEPS)}
     if isinstance(data, Points):
         _check_for_points(settings)
         settings = {**settings, "steps": settings["steps"] or DEFAULT_STEPS}
     else:
         batch_size = settings["batch_size"] or min(DEFAULT_BATCH_SIZE, len(data.x_train))
         settings = {**fitting(settings, data, DEFAULT_EPOCHS), "batch_size": batch_size}
-    optimizers = [one.optimizer for one in words.phases(settings)]
+    optimizers = [one.optimizer for one in specs.phases(settings)]
     folder = settings["run_dir"] or fresh_path(settings["model"], settings["dataset"], *optimizers)
     return {**settings, "run_dir": folder}
 

@@ -57,13 +57,13 @@ def prepare(run, kind, samples, seed):
     from trainloop.inspecting import findings
     from trainloop.inspecting.page import page
     from trainloop.inspecting.run import sample_of, stand_where_it_ended
-    from trainloop.runs import phases, words
+    from trainloop.runs import phases, specs
 
     of = recorded(click.Context(train), run / "config.json")
     settings = {**of.settings, "quiet": True}
     name_code(of, settings, {})
     building.choose_precision(settings["dtype"])
-    parts, asked = building.assembled(settings), words.phases(settings)
+    parts, asked = building.assembled(settings), specs.phases(settings)
     batches = building.batches_of(parts, settings)
     optimizer = building.phases_of(settings, phases.optimizers(asked), batches)
     loop = building.make_loop(settings, parts, optimizer, hooks=[])
@@ -71,7 +71,7 @@ def prepare(run, kind, samples, seed):
     data = sample_of(parts.train, samples, seed)
     terms = {name: getattr(parts, name) for name in ("loss_fn", "residuals", "loss_weights")}
     operator = tl.curvature(parts.model, parts.loss, data=data, kind=kind, **terms)
-    title = printable(f"{settings['model']} on {settings['dataset']} with {words.names(asked)}")
+    title = printable(f"{settings['model']} on {settings['dataset']} with {specs.names(asked)}")
     used = (
         "all points" if isinstance(data, tl.Points) else f"{len(data[0]):,} training samples, layers in inference mode"
     )

@@ -89,7 +89,7 @@ def repeated(of, settings, typed):
 
     settings, changed = of.overridden(settings, list(typed))
     if not settings["quiet"]:
-        echo(run_config.sentence(of.path, changed))
+        echo(run_config.message(of.path, changed))
     if of.other_versions():
         echo(of.other_versions(), err=True)
     name_code(of, settings, typed)

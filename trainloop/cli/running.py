@@ -8,7 +8,7 @@ from trainloop.checks import printable
 from trainloop.cli import ending
 from trainloop.cli.common import echo, echo_text, in_one_line
 from trainloop.hooks.metrics_file import append_test
-from trainloop.runs import words
+from trainloop.runs import specs
 from trainloop.runs.directory import command_to_resume, write_results
 from trainloop.runs.signals import StopOnSignals
 from trainloop.status import TrainingError
@@ -26,7 +26,7 @@ def run(built, resumed_at):
         SystemExit: a signal has interrupted it.
     """
     settings, loop, directory, test = built.settings, built.loop, built.directory, built.parts.test
-    title = printable(f"{settings['model']} on {settings['dataset']} with {words.names(words.phases(settings))}")
+    title = printable(f"{settings['model']} on {settings['dataset']} with {specs.names(specs.phases(settings))}")
     heard = loop.is_chief and not settings["quiet"]
     if heard:
         announce(built, title, resumed_at)

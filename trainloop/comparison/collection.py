@@ -14,7 +14,7 @@ from trainloop.comparison.entrant import make_optimizer
 from trainloop.errors import users_line
 from trainloop.loop.minimizer import minimize
 from trainloop.objectives.function import LeastSquares
-from trainloop.runs import user_code, words
+from trainloop.runs import specs, user_code
 from trainloop.status import Status
 from trainloop.testing import problems as all_problems
 
@@ -122,7 +122,7 @@ class Record:
 
 
 def _code_of(entrant):
-    return user_code.digests(*words.values(entrant.phases))
+    return user_code.digests(*specs.values(entrant.phases))
 
 
 def costs(solved, methods, names, tolerance):

@@ -1,17 +1,17 @@
-"""One of the things that are compared: an optimizer with its settings, as a word of the command line.
+"""One of the things that are compared: an optimizer with its settings, as a specification on the command line.
 
 adam                                        an optimizer with its defaults
 testgd:rad=2000,storage=dense               with arguments of its constructor
 lbfgs:m=20,--batch-size=full,--epochs=100   and with options of `trainloop train`, which begin with two dashes
 my_method.py:Mine:rad=3                     a class in a file
-adam:--steps=300,--then=lbfgs:m=5           phases; what stands behind --then= is the word of the next one
+adam:--steps=300,--then=lbfgs:m=5           phases; what stands behind --then= is the specification of the next one
 """
 
 import dataclasses
 import functools
 import re
 
-from trainloop.runs import phases, words
+from trainloop.runs import phases, specs
 
 _BEFORE_THEN = re.compile("[:,]--then=")
 
@@ -41,7 +41,7 @@ class Entrant:
         optimizer: what `plugins.find_optimizer` takes.
         options: tuple of "key=value", arguments of its constructor.
         settings: tuple of options of `trainloop train`, such as "--batch-size=full".
-        then: tuple of the words of the phases that follow.
+        then: tuple of the specifications of the phases that follow.
     """
 
     label: str
@@ -57,14 +57,14 @@ class Entrant:
 
     @functools.cached_property
     def phases(self):
-        """`PhaseWords` of all its phases; one where nothing follows.
+        """`PhaseSpec` of all its phases; one where nothing follows.
 
         Raises:
-            ValueError: see `words.phases`.
+            ValueError: see `specs.phases`.
         """
         own = dict(setting.partition("=")[::2] for setting in self.settings)
-        steps = words.steps(own["--steps"]) if self.then and "--steps" in own else None
-        return words.phases({"optimizer": self.optimizer, "options": self.options, "steps": steps, "then": self.then})
+        steps = specs.steps(own["--steps"]) if self.then and "--steps" in own else None
+        return specs.phases({"optimizer": self.optimizer, "options": self.options, "steps": steps, "then": self.then})
 
     def arguments(self, common):
         """Of `trainloop train`, beside options that all optimizers of a comparison have, but for those of its own.
@@ -72,13 +72,13 @@ class Entrant:
         Steps that are common are those of a whole run: the last phase has what is left of them.
 
         Args:
-            common: words such as "--steps=500".
+            common: arguments such as "--steps=500".
 
         Raises:
             ValueError: nothing is left.
         """
         own = {setting.partition("=")[0] for setting in self.settings}
-        then = self.then and words.with_rest(self.then, self.phases, _steps_among(common))
+        then = self.then and specs.with_rest(self.then, self.phases, _steps_among(common))
         return [
             *(word for word in common if word.partition("=")[0] not in own),
             *("--optimizer", self.optimizer),
@@ -89,14 +89,14 @@ class Entrant:
 
 
 def parse(label):
-    """The `Entrant` of a word.
+    """The `Entrant` of a specification.
 
     Raises:
         ValueError: it is not of the form above, or sets what is common to all.
     """
-    words.check_text(label)
+    specs.check_text(label)
     first, *then = _BEFORE_THEN.split(label)
-    optimizer, options, settings = words.split(first)
+    optimizer, options, settings = specs.split(first)
     for setting in settings:
         name = setting.partition("=")[0]
         if name in _NOT_ITS_OWN:
@@ -105,12 +105,12 @@ def parse(label):
 
 
 def _steps_among(common):
-    """The number of steps in words such as "--steps=500"; None where there is none."""
+    """The number of steps in arguments such as "--steps=500"; None where there is none."""
     return next((int(word.partition("=")[2]) for word in common if word.startswith("--steps=")), None)
 
 
 def parse_all(labels):
-    """The `Entrant`s of several words, each of which can be made.
+    """The `Entrant`s of several specifications, each of which can be made.
 
     Raises:
         ValueError: none, one given twice, an unknown optimizer, or arguments it does not take.

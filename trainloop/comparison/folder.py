@@ -90,8 +90,8 @@ class Comparison:
 
     def epochs(self, run):
         """How many a run will have; None where it ends by its steps."""
-        words = dict(word.partition("=")[::2] for word in self.arguments(run))
-        return int(words["--epochs"]) if "--epochs" in words else None
+        given = dict(argument.partition("=")[::2] for argument in self.arguments(run))
+        return int(given["--epochs"]) if "--epochs" in given else None
 
     def arguments(self, run):
         """Of trainloop train, for one run, whether it begins or goes on."""

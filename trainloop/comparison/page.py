@@ -74,8 +74,8 @@ def _table(found, columns):
 
 
 def _title(comparison):
-    words = dict(word.removeprefix("--").partition("=")[::2] for word in comparison.common)
-    return f"{words.get('model', 'networks')} on {words.get('dataset', 'data')}"
+    given = dict(argument.removeprefix("--").partition("=")[::2] for argument in comparison.common)
+    return f"{given.get('model', 'networks')} on {given.get('dataset', 'data')}"
 
 
 def _layers(outcomes):

@@ -90,8 +90,10 @@ def endings(record, method, names, costs):
         costs: [problems], infinite where it was not solved.
     """
     unsolved = [record.solved[method][name] for name, cost in zip(names, costs, strict=True) if np.isinf(cost)]
-    words, reasons = [one["status"] for one in unsolved], {}
+    statuses, reasons = [one["status"] for one in unsolved], {}
     for one in unsolved:
         if one["status"] == "refused":
             reasons.setdefault("refused", f" ({one['message']})")  # of the first
-    return ", ".join(f"{words.count(word)} {word}{reasons.get(word, '')}" for word in dict.fromkeys(words))
+    return ", ".join(
+        f"{statuses.count(status)} {status}{reasons.get(status, '')}" for status in dict.fromkeys(statuses)
+    )

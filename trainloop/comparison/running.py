@@ -33,7 +33,7 @@ class Runner:
     """Does runs until all are done or it is told to stop.
 
     Args:
-        program: the command that does one run, a list of words.
+        program: the command that does one run, a list of arguments.
         comparison: a `Comparison`.
         jobs: so many at the same time; each gets its part of the processors.
         watcher: a `Watcher`.

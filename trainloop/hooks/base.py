@@ -60,11 +60,11 @@ class LoopProtocol(Protocol):
             reason: becomes the message of the result.
         """
 
-    def chief_says(self, word: Any) -> Any:
+    def chief_says(self, value: Any) -> Any:
         """Broadcast a value from the chief. All workers must call this at the same point.
 
         Args:
-            word: the value, JSON-able; that of the chief is returned.
+            value: the value, JSON-able; that of the chief is returned.
         """
 
     def resumable(self) -> Resumable:

@@ -16,7 +16,7 @@ def stand_where_it_ended(loop: Any, folder: pathlib.Path) -> str:
         folder: of the run.
 
     Returns:
-        A sentence that says what was found.
+        A message that says what was found.
 
     Raises:
         ValueError: there is neither, or it belongs to another model.

@@ -9,7 +9,7 @@ import zlib
 from trainloop.distributed.workers import WorkersError
 from trainloop.optimizer import state as states
 
-# A sentence is cut to this length: all that is said has to fit into one exchange.
+# A message is cut to this length: all that is said has to fit into one exchange.
 _LONGEST = 500
 
 
@@ -55,10 +55,10 @@ class Agreement:
         Args:
             step: steps taken.
             pace: a `Pace`.
-            stop_reason: a sentence, or None.
+            stop_reason: a message, or None.
 
         Returns:
-            The sentence of the first worker that has one, or None.
+            The message of the first worker that has one, or None.
 
         Raises:
             WorkersError: weights or state are not the same bits everywhere.

@@ -199,13 +199,13 @@ class Bookkeeping:
         """What is known now; the run may also have been interrupted.
 
         Args:
-            stop_reason: a hook's sentence, or None.
+            stop_reason: a hook's message, or None.
             evaluations: that are counted now, by kind; None as above.
         """
         interrupted = self.status == Status.RUNNING
         # A reason that came together with a failure is not how the run ended.
         asked = None if self.status.failed else stop_reason
-        message = f"the run was interrupted by {self.interrupted_by}" if interrupted else asked or self.status.sentence
+        message = f"the run was interrupted by {self.interrupted_by}" if interrupted else asked or self.status.message
         taken = self.steps_taken
         return RunResult(
             status=Status.STOPPED if interrupted else self.status,

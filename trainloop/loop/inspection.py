@@ -62,8 +62,8 @@ class Inspection:
 
     @property
     def message(self) -> str:
-        """The status as a sentence."""
-        return self.status.sentence
+        """What the status means."""
+        return self.status.message
 
     @functools.cached_property
     def angle(self) -> float:

@@ -184,7 +184,7 @@ class VectorModel(keras.Model):
 
     def _end_by(self, status):
         if status.failed:
-            warnings.warn(f"fit ends with {status.name}: {status.sentence}", stacklevel=2)
+            warnings.warn(f"fit ends with {status.name}: {status.message}", stacklevel=2)
         if status != Status.RUNNING:
             self.stop_training = True
 

@@ -127,7 +127,7 @@ class Minimization:
             f=float(f),
             grad_norm=grad_norm,
             status=status,
-            message=status.sentence,
+            message=status.message,
             steps=int(self._optimizer.iterations) - began,
             evaluations=self._evaluations.as_dict(),
             history={"step": 1 + np.arange(len(rows)), **columns},

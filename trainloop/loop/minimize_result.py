@@ -17,7 +17,7 @@ class MinimizeResult(Plotted):
         x: [n], the last point; the best one for optimizers that keep it (`BestSoFar`).
         f, grad_norm: the function and the Euclidean norm of its gradient there; NaN for optimizers without gradients.
         status: a `Status`; negative ones are failures.
-        message: its sentence.
+        message: what it means.
         steps: how many were taken.
         evaluations: dict of "f", "gradient", "Hv", "Gv": how many of each, one for the gradient at a best point that
             was kept (`BestSoFar`) included.

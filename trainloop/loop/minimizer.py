@@ -19,7 +19,7 @@ from trainloop.loop.minimize_result import Iterate, MinimizeResult
 from trainloop.loop.minimizer_phases import in_phases
 from trainloop.loop.phases import Phase
 from trainloop.loop.termination import StoppingRule
-from trainloop.loop.tracebacks import folded
+from trainloop.loop.tracebacks import filtered
 from trainloop.objectives.base import Objective
 from trainloop.objectives.closure import ClosureObjective
 from trainloop.objectives.function import FunctionObjective
@@ -31,7 +31,7 @@ from trainloop.vectors import linalg
 from trainloop.vectors.layout import native
 
 
-@folded
+@filtered
 def minimize(
     fun: Callable[..., tf.Tensor | Evaluated | dict[str, tf.Tensor]] | Objective,
     x0: tf.Tensor | np.ndarray | Sequence[float] | Sequence[Variable],

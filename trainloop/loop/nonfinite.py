@@ -38,7 +38,7 @@ from trainloop.status import Status
 
 _LOG = logging.getLogger("trainloop")
 
-WORDS = ("stop", "skip", "rollback")
+POLICIES = ("stop", "skip", "rollback")
 NONFINITE = (Status.NONFINITE_LOSS, Status.NONFINITE_GRADIENT, Status.NONFINITE_STEP)
 
 # Steps in a row that may be skipped.
@@ -48,23 +48,23 @@ MOST_SKIPS = 100
 MOST_ROLLBACKS, FACTOR = 5, 0.5
 
 
-def check_policy(word, optimizer, shrinkable):
-    """The word, if it is one of `WORDS` and possible for an optimizer.
+def check_policy(policy, optimizer, shrinkable):
+    """The policy, if it is one of `POLICIES` and possible for an optimizer.
 
     Args:
-        word: see above.
+        policy: see above.
         optimizer: built or not.
         shrinkable: names of what in it or its state makes its steps shorter, see `shrink_steps`.
 
     Raises:
-        ValueError: another word, or "rollback" where there is nothing of the kind.
+        ValueError: another policy, or "rollback" where there is nothing of the kind.
     """
-    if checks.choice("on_nonfinite", word, WORDS) == "rollback" and not shrinkable:
+    if checks.choice("on_nonfinite", policy, POLICIES) == "rollback" and not shrinkable:
         raise ValueError(
             f"{type(optimizer).__name__} has no learning rate, radius or damping that would make its steps shorter "
             "after a rollback; use on_nonfinite='skip' or 'stop'"
         )
-    return word
+    return policy
 
 
 class LoopWithCheckpoints(LoopProtocol, Protocol):
@@ -80,15 +80,15 @@ class OnNonfinite:
     """The policy of one loop.
 
     Args:
-        word: see above.
+        policy: see above.
         optimizer: built; for "rollback" it must have something that makes its steps shorter.
 
     Raises:
-        ValueError: another word, or an optimizer that cannot take shorter steps.
+        ValueError: another policy, or an optimizer that cannot take shorter steps.
     """
 
-    def __init__(self, word, optimizer):
-        self.word = check_policy(word, optimizer, optimizer.shrink_steps(1))
+    def __init__(self, policy, optimizer):
+        self.policy = check_policy(policy, optimizer, optimizer.shrink_steps(1))
         self.rollbacks, self._skips_in_a_row = 0, 0
 
     def begin(self, loop: LoopWithCheckpoints, step: int, continued: bool) -> None:
@@ -102,7 +102,7 @@ class OnNonfinite:
         Raises:
             ValueError: nothing writes checkpoints.
         """
-        if self.word == "rollback":
+        if self.policy == "rollback":
             saver = _saver_of(loop.hooks)
             if saver is None:
                 raise ValueError("on_nonfinite='rollback' needs checkpoints to go back to; add the hook SaveCheckpoint")
@@ -118,8 +118,8 @@ class OnNonfinite:
             optimizer: of the phase.
             step: steps taken before.
         """
-        check_policy(self.word, optimizer, optimizer.shrink_steps(1))
-        if self.word == "rollback":
+        check_policy(self.policy, optimizer, optimizer.shrink_steps(1))
+        if self.policy == "rollback":
             _saver_of(loop.hooks).save(step)
 
     def skip(self, block, step):
@@ -133,9 +133,9 @@ class OnNonfinite:
             self._skips_in_a_row = 0
             return block, 0
         self._skips_in_a_row = 1 if len(block.rows) > 1 else self._skips_in_a_row + 1
-        if self.word != "skip" or self._skips_in_a_row > MOST_SKIPS:
+        if self.policy != "skip" or self._skips_in_a_row > MOST_SKIPS:
             return block, 0
-        _LOG.warning("step %d was left out, because %s", step + len(block.rows), block.status.sentence)
+        _LOG.warning("step %d was left out, because %s", step + len(block.rows), block.status.message)
         return block._replace(status=Status.RUNNING, rows=block.rows[:-1]), 1
 
     def roll_back(self, loop: LoopWithCheckpoints, status: Status) -> Position | None:
@@ -149,7 +149,7 @@ class OnNonfinite:
             `Position` to continue from, or None.
         """
         if (
-            self.word != "rollback"
+            self.policy != "rollback"
             or status not in (*NONFINITE, Status.NONFINITE_STATE)
             or self.rollbacks >= MOST_ROLLBACKS
         ):
@@ -168,7 +168,7 @@ class OnNonfinite:
         _saver_of(loop.hooks).went_back_to(position.run["step"])
         _LOG.warning(
             "back to step %d with %s changed by the factor %g, because %s",
-            position.run["step"], " and ".join(changed), FACTOR, status.sentence,
+            position.run["step"], " and ".join(changed), FACTOR, status.message,
         )  # fmt: skip
         return position
 
@@ -189,7 +189,7 @@ class NanInState:
         self._count = tf.function(functools.partial(_counts, optimizer), autograph=False)
 
     def __call__(self):
-        """A sentence that names what has NaN, or None."""
+        """A message that names what has NaN, or None."""
         found = {path: (int(count), size) for path, (count, size) in self._count().items()}
         named = [f"{path} ({count:,} of {int(size):,} numbers)" for path, (count, size) in found.items() if count]
         return f"the optimizer's state has NaN in {', '.join(named)}" if named else None
@@ -205,7 +205,7 @@ def _counts(optimizer):
 
 
 def first_nonfinite(model, loss, batch, vector, microbatch_size=None):
-    """A sentence that says where the first NaN or infinity arises, or None where all is finite.
+    """A message that says where the first NaN or infinity arises, or None where all is finite.
 
     What the passes write stays: averages, seeds and counters are the caller's to put back.
 

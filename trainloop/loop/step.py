@@ -219,7 +219,7 @@ class Steps:
         self.test_columns += self._terms.columns
 
     def first_nonfinite(self, batch):
-        """Where the first number arises that is not finite, as a sentence; None where it is not found.
+        """Where the first number arises that is not finite, as a message; None where it is not found.
 
         Args:
             batch: tensors, of a step that failed; None where it cannot be had again.

@@ -20,23 +20,23 @@ _R = TypeVar("_R")
 _LIBRARIES = ("trainloop", "keras", "tensorflow")
 
 
-def folded(function: Callable[_P, _R]) -> Callable[_P, _R]:
+def filtered(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """A function whose exceptions show no lines of libraries. For the entry points."""
 
     @functools.wraps(function)
-    def folding(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+    def filtering(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         try:
             return function(*args, **kwargs)
         except BaseException as error:  # before Python 3.11 a `raise` brings all lines back
             if not keras.config.is_traceback_filtering_enabled():
                 raise
-            fold(error)
+            filter_traceback(error)
             raise
 
-    return folding
+    return filtering
 
 
-def fold(error: BaseException) -> None:
+def filter_traceback(error: BaseException) -> None:
     """Take the lines of libraries out of the traceback of an exception, and of those that led to it.
 
     Where all are theirs, the last one stays: it is where the error was found.

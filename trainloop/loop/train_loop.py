@@ -48,7 +48,7 @@ from trainloop.loop.nonfinite import NONFINITE, OnNonfinite
 from trainloop.loop.pace import Pace
 from trainloop.loop.phases import Phase
 from trainloop.loop.shared import Shared
-from trainloop.loop.tracebacks import folded
+from trainloop.loop.tracebacks import filtered
 from trainloop.optimizer.base import WholeVectorOptimizer
 from trainloop.results import RunResult
 from trainloop.status import Status, TrainingError
@@ -189,7 +189,7 @@ class TrainLoop:
         """How often a block of steps was traced: once per kind and shape of data, never with `eager`."""
         return self._traces_before + self._phase.train.traces
 
-    def chief_says(self, word: Any) -> Any:
+    def chief_says(self, value: Any) -> Any:
         """Broadcast a value from the chief. All workers must call this at the same point.
 
         A single process gets its own value.
@@ -197,16 +197,16 @@ class TrainLoop:
         For decisions that depend on a clock, or on files that only the chief has.
 
         Args:
-            word: what this worker would say, JSON-able.
+            value: what this worker would say, JSON-able.
         """
-        return self._shared.workers.exchange({"word": word})[0]["word"]
+        return self._shared.workers.exchange({"value": value})[0]["value"]
 
     @property
     def _called(self):
         """The hooks that this process calls, first the display of the run."""
         return tuple(hook for hook in (*self._display, *self.hooks) if self.is_chief or not hook.chief_only)
 
-    @folded
+    @filtered
     def run(
         self,
         data: Data,
@@ -351,11 +351,11 @@ class TrainLoop:
         """Ask the current run, or the next one if there is none, to end after this block. For hooks and signals.
 
         Args:
-            reason: a sentence, which becomes the result's message.
+            reason: a message, which becomes the result's message.
         """
         self._stop_reason = reason
 
-    @folded
+    @filtered
     def evaluate(self, data: Data) -> dict[str, float]:
         """Loss and metrics in inference mode, as means over the samples.
 
@@ -380,7 +380,7 @@ class TrainLoop:
         named = zip(self._phase.steps.test_columns[1:], means, strict=True)
         return {name: float(np.average(values, weights=samples)) for name, values in named} | block.results
 
-    @folded
+    @filtered
     def inspect(self, data: Data | None = None) -> Inspection:
         """Look at one step without taking it: weights, the optimizer's state, averages, counters and positions stay.
 
@@ -528,7 +528,7 @@ class TrainLoop:
                 hook.on_step(progress)
 
     def _agreed_stop(self, run):
-        """The sentence of the worker that is to stop, on all workers, or None."""
+        """The message of the worker that is to stop, on all workers, or None."""
         reason = self._phase.agreement.between_blocks(run.step, self._phase.pace, self._stop_reason)
         self._stop_reason = reason or self._stop_reason
         return reason

@@ -41,7 +41,7 @@ def convert(arrays, target, symmetric):
     history = _product_history if isinstance(target, StoredProduct) else _sum_history
     if target.panels is None:
         numbers = history(target, source)
-    elif target.when_full == "fold" or not _is_short_history(source, target):
+    elif target.when_full == "apply" or not _is_short_history(source, target):
         numbers = {"times_full": 1} | _panels(source, target.panels) | history(target, None)
     else:
         absent = {name: np.zeros([0, width]) for name, width in target.panels.widths().items()}
@@ -72,7 +72,7 @@ def _storage_of(arrays, n, symmetric):
     panels = Panels(parts, n, symmetric) if present else None
     if "rank" not in arrays:
         return panels
-    when_full = "fold" if present else "restart"
+    when_full = "apply" if present else "restart"
     common = (n, panels, when_full, tf.constant(0), arrays["scale"])
     if "triangles" in arrays:
         product = DilationProduct(

@@ -154,9 +154,9 @@ class Panels(MatrixStorage):
         if change.keep is not None:  # else the factor belongs to the identity
             forgotten = (1 - change.keep) * factor
             factor, shift = change.keep * factor, forgotten if shift is None else shift + forgotten
-        self.fold(factor, left, right, shift)
+        self.apply(factor, left, right, shift)
 
-    def fold(self, scale, left, right, shift=None):
+    def apply(self, scale, left, right, shift=None):
         """M <- scale M + left' right + shift I, in place.
 
         Args:
@@ -164,9 +164,9 @@ class Panels(MatrixStorage):
             left, right: [k, n], k a Python number.
             shift: [], or None for 0.
         """
-        self._fold(self._placed(), scale, left, right, shift)
+        self._apply_all(self._placed(), scale, left, right, shift)
 
-    def _fold(self, placed, scale, left, right, shift):
+    def _apply_all(self, placed, scale, left, right, shift):
         change = _replace if self.n <= SMALL or left.shape[0] > _LARGEST_PASS else _replace_in_one_pass
         for part, first, (rows, width) in placed:
             change(part, (first, (rows, width)), scale, left[:, first : first + rows], right[:, :width], shift)
@@ -193,7 +193,7 @@ class Panels(MatrixStorage):
     def make_identity(self):
         """M <- I, in place."""
         none = tf.zeros([0, self.n], self.dtype)
-        self.fold(tf.zeros([], self.dtype), none, none, tf.ones([], self.dtype))
+        self.apply(tf.zeros([], self.dtype), none, none, tf.ones([], self.dtype))
         return tf.no_op()
 
     def _placed(self):

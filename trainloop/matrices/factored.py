@@ -5,12 +5,12 @@
 
 When the capacity is reached,
 
-fold        they go into M, all at once: M is then read and written once for many changes
+apply       they go into M, all at once: M is then read and written once for many changes
 grow        they get more room
 restart     B is the identity again, instead of the change
 subspace    the half of the terms that matters most is kept, as soon as there is no room for as many as the last step
             had
-dense       M comes into being, takes everything in, and from then on it is `fold`
+dense       M comes into being, takes everything in, and from then on it is `apply`
 error       the change is not made and the step has the status HISTORY_FULL
 """
 
@@ -43,7 +43,7 @@ class HistoryStorage(MatrixStorage):
 
     @property
     def storage(self):
-        if self.when_full == "fold":
+        if self.when_full == "apply":
             return self.panels.storage
         return "sharded" if self.history.sharded else "factored"
 
@@ -78,7 +78,7 @@ class HistoryStorage(MatrixStorage):
         return {"grow": rows, "subspace": rows, "dense": self.panels and self.panels.filled}.get(self.when_full, 0)
 
     def note(self):
-        if self.when_full == "fold":
+        if self.when_full == "apply":
             return f"{self.panels.note()}; up to {self.history.capacity} changes wait beside it"
         if self.when_full == "grow":
             return f"factored, {self.history.in_words()} for every change"
@@ -91,7 +91,7 @@ class HistoryStorage(MatrixStorage):
         return full if change.keep is None else full & (change.keep > 0)
 
     def scalars(self):
-        if self.when_full == "fold":
+        if self.when_full == "apply":
             return {}
         rank = {"rank": tf.convert_to_tensor(self.history.rank)}
         return rank if self.when_full == "grow" else rank | {"times_full": tf.convert_to_tensor(self.times_full)}
@@ -127,11 +127,11 @@ class HistoryStorage(MatrixStorage):
 
     def _make_room(self, r):
         policies = {
-            "fold": self._fold,
+            "apply": self._apply_all,
             "grow": lambda: self.history.grow(r),
             "restart": self._restart,
             "subspace": lambda: self.history.keep_largest(self.history.capacity // 2),
-            "dense": lambda: tf.cond(self._has_matrix(), self._fold, self._fill),
+            "dense": lambda: tf.cond(self._has_matrix(), self._apply_all, self._fill),
             "error": lambda: None,
         }
         policies[self.when_full]()
@@ -163,7 +163,7 @@ class HistoryStorage(MatrixStorage):
         """The transposed product with all but M and its factor."""
 
     @abc.abstractmethod
-    def _fold(self):
+    def _apply_all(self):
         """M takes everything in."""
 
     @abc.abstractmethod
@@ -209,9 +209,9 @@ class StoredSum(HistoryStorage):
         if change.parts:
             self._take(change.parts)
 
-    def _fold(self):
+    def _apply_all(self):
         left, right = self.history.weighted()
-        self.panels.fold(tf.convert_to_tensor(self.scale), left, right, tf.convert_to_tensor(self.diagonal))
+        self.panels.apply(tf.convert_to_tensor(self.scale), left, right, tf.convert_to_tensor(self.diagonal))
         self._forget()
         return tf.no_op()
 
@@ -256,18 +256,18 @@ class StoredProduct(HistoryStorage):
     def _restart(self):
         self.history.clear()
         self.scale.assign(1)
-        if self.when_full == "fold":
+        if self.when_full == "apply":
             self.panels.make_identity()
         elif self.panels is not None:
             tf.cond(self._has_matrix(), self.panels.make_identity, tf.no_op)
         return tf.no_op()
 
-    def _fold(self):
+    def _apply_all(self):
         """M <- a M + (a M Xi' T) Xi, group after group."""
         for i in range(self.history.directions.shape[0]):
             Xi, T = self.history.group(i)
             left = tf.transpose(self.panels.product(tf.linalg.matmul(Xi, T, transpose_a=True)))
-            self.panels.fold(tf.ones([], self.dtype), left, Xi)
+            self.panels.apply(tf.ones([], self.dtype), left, Xi)
         self._forget()
         return tf.no_op()
 

@@ -86,8 +86,8 @@ class ShardedPanels(Panels):
             end = first + rows
         return [*blocks, tf.zeros_like(columns[end:])] if end < self.n else blocks
 
-    def fold(self, scale, left, right, shift=None):
-        self.shards.map(lambda shard: self._fold(self._placed_in(shard), scale, left, right, shift))
+    def apply(self, scale, left, right, shift=None):
+        self.shards.map(lambda shard: self._apply_all(self._placed_in(shard), scale, left, right, shift))
 
     def _placed_in(self, shard):
         """As `_placed`, of the panels of a shard."""

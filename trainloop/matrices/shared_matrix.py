@@ -1,7 +1,7 @@
 """One matrix B that couples all n parameters, as a value that algorithms compute with.
 
 An algorithm writes what its source has, `B @ g` and `B.add_symmetric(d, c)`, and does not know how B is
-stored: as n x n numbers, or as the history of its changes (see `storage_spec` for the words that ask for one, and
+stored: as n x n numbers, or as the history of its changes (see `storage_spec` for what asks for one, and
 `storage` for the forms).
 
 Operations return a new value that only *describes* the change, see `changes`. The new value can be
@@ -45,7 +45,7 @@ _OPERATIONS = (
     "B + c I is B.shift(c), and B.to_dense() is a tensor of all n x n numbers"
 )
 
-# So many changes wait beside a large dense matrix: folding them in one pass is still bound by memory.
+# So many changes wait beside a large dense matrix: applying them in one pass is still bound by memory.
 _WAITING = 8
 
 # `auto` is dense up to this many bytes: a step over the full matrix then takes milliseconds.
@@ -284,10 +284,10 @@ class SharedMatrix(StoredValue):
 
     def alternatives(self) -> Sequence[tuple[str, int]]:
         several = Shards.here().strategy is not None
-        words = ("dense", *(["sharded"] if several else []), "factored:1000:restart", "factored:100:restart")
-        others = {word: _build(StorageChoice.parse(word), self.n, self.dtype, self._updates) for word in words}
-        sizes = {word: SharedMatrix(stored, self._updates).nbytes for word, stored in others.items()}
-        return [(word, nbytes) for word, nbytes in sizes.items() if nbytes < self.nbytes]
+        specs = ("dense", *(["sharded"] if several else []), "factored:1000:restart", "factored:100:restart")
+        others = {spec: _build(StorageChoice.parse(spec), self.n, self.dtype, self._updates) for spec in specs}
+        sizes = {spec: SharedMatrix(stored, self._updates).nbytes for spec, stored in others.items()}
+        return [(spec, nbytes) for spec, nbytes in sizes.items() if nbytes < self.nbytes]
 
     def commit(self) -> None:
         self._stored.commit(self._change)
@@ -355,7 +355,7 @@ def _build(choice, n, dtype, updates):
         )
     if choice.sharded and not dense:
         _check_can_be_sharded(choice, dilations)
-    when_full = "fold" if dense else choice.when_full or "grow"
+    when_full = "apply" if dense else choice.when_full or "grow"
     panels = None
     if dense:
         panels = _matrix(choice, n, dtype, symmetric)

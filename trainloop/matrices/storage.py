@@ -34,7 +34,7 @@ class MatrixStorage(abc.ABC):
     @property
     @abc.abstractmethod
     def storage(self) -> str:
-        """The word for users: "dense", "factored" or "sharded"."""
+        """The name for users: "dense", "factored" or "sharded"."""
 
     @property
     @abc.abstractmethod

@@ -1,7 +1,7 @@
-"""What a user may ask of the storage of a shared matrix, in one short word.
+"""What a user may ask of the storage of a shared matrix, in one short spec.
 
     "auto"                       dense while the matrix is small, else factored
-    "dense"                      n x n numbers; a few changes wait beside the matrix and are folded in together
+    "dense"                      n x n numbers; a few changes wait beside the matrix and are applied together
     "dense:0"                    every change goes into the matrix at once; "dense:4": four may wait
     "factored"                   the history of changes, growing
     "factored:1000:restart"      at most 1000 changes; then B is the identity again
@@ -12,7 +12,7 @@
     "sharded:0"                  as "dense:0"
     "sharded:factored"           as "factored", with the vectors of the history sharded; with a capacity likewise
 
-One word, because it passes unchanged through constructors, saved configurations and command lines.
+One spec, because it passes unchanged through constructors, saved configurations and command lines.
 """
 
 import dataclasses
@@ -23,10 +23,10 @@ WHEN_FULL = ("restart", "subspace", "dense", "error")
 
 @dataclasses.dataclass(frozen=True)
 class StorageChoice:
-    """A parsed storage word.
+    """A parsed storage spec.
 
     `kind` is "auto", "dense" or "factored"; `capacity` the number of changes kept beside or instead of the matrix, None
-    for the default; `when_full` one of `WHEN_FULL`, or None: dense folds them in, factored grows; `sharded` tells
+    for the default; `when_full` one of `WHEN_FULL`, or None: dense applies them, factored grows; `sharded` tells
     whether the numbers are sharded.
     """
 
@@ -36,29 +36,29 @@ class StorageChoice:
     sharded: bool = False
 
     @classmethod
-    def parse(cls, word):
-        """Read a word as in this file's first lines.
+    def parse(cls, spec):
+        """Read a spec as in this file's first lines.
 
         Raises:
             ValueError: anything else.
         """
-        choice = _parts(word)
+        choice = _parts(spec)
         if choice is None:
             raise ValueError(
                 f"storage must be one of {', '.join(STORAGES)}, or with a capacity 'dense:8', or with a capacity and "
-                f"what happens when it is full 'factored:1000:{'|'.join(WHEN_FULL)}'; received {word!r}"
+                f"what happens when it is full 'factored:1000:{'|'.join(WHEN_FULL)}'; received {spec!r}"
             )
         return cls(*choice)
 
 
-def check_storage(word):
-    """The word itself, if `StorageChoice.parse` can read it: for constructors.
+def check_storage(spec):
+    """The spec itself, if `StorageChoice.parse` can read it: for constructors.
 
     Raises:
         ValueError: it cannot.
     """
-    StorageChoice.parse(word)
-    return word
+    StorageChoice.parse(spec)
+    return spec
 
 
 def check_no_storage(method, options):
@@ -78,11 +78,11 @@ def check_no_storage(method, options):
         )
 
 
-def _parts(word):
-    """(kind, capacity, when_full, sharded), or None where the word means nothing."""
-    if not isinstance(word, str):
+def _parts(spec):
+    """(kind, capacity, when_full, sharded), or None where the spec means nothing."""
+    if not isinstance(spec, str):
         return None
-    kind, *rest = word.split(":")
+    kind, *rest = spec.split(":")
     sharded = kind == "sharded"
     if sharded:
         kind, rest = ("factored", rest[1:]) if rest[:1] == ["factored"] else ("dense", rest)

@@ -68,9 +68,9 @@ class StoredValue(abc.ABC):
         return 0
 
     def notes(self) -> Sequence[str]:
-        """Sentences for the memory plan: how the value is stored, and why."""
+        """Messages for the memory plan: how the value is stored, and why."""
         return ()
 
     def alternatives(self) -> Sequence[tuple[str, int]]:
-        """Pairs (storage word, bytes) of other ways to store the value."""
+        """Pairs (storage specification, bytes) of other ways to store the value."""
         return ()

@@ -445,7 +445,7 @@ class WholeVectorOptimizer(SavedVariables, Configured, abc.ABC):
         super().finalize_variable_values(var_list)
         skipped = self.skipped_steps
         if skipped:
-            reason = Status(int(tf.convert_to_tensor(self._last_failure))).sentence
+            reason = Status(int(tf.convert_to_tensor(self._last_failure))).message
             warnings.warn(f"{skipped} steps were not taken; the last one because {reason}", stacklevel=2)
 
     def _read_state(self):

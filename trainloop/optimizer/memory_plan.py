@@ -41,8 +41,8 @@ class MemoryPlan:
         entries: tuple of `Entry`.
         nbytes: of the whole state.
         peak: bytes during a step, the model's own work not counted.
-        notes: sentences about matrices: how they are stored, and why.
-        alternatives: (storage word, bytes) of other ways to store the largest matrix.
+        notes: messages about matrices: how they are stored, and why.
+        alternatives: (storage specification, bytes) of other ways to store the largest matrix.
 
     Examples:
         >>> plan = BFGS(storage="dense").memory_plan(1000, "float64")
@@ -87,8 +87,8 @@ class MemoryPlan:
         if free is None or self.peak <= free:
             return
         ways = [
-            f"storage={word!r} takes {in_words(nbytes)}{_where(word)}"
-            for word, nbytes in self.alternatives
+            f"storage={spec!r} takes {in_words(nbytes)}{_where(spec)}"
+            for spec, nbytes in self.alternatives
             if has_storage
         ]
         advice = "; ".join(ways) or "use a smaller model, or an optimizer or a setting that remembers less"
@@ -132,8 +132,8 @@ def plan(leaves, n, dtype):
     return MemoryPlan(n, tuple(entries), nbytes, peak, tuple(notes), alternatives)
 
 
-def _where(word):
-    return f" in each of {Shards.here().count} workers" if StorageChoice.parse(word).sharded else ""
+def _where(spec):
+    return f" in each of {Shards.here().count} workers" if StorageChoice.parse(spec).sharded else ""
 
 
 def _shape(shape):

@@ -72,7 +72,7 @@ def assemble(
     residuals: str | None = None,
     loss_weights: dict[str, float] | None = None,
 ) -> Assembly:
-    """The parts that words on a command line stand for. Sets the seeds of Python, NumPy and Keras.
+    """The parts that names on a command line stand for. Sets the seeds of Python, NumPy and Keras.
 
     Args:
         dataset: see `plugins.find_data`; or a `DataSplit` or `Points`.

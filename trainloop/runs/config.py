@@ -13,7 +13,7 @@ import dataclasses
 import json
 
 from trainloop import files
-from trainloop.runs import user_code, words
+from trainloop.runs import specs, user_code
 from trainloop.runs.settings import FACTS, NAMING_CODE, SETTINGS
 from trainloop.versions import versions
 
@@ -36,7 +36,7 @@ def facts(settings, layout, batches, optimizers):
         "data_fingerprint": batches.fingerprint(),
         "training_samples": batches.size,
         "optimizer_config": configs if len(configs) > 1 else configs[0],
-        "code": user_code.digests(*named, *words.values(words.phases(settings))),
+        "code": user_code.digests(*named, *specs.values(specs.phases(settings))),
     }
 
 
@@ -108,13 +108,13 @@ class Recorded:
             )
 
     def other_code(self, facts):
-        """A sentence about files of the user that have changed since; empty where none has."""
+        """A message about files of the user that have changed since; empty where none has."""
         before, here = self.facts.get("code", {}), facts["code"]
         changed = [source for source in before if source in here and here[source] != before[source]]
         return f"{', '.join(changed)} changed since {self.path}: its numbers may differ" if changed else ""
 
     def other_versions(self):
-        """A sentence about versions that are not those here; empty where all are the same."""
+        """A message about versions that are not those here; empty where all are the same."""
         here = versions()
         differing = [
             f"{name} {self.versions.get(name, 'unknown')} (here {here.get(name, 'unknown')})"
@@ -162,7 +162,7 @@ def read(path):
     return Recorded(str(path), settings, found, made_with)
 
 
-def sentence(path, changed):
+def message(path, changed):
     """`repeats runs/a/config.json, but with seed 1 instead of 0`."""
     but = ", ".join(f"{name} {_text(here)} instead of {_text(there)}" for name, (here, there) in changed.items())
     return f"repeats {path}" + (f", but with {but}" if but else "")

@@ -261,14 +261,14 @@ def interpreter():
     return sys.executable if here.startswith("..") else here
 
 
-def _as_typed(program, *words):
+def _as_typed(program, *arguments):
     """A command as somebody in this folder would type it: a Python file, `python -m trainloop`, or an executable."""
     if os.path.basename(program) == "__main__.py":
-        return [interpreter(), "-m", "trainloop", *words]
+        return [interpreter(), "-m", "trainloop", *arguments]
     if program.endswith(".py"):
-        return [interpreter(), program, *words]
+        return [interpreter(), program, *arguments]
     here = os.path.relpath(program)
-    return [os.path.basename(program) if here.startswith("..") else here, *words]
+    return [os.path.basename(program) if here.startswith("..") else here, *arguments]
 
 
 def command_to_resume(arguments, path):

@@ -4,7 +4,7 @@ import json
 import math
 
 from trainloop.data.points import Points
-from trainloop.runs import words
+from trainloop.runs import specs
 from trainloop.vectors.layout import FlatLayout
 
 
@@ -21,7 +21,7 @@ def describe(data, batches, model, optimizers, settings, directory):
     """
     layout = FlatLayout.of(model.trainable_variables)
     plans = [optimizer.memory_plan(layout.size, layout.dtype) for optimizer in optimizers]
-    limits = [phase.steps for phase in words.phases(settings)]
+    limits = [phase.steps for phase in specs.phases(settings)]
     titles = [_title(i, limit) for i, limit in enumerate(limits)] if len(limits) > 1 else ["method"]
     sections = [
         f"data: {data!r}",

@@ -4,7 +4,7 @@ It runs only if file and content are those that the run has recorded, or if it i
 that is worth is said in docs/what-can-go-wrong.md: whoever sends a config.json may send the code with it.
 """
 
-from trainloop.runs import user_code, words
+from trainloop.runs import specs, user_code
 from trainloop.runs.settings import NAMING_CODE
 
 
@@ -14,7 +14,7 @@ def named_in(settings):
     texts += [(f"-o {option}", option.partition("=")[2]) for option in settings.get("options") or ()]
     then = settings.get("then") or ()
     all_phases = " ".join(f"--then {word}" for word in then)  # one of them alone would take the place of all
-    texts += [(all_phases, text) for text in words.values(map(words.phase, then))]
+    texts += [(all_phases, text) for text in specs.values(map(specs.phase, then))]
     return [(options, text) for options, text in texts if isinstance(text, str) and user_code.is_reference(text)]
 
 

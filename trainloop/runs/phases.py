@@ -1,4 +1,4 @@
-"""From the words of a run's phases to what `TrainLoop` and `minimize` take as optimizer."""
+"""From the specifications of a run's phases to what `TrainLoop` and `minimize` take as optimizer."""
 
 from trainloop.loop.phases import Phase
 from trainloop.runs import plugins
@@ -8,7 +8,7 @@ def optimizers(asked):
     """An optimizer for each phase, not built.
 
     Args:
-        asked: list of `PhaseWords`.
+        asked: list of `PhaseSpec`.
 
     Raises:
         FileNotFoundError, ValueError: see `plugins.find_optimizer` and `plugins.make_optimizer`.
@@ -22,7 +22,7 @@ def in_phases(asked, made):
     """The optimizer of a single phase, whose steps are those of the run, or a list of `Phase`s.
 
     Args:
-        asked: list of `PhaseWords`.
+        asked: list of `PhaseSpec`.
         made: the optimizers, in the same order.
     """
     if len(made) == 1:
@@ -34,7 +34,7 @@ def check_epochs(asked, epochs, steps_per_epoch):
     """Refuse epochs that are over before the last phase begins.
 
     Args:
-        asked: list of `PhaseWords`.
+        asked: list of `PhaseSpec`.
         epochs: of the run; None for no such goal.
         steps_per_epoch: of the data.
 

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from trainloop.runs import words
+from trainloop.runs import specs
 
 
 def _was(name: str, there: Any, here: Any) -> str:
@@ -57,7 +57,7 @@ SETTINGS = (
     Entry("options", of_first_phase=True),
     Entry("epochs", may_change=True, goal=True, for_points="give --steps"),
     Entry("steps", may_change=True, goal=True, of_first_phase=True),
-    Entry("then", newer=True, compared=words.without_goal),
+    Entry("then", newer=True, compared=specs.without_goal),
     Entry("batch_size", for_points="give it to tl.Points"),
     Entry("seed"),
     Entry("steps_per_call", may_change=True),

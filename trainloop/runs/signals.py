@@ -22,7 +22,7 @@ class StopOnSignals:
     For programs, which own their process; a library should leave signals alone.
 
     Args:
-        stop: function of a sentence, called in another thread.
+        stop: function of a message, called in another thread.
 
     Attributes:
         received: the `signal.Signals` that came, or None.

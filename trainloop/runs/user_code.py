@@ -54,7 +54,7 @@ def find(text, suits, wanted):
 def digests(*texts):
     """{source: digest of the file} for those of the texts that stand for a user's code. Nothing is imported for it.
 
-    Two runs under the same words are the same only where these are.
+    Two runs with the same arguments are the same only where these are.
     """
     sources = {source(text) for text in texts if isinstance(text, str) and is_reference(text)}
     return {found: digest(found) for found in sorted(sources)}

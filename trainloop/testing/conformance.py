@@ -107,7 +107,7 @@ class _Bench:
                 now = float(self.objective.value(self.vector.read()))
                 rose = np.isfinite(before) and not now <= 10 * before
                 advice = f"; f rose from {before:.3g} to {now:.3g}: does it go uphill, or too far?" if rose else ""
-                why = Status(int(self.optimizer._last_failure)).sentence
+                why = Status(int(self.optimizer._last_failure)).message
                 raise ConformanceError(f"{self.where}: a step failed on a sum of six squares, because {why}{advice}")
         return self.state()
 

@@ -1,11 +1,11 @@
-"""An optimizer with its settings as one word of the command line, and the phases of a run in such words.
+"""Specifications: an optimizer with its settings as one argument of the command line, and phases of a run.
 
 adam                                        an optimizer with its defaults
 testgd:rad=2000,storage=dense               with arguments of its constructor
 lbfgs:m=20,--batch-size=full,--epochs=100   and with options of `trainloop train`, which begin with two dashes
 my_method.py:Mine:rad=3                     a class in a file
 
-After --then such a word is a phase, whose only option is --steps:
+After --then a specification is a phase, whose only option is --steps:
 
     --optimizer adam -o learning_rate=0.005 --steps 5000 --then ssbroyden:--steps=2000
 
@@ -24,7 +24,7 @@ _FIRST = re.compile(rf":(?={_SETTING})")
 
 
 @dataclasses.dataclass(frozen=True)
-class PhaseWords:
+class PhaseSpec:
     """A phase as it was asked for.
 
     Attributes:
@@ -38,41 +38,41 @@ class PhaseWords:
     steps: int | None = None
 
 
-def check_text(word):
-    """Raise ValueError unless a word is text without control characters."""
-    if not isinstance(word, str) or printable(word) != word:
-        raise ValueError(f"{word!r} is no optimizer: it is no text, or has control characters; write it anew")
+def check_text(spec):
+    """Raise ValueError unless a spec is text without control characters."""
+    if not isinstance(spec, str) or printable(spec) != spec:
+        raise ValueError(f"{spec!r} is no optimizer: it is no text, or has control characters; write it anew")
 
 
-def split(word):
-    """The parts of a word: (optimizer, options of its constructor, options of `trainloop train`), the latter tuples.
+def split(spec):
+    """The parts of a spec: (optimizer, options of its constructor, options of `trainloop train`), the latter tuples.
 
     Raises:
         ValueError: see `check_text`.
     """
-    check_text(word)
-    optimizer, *rest = _FIRST.split(word, maxsplit=1)
+    check_text(spec)
+    optimizer, *rest = _FIRST.split(spec, maxsplit=1)
     settings = _BETWEEN.split(rest[0]) if rest else []
     own = tuple(setting for setting in settings if setting.startswith("--"))
     return optimizer, tuple(setting for setting in settings if not setting.startswith("--")), own
 
 
-def phase(word):
-    """The `PhaseWords` of a word after --then.
+def phase(spec):
+    """The `PhaseSpec` of a spec after --then.
 
     Raises:
         ValueError: it has another option than --steps, that one twice, or not a positive number of them.
     """
-    optimizer, options, settings = split(word)
+    optimizer, options, settings = split(spec)
     for setting in settings:
         if setting.partition("=")[0] != "--steps":
             raise ValueError(
-                f"{word}: the only option of a phase is --steps=N, received {setting}; others are those of the whole "
+                f"{spec}: the only option of a phase is --steps=N, received {setting}; others are those of the whole "
                 "run, so give them outside of --then"
             )
     if len(settings) > 1:
-        raise ValueError(f"{word}: --steps is given twice; leave one out")
-    return PhaseWords(optimizer, options, steps(settings[0].partition("=")[2]) if settings else None)
+        raise ValueError(f"{spec}: --steps is given twice; leave one out")
+    return PhaseSpec(optimizer, options, steps(settings[0].partition("=")[2]) if settings else None)
 
 
 def steps(text):
@@ -93,13 +93,13 @@ def phases(settings):
         settings: dict with "optimizer", "options" and "steps", and "then" where there are several.
 
     Returns:
-        list of `PhaseWords`. The steps of a single one are the goal of the run.
+        list of `PhaseSpec`. The steps of a single one are the goal of the run.
 
     Raises:
         ValueError: a phase that is followed by another one has no number of steps; or see `phase`.
     """
     then = settings.get("then") or ()
-    found = [PhaseWords(settings["optimizer"], tuple(settings["options"]), settings.get("steps")), *map(phase, then)]
+    found = [PhaseSpec(settings["optimizer"], tuple(settings["options"]), settings.get("steps")), *map(phase, then)]
     for i, one in enumerate(found[:-1]):
         if one.steps is None:
             advice = "--steps N before --then" if i == 0 else f"{with_steps(then[i - 1], 'N')}"
@@ -111,7 +111,7 @@ def phases(settings):
 
 
 def without_goal(then):
-    """`PhaseWords` of words after --then, without the steps of the last one, which are a goal: they may change.
+    """`PhaseSpec` of specs after --then, without the steps of the last one, which are a goal: they may change.
 
     Args:
         then: list of them; None or empty for none.
@@ -124,18 +124,18 @@ def without_goal(then):
 
 
 def with_last_steps(then, count):
-    """Words after --then, with so many steps for the last one where it has no number of its own."""
+    """Specs after --then, with so many steps for the last one where it has no number of its own."""
     *before, last = then
     return (*before, last if phase(last).steps else with_steps(last, count))
 
 
 def with_rest(then, asked, total):
-    """Words after --then, where the last one has what the phases before it leave of the steps of a run.
+    """Specs after --then, where the last one has what the phases before it leave of the steps of a run.
 
     Args:
-        then: the words.
-        asked: list of `PhaseWords`: these, and the first one.
-        total: steps of the run; None where it has no such goal, and the words are as given.
+        then: the specs.
+        asked: list of `PhaseSpec`: these, and the first one.
+        total: steps of the run; None where it has no such goal, and the specs are as given.
 
     Raises:
         ValueError: nothing is left.
@@ -151,17 +151,17 @@ def with_rest(then, asked, total):
     return with_last_steps(then, total - before)
 
 
-def with_steps(word, count):
-    """A word that has no --steps, with so many of them."""
-    _, options, _ = split(word)
-    return f"{word}{',' if options else ':'}--steps={count}"
+def with_steps(spec, count):
+    """A spec that has no --steps, with so many of them."""
+    _, options, _ = split(spec)
+    return f"{spec}{',' if options else ':'}--steps={count}"
 
 
 def values(asked):
     """Everything in phases that may stand for a user's code: names of optimizers, and arguments of constructors.
 
     Args:
-        asked: list of `PhaseWords`.
+        asked: list of `PhaseSpec`.
     """
     return [text for one in asked for text in (one.optimizer, *(option.partition("=")[2] for option in one.options))]
 
@@ -170,6 +170,6 @@ def names(asked):
     """`adam, then ssbroyden`.
 
     Args:
-        asked: list of `PhaseWords`.
+        asked: list of `PhaseSpec`.
     """
     return ", then ".join(one.optimizer for one in asked)
