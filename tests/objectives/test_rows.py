@@ -232,10 +232,15 @@ def test_extra_variables_are_the_last_part_of_x():
     assert float(difference) == pytest.approx(2 * J[:, -1] @ r, rel=1e-7)
 
 
-def test_a_mean_squared_error_is_a_sum_of_squares():
+@pytest.mark.parametrize(
+    "loss",
+    [keras.losses.MeanSquaredError(dtype="float64"), "mse", keras.losses.mean_squared_error],
+    ids=["object", "name", "function"],
+)
+def test_a_mean_squared_error_is_a_sum_of_squares(loss):
     model = net(dense(), dense(2))
     x, y, w = RNG.normal(size=(N, 3)), RNG.normal(size=(N, 2)), RNG.uniform(size=N)
-    found = tl.ModelObjective(model, keras.losses.MeanSquaredError(dtype="float64"), (x, y, w))
+    found = tl.ModelObjective(model, loss, (x, y, w))
     at = found.vector.read()
     J, z = naive(model, lambda m, x: m(x), x)
     scale = np.repeat(np.sqrt(w / (2 * N)), 2)
@@ -243,6 +248,21 @@ def test_a_mean_squared_error_is_a_sum_of_squares():
     np.testing.assert_allclose(found.residuals(at), scale * (z - y.ravel()), rtol=1e-12)
     assert float(tf.reduce_sum(found.residuals(at) ** 2)) == pytest.approx(float(found.value(at)), rel=1e-13)
     assert found.has_residuals
+
+
+class Halved(keras.losses.MeanSquaredError):
+    def call(self, y_true, y_pred):
+        return super().call(y_true, y_pred) / 2
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [Halved(dtype="float64"), "mae", "msle", lambda y, z: tf.reduce_mean((y - z) ** 2, -1)],
+    ids=["subclass", "mae", "msle", "function"],
+)
+def test_losses_of_other_code_are_taken_for_no_sum_of_squares(loss):
+    found = tl.ModelObjective(net(dense(2)), loss, (RNG.normal(size=(N, 3)), RNG.uniform(size=(N, 2))))
+    assert not found.has_residuals
 
 
 def test_a_mask_of_keras_leaves_no_sum_of_squares_over_all_samples():

@@ -170,7 +170,8 @@ class SupervisedLoss(BatchLoss):
     def has_rows(self):
         """Whether every output's loss is a mean of squares over samples."""
         return all(
-            isinstance(of.loss, keras.losses.MeanSquaredError) and of.loss.reduction in ("sum_over_batch_size", "mean")
+            keras_losses.known_function(of.loss) == "mean_squared_error"
+            and of.loss.reduction in ("sum_over_batch_size", "mean")
             for of in self.known_outputs()
         )
 
