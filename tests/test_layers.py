@@ -159,6 +159,16 @@ def test_public_names_are_there_in_a_program_that_loads_them_late():
 
 
 @pytest.mark.thorough
+def test_a_module_of_such_a_program_can_be_imported_without_the_public_names():
+    code = (
+        "import sys; sys.argv[0] = 'scripts/benchmark.py'\n"
+        "from trainloop.checkpoints import files\n"
+        "print('trainloop.public' in sys.modules)"
+    )
+    assert run(code) == "False"
+
+
+@pytest.mark.thorough
 def test_a_saved_optimizer_is_found_by_whoever_imports_the_package_before_keras(tmp_path):
     model = ROOT / "tests" / "version_0_1" / "models" / "adam.keras"
     code = "import sys, trainloop, keras; print(type(keras.models.load_model(sys.argv[1]).optimizer).__name__)"

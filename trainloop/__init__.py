@@ -6,7 +6,7 @@ into `g` and `x`, calls the algorithm once, splits the result and assigns it bac
 any function of a vector, `TrainLoop`.
 """
 
-import importlib
+import importlib.util
 import pathlib
 import sys
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,8 @@ else:
     def __getattr__(name: str) -> Any:
         if name.startswith("__") and name != "__all__":
             raise AttributeError(name)
+        if importlib.util.find_spec(f"{__name__}.{name}"):  # `from trainloop import checks`, by a module of its own
+            return importlib.import_module(f"{__name__}.{name}")
         public = importlib.import_module("trainloop.public")
         globals().update({public_name: getattr(public, public_name) for public_name in (*public.__all__, "__all__")})
         try:
