@@ -5,6 +5,7 @@ python scripts/benchmark.py checkpoint matrix
 python scripts/benchmark.py checkpoint deterministic
 """
 
+import json
 import pathlib
 import resource
 import statistics
@@ -94,17 +95,19 @@ def matrix(n):
 
 
 @checkpoint.command()
+@click.option("--epochs", type=click.IntRange(min=1), default=10, show_default=True, metavar="N")
 @click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True, metavar="N")
-def deterministic(repeats):
-    """Seconds that train.py takes for ten epochs of LeNet-5, with --deterministic over without, in turn."""
+def deterministic(epochs, repeats):
+    """Seconds that train.py takes for epochs of LeNet-5, with --deterministic over without, in turn."""
     seconds = {False: [], True: []}
     for _ in range(repeats):
         for wanted in seconds:
             with tempfile.TemporaryDirectory() as folder:
-                command = [sys.executable, "-m", "trainloop", "train", "--epochs", "10"]
+                command = [sys.executable, "-m", "trainloop", "train", "--epochs", str(epochs)]
                 command += ["--optimizer", "adam", "--run-dir", folder, *(["--deterministic"] if wanted else [])]
-                done = subprocess.run(command, capture_output=True, text=True, check=True)
-                seconds[wanted].append(float(done.stdout.split()[-2]))
+                subprocess.run(command, capture_output=True, check=True)
+                records = map(json.loads, (pathlib.Path(folder) / "metrics.jsonl").read_text().splitlines())
+                seconds[wanted] += [record["seconds"] for record in records if record["kind"] == "end"]
     medians = {wanted: statistics.median(times) for wanted, times in seconds.items()}
     click.echo(f"{medians[True]:.1f} s with, {medians[False]:.1f} s without: {medians[True] / medians[False]:.2f}")
 

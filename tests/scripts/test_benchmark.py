@@ -1,6 +1,7 @@
 """Tests of the benchmarks: their reports, and that what they measure works; nothing here is timed."""
 
 import json
+import subprocess
 import sys
 
 import numpy as np
@@ -101,3 +102,19 @@ def test_jobs_of_curvature_compute_what_they_say():
     _, g = tl.ModelObjective(model, loss, (x, y)).value_and_grad(tl.VariableVector(model.trainable_variables).read())
     np.testing.assert_allclose(jobs.pop("gradient")(), g, atol=1e-13)
     assert {job().shape for job in jobs.values()} == {(53,), (53, 10)}
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("save --rank 3 --repeats 1", "MB in"),
+        ("matrix --n 1000", "extra memory"),
+        ("deterministic --epochs 1 --repeats 1", "s without"),
+    ],
+)
+def test_what_checkpoints_cost_is_measured(command, told, tmp_path):
+    program = [sys.executable, str(ROOT / "scripts" / "benchmark.py"), "checkpoint", *command.split()]
+    done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert told in done.stdout
