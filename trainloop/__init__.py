@@ -2,7 +2,7 @@
 
 A `tf.function`-compiled loop runs the model under a gradient tape, lays every gradient and every variable end to end
 into `g` and `x`, calls the algorithm once, splits the result and assigns it back. Each part is usable alone:
-`FlatLayout` and `VariableVector` in somebody else's loop, a `GlobalVectorOptimizer` in `model.compile`, `minimize` for
+`FlatLayout` and `VariableVector` in a loop of your own, a `GlobalVectorOptimizer` in `model.compile`, `minimize` for
 any function of a vector, `TrainLoop`.
 """
 

@@ -22,7 +22,7 @@ def mistake(text, error):
 def users_line(error):
     """The innermost line of an exception that is a user's, as " at file:line in function"; empty where there is none.
 
-    Lines of this package, of libraries and of the program that was started are nobody's fault.
+    Lines of this package, of libraries and of the program that was started are not the user's.
     """
     libraries = [pathlib.Path(module.__file__).resolve().parent for module in (sys.modules[__package__], os)]
     libraries.append(pathlib.Path(keras.__file__).resolve().parent.parent)

@@ -223,7 +223,7 @@ def saved(folder):
 
 def goes_on_from(folder, step):
     loop, data = make_loop(folder)
-    expect(loop.restore(folder / "checkpoints") == step, f"does not go on from step {step}")
+    expect(loop.restore(folder / "checkpoints") == step, f"does not continue from step {step}")
     loop.run(data, until_step=80)
     every_step_once(folder, 80)
 

@@ -30,7 +30,7 @@ def damaged_line_in_the_log(folder, change):
     lines[9] = change(lines[9])
     (folder / "metrics.jsonl").write_bytes(b"".join(lines))
     loop, data = make_loop(folder)
-    expect(loop.restore(folder / "checkpoints") == 60, "does not go on from step 60")
+    expect(loop.restore(folder / "checkpoints") == 60, "does not continue from step 60")
     loop.run(data, until_step=80)
     from trainloop.hooks import read_run_log
 
@@ -229,5 +229,5 @@ def byte_order_marks(folder):
     expect(files.read_json(folder / "config.json") == {"a": 1}, "the settings were not read")
     (folder / "metrics.jsonl").write_bytes((folder / "metrics.jsonl").read_bytes()[3:])
     loop, _ = make_loop(folder)
-    expect(loop.restore(folder / "checkpoints") == 60, "does not go on from step 60")
+    expect(loop.restore(folder / "checkpoints") == 60, "does not continue from step 60")
     expect(records(folder)[0]["step"] == 1, "the log is another one")

@@ -216,6 +216,6 @@ def dataset_resumed_in_the_midst_of_an_epoch(folder):
     loop, _ = make_loop(folder, hooks=[Theirs(every_steps=40)])
     raises(KeyError, "theirs", lambda: loop.run(dataset(), steps=60))
     loop, _ = make_loop(folder)
-    expect(loop.restore(folder / "checkpoints") == 25, "does not go on from step 25")
+    expect(loop.restore(folder / "checkpoints") == 25, "does not continue from step 25")
     loop.run(dataset(), until_step=60)
     every_step_once(folder, 60)

@@ -52,7 +52,7 @@ def check_that_cuts_left_no_trace(folder):
     assert [r["step"] for r in records if r["kind"] == "step"] == list(range(1, 21))
 
 
-# --- In one process: a run that is cut by an exception, and another loop that goes on from its checkpoint ---
+# --- In one process: a run that is cut by an exception, and another loop that continues from its checkpoint ---
 
 
 class Cut(Hook):
@@ -415,7 +415,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on(tmp_path, caplog):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert "the checkpoint of step 6 was not written" in caplog.text
-    assert "the last one is of step 3; the run goes on" in caplog.text
+    assert "the last one is of step 3; the run continues" in caplog.text
     assert caplog.text.count("was not written") == 1  # though it was tried three times
     assert "missing is that of step 11, the last one is of step 3" in caplog.text
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000003"]
@@ -621,7 +621,7 @@ def test_a_complete_run_without_checkpoints_is_not_begun_again(half, words, tmp_
         model.writestr("weights", "precious" * 100)
     if half:
         os.truncate(tmp_path / "model.keras", 300)
-    with pytest.raises(ValueError, match=f"{words}, and has no checkpoints to go on from"):
+    with pytest.raises(ValueError, match=f"{words}, and has no checkpoints to resume from"):
         RunDirectory(tmp_path, resume=True).resume({}, lambda folder: None)
     assert (tmp_path / "model.keras").exists()
     with pytest.raises(ValueError, match="already holds a run") as caught:

@@ -108,7 +108,7 @@ def test_a_run_of_two_workers_goes_on_with_two_devices(tmp_path):
     shown = done(*BY_TWO_WORKERS, *train, "--steps", "30")
     assert re.search(r"\[0\] test loss .*\n\[0\] Model, log and curves in .*\n\[0\] Repeat it with: .*\n$", shown)
     shown = done(*train, "--steps", "40", "--devices", "2", "--resume")
-    assert re.search("goes on after step 30\n(.*\n)*test loss .*\n(.*\n){2}$", shown)
+    assert re.search("continues after step 30\n(.*\n)*test loss .*\n(.*\n){2}$", shown)
     log = read_run_log(tmp_path / "run" / "metrics.jsonl")
     assert log.history["step"].tolist() == list(range(1, 41))
     assert np.all(np.isfinite(log.history["loss"]))

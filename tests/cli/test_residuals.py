@@ -105,7 +105,7 @@ def test_an_equation_is_solved_resumed_and_repeated(tmp_path, here):
     code, printed, (line,) = here("train.py", "--run-dir", "a", "--resume", "--steps", "40")
     assert code == 0
     assert line.startswith("runs mine.py")
-    assert "goes on after step 10" in printed
+    assert "continues after step 10" in printed
     assert steps(tmp_path / "a" / "metrics.jsonl")[:10] == first
 
     code, printed, (line,) = here("train.py", "--config", "a/config.json", "--run-dir", "b")

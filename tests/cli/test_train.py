@@ -142,7 +142,7 @@ def test_an_interrupted_run_is_continued_by_the_same_command(tmp_path):
     options[3] = str(stopped // 23 + 3)  # goals are totals, and may change
     resumed = train(*options, "--run-dir", "a", "--resume", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
-    assert f"goes on after step {stopped}" in resumed.stdout.splitlines()
+    assert f"continues after step {stopped}" in resumed.stdout.splitlines()
     whole = train(*options, "--run-dir", "b", cwd=tmp_path)
     logs = [lines(tmp_path / name / "metrics.jsonl") for name in "ab"]
     for records in logs:
@@ -452,7 +452,7 @@ def test_a_run_is_continued_with_its_own_settings(tmp_path, train_here):
     code, printed, _ = train_here("--run-dir", "a", "--resume", "--steps", "8")
     assert code == 0
     assert printed[0].startswith("softmax_regression on digits with adam: ")
-    assert "goes on after step 5" in printed
+    assert "continues after step 5" in printed
     assert json.loads((tmp_path / "a" / "config.json").read_text()) == {**before, "steps": 8, "resume": True}
     code, _, complaints = train_here("--run-dir", "a", "--resume", "--seed", "1")
     assert code == 2

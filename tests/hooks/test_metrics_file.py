@@ -104,7 +104,9 @@ def test_lines_wait_for_a_disk_with_room(room, tmp_path, caplog):
     assert steps_in(hook.path) == list(range(1, 12))
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 1
-    assert "metrics.jsonl cannot be written ([Errno 27] File too large); it is tried again; the run goes on" in said[0]
+    assert (
+        "metrics.jsonl cannot be written ([Errno 27] File too large); it is tried again; the run continues" in said[0]
+    )
 
 
 def test_the_end_says_what_is_missing_and_the_next_run_writes_it(tmp_path, caplog):
@@ -169,7 +171,7 @@ def test_a_test_that_cannot_be_written_leaves_no_half_line(tmp_path):
 
 
 def resumed(path, state):
-    """The steps of a log in which a run goes on from a checkpoint."""
+    """The steps of a log in which a run continues from a checkpoint."""
     hook = MetricsFile(path)
     hook.load_state(state)
     hook.on_start(None)

@@ -72,7 +72,7 @@ def test_every_step_and_every_epoch_can_be_read_back(tmp_path, monkeypatch):
     hook.on_block(block(1, 10))
     hook.on_epoch(block(1, 10), summary(10))
     monkeypatch.undo()
-    read = reader(hook.folder).Reload()  # while the run goes on
+    read = reader(hook.folder).Reload()  # during the run
     assert read.Tags()["scalars"] == ["train/loss", "train/B/rank", "epoch/seconds", "epoch/loss", "epoch/val_accuracy"]
     for tag in ("train/loss", "train/B/rank"):
         assert curve(read, tag) == {step: float(step) for step in range(1, 11)}

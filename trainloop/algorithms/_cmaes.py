@@ -12,7 +12,7 @@ where the parameters are table 1. A covariance is a matrix C [n, n] with its sym
     deviations(root)       [n] of the distribution, along the coordinates
     changed(C, shift, decay, rows, c)      decay (C + shift I) + sum_k c_k row_k row_k', or its diagonal
 
-What the symbols mean is said in `cmaes.py`.
+`cmaes.py` explains the symbols.
 """
 
 import dataclasses

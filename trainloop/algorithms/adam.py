@@ -1,4 +1,4 @@
-"""Adam with decoupled weight decay, as one update of the whole vector:
+"""Adam with decoupled weight decay, as one update of the flat vector:
 
     k <- k + 1
     m <- b1 m + (1 - b1) g

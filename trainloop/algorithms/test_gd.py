@@ -1,4 +1,4 @@
-"""The ellipsoid method with central cuts on the whole vector, one matrix B over all n parameters.
+"""The ellipsoid method with central cuts on the flat parameter vector, one matrix B over all n parameters.
 
 B is the *ellipsoid matrix divided by r^2*, symmetric and positive definite with determinant 1: after every step the
 minimiser of a convex f lies in
@@ -44,7 +44,7 @@ class TestGD(GlobalVectorOptimizer):
     On a network neither convexity nor an enclosing ball is given, and n is large: E hardly changes in the life of a
     run, and the steps are normalised, of length close to rad / (n + 1), turned away from the gradients seen before.
 
-    A zero gradient, which a mini-batch may well have, changes nothing. The run ends by itself when the step has become
+    A zero gradient, which a mini-batch may well have, changes nothing. The run ends when the step has become
     too short to change x.
 
     Args:

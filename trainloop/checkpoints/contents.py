@@ -162,7 +162,7 @@ def load(saved, parts):
     check_same(saved, parts.of)
     variables = parts.variables()
     _compare(saved.path, "set of variables", _shapes_saved(saved, variables), _shapes_here(saved, variables))
-    # Hooks come first: theirs is code of anybody, and what it raises should find the model untouched.
+    # Hooks come first: they are user code, and an exception there should leave the model untouched.
     for name, hook in parts.named_hooks():
         if name in saved.meta["hooks"]:
             with _wrong_state_named(saved.path, name):

@@ -1,4 +1,4 @@
-"""Checkpoints on the disk: one is a folder that anybody can read with a text editor and NumPy.
+"""Checkpoints on the disk: a folder that a text editor and NumPy can read.
 
     step-00000500/
         arrays.npz      numpy.load reads it: one array per variable, by name
@@ -321,7 +321,7 @@ class CheckpointFolder:
     def remove_all(self):
         """Remove every checkpoint, also damaged and unfinished ones, and the folder if nothing else is in it.
 
-        Where somebody has put something else into one, that is set aside.
+        Files of others in one are set aside.
         """
         self._tidy_up()
         for step in self.steps():
@@ -339,7 +339,7 @@ class CheckpointFolder:
         """Make the folder one of a run that stands at a step.
 
         What processes that were killed have left unfinished is removed. A damaged checkpoint behind the one that the
-        run goes on from is set aside: it gets a name that is not looked at any more.
+        run continues from is set aside: it gets a name that is no longer read.
 
         Raises:
             ValueError: there is a checkpoint of a later step, so the folder belongs to another run; or it is a file.

@@ -56,7 +56,7 @@ class SavedOptimizer(Protocol):
         """The `FlatLayout` of x."""
 
     def resumable_variables(self) -> dict[str, Any]:
-        """Everything that it needs to go on exactly: variables by name."""
+        """Everything that it needs to continue exactly: variables by name."""
 
 
 class SavedMetrics(Protocol):

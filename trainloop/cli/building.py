@@ -36,7 +36,7 @@ from trainloop.vectors.layout import FlatLayout
 
 @dataclasses.dataclass(frozen=True)
 class Built:
-    """Everything that a run consists of: what the parts are is said where they are made, below."""
+    """Everything that a run consists of: see the functions below for the parts."""
 
     settings: dict[str, Any]  # of all options, by name
     facts: dict[str, Any]
@@ -79,7 +79,7 @@ def build(settings, check_facts):
 
 
 def choose_devices(settings):
-    """(strategy, `Workers`), after a look whether all workers were told the same."""
+    """(strategy, `Workers`), after a check that all workers have the same settings."""
     strategy = choose_strategy(settings["devices"]) or tf.distribute.get_strategy()
     workers = Workers(strategy)
     workers.compare("settings", settings)

@@ -130,7 +130,7 @@ def _finds(name, path):
 
 @contextlib.contextmanager
 def _saying(text):
-    """Words on a terminal while somebody waits, which are gone afterwards."""
+    """A note on a terminal while TensorFlow loads; it is erased afterwards."""
     if "tensorflow" in sys.modules or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         yield
         return

@@ -23,7 +23,7 @@ from trainloop.cli.common import COUNT, as_help, echo, import_tensorflow, in_one
 from trainloop.cli.defaults import fitting
 from trainloop.cli.train import train
 
-# Of every run, when nothing is said.
+# Of every run, by default.
 DEFAULT_EPOCHS = 10
 
 # The program that does one run, in a process of its own.
@@ -173,7 +173,7 @@ def read_outcomes(comparison):
 
     try:
         return [outcome.read(run) for run in comparison.runs]
-    except ValueError as error:  # of a file that somebody else has damaged
+    except ValueError as error:  # of a file that was damaged
         raise click.ClickException(str(error)) from error
 
 

@@ -30,7 +30,7 @@ from trainloop.cli.common import as_help
     metavar="X",
     default=10.0,
     show_default=True,
-    help="Seconds in which the others may say why and end by themselves after one has failed.",
+    help="Seconds in which the others may report and end after one has failed.",
 )
 @click.argument("program", nargs=-1, required=True, type=click.UNPROCESSED)
 def launch(workers, grace, program):
@@ -47,7 +47,7 @@ def launch(workers, grace, program):
 
 
 def free_ports(count):
-    """Ports that nobody listened to a moment ago."""
+    """Ports that were free a moment ago."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [found.getsockname()[1] for found in sockets]
     for found in sockets:

@@ -12,7 +12,7 @@ _KINDS |= dict.fromkeys(("float", "float range"), (float, int))
 
 
 def read_config(ctx, param, path):
-    """Let what a run was told stand in for the defaults of all options."""
+    """Use the recorded settings of a run as the defaults of all options."""
     if path is None:
         return None
     try:
@@ -65,7 +65,7 @@ def check_type(ctx, path, param, value):
 def chosen(ctx, settings):
     """The settings with those of --config, or of the run to --resume, where nothing else is given.
 
-    Code that only the file names is said, or raises, before it is imported.
+    Code that only the file names is shown, or raises, before it is imported.
 
     Returns:
         (settings, function that compares what comes of them with the run that is repeated).

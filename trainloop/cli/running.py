@@ -57,7 +57,7 @@ def announce(built, title, resumed_at):
     echo(optimizer.memory_plan(n, optimizer.layout.dtype))
     if built.settings["resume"]:
         nothing = f"nothing to continue in {folder}: from the beginning"
-        echo(nothing if resumed_at is None else f"goes on after step {resumed_at}")
+        echo(nothing if resumed_at is None else f"continues after step {resumed_at}")
 
 
 def trained(built):

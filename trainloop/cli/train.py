@@ -1,4 +1,4 @@
-"""Train a network with an optimizer that works on the whole vector of its weights.
+"""Train a network with an optimizer that works on all of its weights as one vector.
 
 Without arguments: LeNet-5 on scikit-learn's handwritten digits with TestGD, the ellipsoid method.
 
@@ -66,7 +66,7 @@ from trainloop.cli.recorded import chosen, read_config
     type=PhaseWord(),
     multiple=True,
     metavar="METHOD[:KEY=VALUE,...,--steps=N]",
-    help="Optimizer that goes on where the one before has ended, with its arguments and steps; repeat it.  "
+    help="Optimizer that continues where the one before has ended, with its arguments and steps; repeat it.  "
     f"[default of the last one's steps: {DEFAULT_STEPS}, unless --epochs]",
 )
 @click.option(

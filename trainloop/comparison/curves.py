@@ -102,7 +102,7 @@ def keys(count):
 
 
 def style(i):
-    """Colour and dashes of the i-th optimizer, the same in all figures; 28 are told apart."""
+    """Colour and dashes of the i-th optimizer, the same in all figures; 28 differ."""
     return {"color": COLOURS[i % len(COLOURS)], "linestyle": list(_DASHES)[i // len(COLOURS) % len(_DASHES)]}
 
 

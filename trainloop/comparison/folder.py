@@ -48,7 +48,7 @@ class Run:
         return self.folder.with_suffix(".exit.json")
 
     def remove(self):
-        """Remove all of it, and nothing that somebody else has put there."""
+        """Remove all of it, and no file of others."""
         if self.folder.is_dir():
             remove_files(self.folder)
             (self.folder / "lock").unlink(missing_ok=True)
@@ -123,7 +123,7 @@ def begin(path, common, labels, seeds):
         OSError: the folder cannot be written.
     """
     path = pathlib.Path(path)
-    entrants = parse_all(labels)  # what is misspelt among them is refused before anything else
+    entrants = parse_all(labels)  # what is misspelt among them is rejected before anything else
     before = read(path) if (path / "comparison.json").exists() else None
     if before is not None:
         if list(before.common) != list(common):

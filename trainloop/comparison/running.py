@@ -17,7 +17,7 @@ _LOOK_EVERY = 0.2  # seconds
 
 
 class Watcher:
-    """Told what happens. Does nothing until a subclass overrides a method."""
+    """Notified of what happens. Does nothing until a subclass overrides a method."""
 
     def begin(self, run):
         """A run was started."""
@@ -30,7 +30,7 @@ class Watcher:
 
 
 class Runner:
-    """Does runs until all are done or it is told to stop.
+    """Does runs until all are done or it is asked to stop.
 
     Args:
         program: the command that does one run, a list of arguments.
@@ -121,4 +121,4 @@ def _reason(run, code):
         return f"ended by {number.name}{hint}"
     lines = run.output.read_text(encoding="utf-8", errors="replace").splitlines()
     said = [line for line in lines if line.strip()]
-    return said[-1].removeprefix("Error: ") if said else f"exit code {code}, without a word"
+    return said[-1].removeprefix("Error: ") if said else f"exit code {code}, without a message"

@@ -1,4 +1,4 @@
-"""What a person sees of a comparison while it goes on."""
+"""What a person sees of a comparison in progress."""
 
 import re
 

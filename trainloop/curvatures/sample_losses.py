@@ -1,4 +1,4 @@
-"""The loss of each sample of a batch by itself, so that their mean is the loss of the batch.
+"""The loss of each sample of a batch alone, so that their mean is the loss of the batch.
 
     l_i = sum_k w_k mean over the entries of sample i of (sample weight * values_k)     over the outputs k
 

@@ -2,7 +2,7 @@
 
 `ArrayData` keeps the whole set as tensors and builds no pipeline: an epoch is a permutation that depends on
 nothing but (seed, epoch), and a batch is `gather_batch(arrays, order, start, size)`, which works inside a
-compiled function. A run can therefore stop after any step and go on from the two numbers (epoch, start)
+compiled function. A run can therefore stop after any step and continue from the two numbers (epoch, start)
 alone, with exactly the batches it would have seen.
 
 `load` (datasets.py) is the usual source of the arrays.

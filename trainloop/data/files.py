@@ -1,4 +1,4 @@
-"""Image data in files, Keras's .npz layout and the IDX files of MNIST, with every fault told in one line."""
+"""Image data in files, Keras's .npz layout and the IDX files of MNIST, with every fault reported in one line."""
 
 from __future__ import annotations
 

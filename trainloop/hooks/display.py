@@ -1,4 +1,4 @@
-"""What a person sees of a run while it goes on: a live view on a terminal, plain lines in a pipe.
+"""What a person sees of a run in progress: a live view on a terminal, plain lines in a pipe.
 
     epoch      step          s       loss   accuracy   val_loss  val_accuracy     lines of epochs stay
         1        23        0.6      2.302     0.1134      2.301        0.1028
@@ -117,7 +117,7 @@ class Speed:
 
 
 class SpacedLines:
-    """Summaries of epochs that come faster than anybody reads: the first, the last, and between them one in a while.
+    """Summaries of epochs that come faster than a person reads: the first, the last, and between them one in a while.
 
     Args:
         write: function of a summary.

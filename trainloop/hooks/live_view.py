@@ -94,7 +94,7 @@ class LiveView:
         return line
 
     def _number_rows(self, width):
-        """Names and numbers below each other, in up to three rows; how many found no place there is said at the end."""
+        """Names and numbers below each other, in up to three rows; at the end the number of those without room."""
         rows, left_out = fill({name: number(value) for name, value in self.numbers.items()}, width)
         for named in rows:
             yield header(named)

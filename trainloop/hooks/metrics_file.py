@@ -1,4 +1,4 @@
-"""metrics.jsonl: written while a run goes on (`MetricsFile`), and read (`read_run_log`)."""
+"""metrics.jsonl: written during a run (`MetricsFile`), and read (`read_run_log`)."""
 
 import contextlib
 import dataclasses

@@ -25,11 +25,11 @@ class Outage:
 
         Args:
             error: what was raised.
-            said: the beginning of the message; None for what is said of a file.
+            said: the beginning of the message; None for that of a file.
         """
         if self._last is None:
             said = said or f"{self._what} cannot be written ({_one_line(error)}); it is tried again"
-            _LOG.warning("%s; the run goes on", said)
+            _LOG.warning("%s; the run continues", said)
         self.error = self._last = error
 
     def over(self):

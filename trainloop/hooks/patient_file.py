@@ -1,4 +1,4 @@
-"""A file that lines are added to while a run goes on, whatever happens to the disk meanwhile."""
+"""A file that lines are added to during a run, whatever happens to the disk meanwhile."""
 
 import contextlib
 import logging

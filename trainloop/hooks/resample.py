@@ -1,4 +1,4 @@
-"""New points of a term while a run goes on: more of them where its residual is large."""
+"""New points of a term during a run: more of them where its residual is large."""
 
 import functools
 from typing import Any

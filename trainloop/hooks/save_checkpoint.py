@@ -20,11 +20,11 @@ _LOG = logging.getLogger("trainloop")
 
 
 class SaveCheckpoint(Hook):
-    """Writes checkpoints from which a run goes on as if nothing had happened, bit for bit.
+    """Writes checkpoints from which a run continues as if nothing had happened, bit for bit.
 
     A run is saved between two blocks, when everything else is done with a step: after the validation, after the lines
     of metrics.jsonl. So a checkpoint is complete, and when one is written changes no result. Where one cannot be
-    written (a full disk) a warning says so once, the next ones are tried all the same, and the run goes on.
+    written (a full disk) a warning says so once, the next ones are tried all the same, and the run continues.
 
     Args:
         folder: for checkpoints, and nothing else.
@@ -101,7 +101,7 @@ class SaveCheckpoint(Hook):
     def save(self, step: int) -> None:
         """Write a checkpoint now, in place of one of this step. Only between blocks.
 
-        The chief of several workers writes it; the others help to gather what is spread over all of them.
+        The chief of several workers writes it; the others help to gather what is sharded over all of them.
         """
         if not self._loop.is_chief:
             take_part(self._loop.resumable().variables())
@@ -131,7 +131,7 @@ class SaveCheckpoint(Hook):
         try:
             self.folder.prune(self._keep, self._best_step)
         except OSError as error:
-            _LOG.warning("old checkpoints in %s were not removed (%s); the run goes on", self.folder.path, error)
+            _LOG.warning("old checkpoints in %s were not removed (%s); the run continues", self.folder.path, error)
 
     def went_back_to(self, step: int) -> None:
         """After a rollback: what comes after this step is to be saved again."""

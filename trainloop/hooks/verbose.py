@@ -7,7 +7,7 @@ def displays(verbose: str | int | bool, hooks: tuple[Hook, ...]) -> tuple[Hook, 
     """The display that `verbose` asks for, or none.
 
     Args:
-        verbose: "auto" shows a run where somebody sees it, on a terminal or in a notebook; 0 or False is silent; 1 or
+        verbose: "auto" shows a run on a terminal or in a notebook; 0 or False is silent; 1 or
             True is a view that moves, where that can be, else lines, about one a second; 2 is one line for every epoch,
             however short, as in Keras.
         hooks: of the loop. Where one of them is a display, there is no second one.

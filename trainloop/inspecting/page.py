@@ -12,7 +12,7 @@ def page(found: Findings, title: str, notes: dict[str, str]) -> str:
     Args:
         found: `Findings`.
         title: of the page.
-        notes: {name: text}, what is said of the run and of the data.
+        notes: {name: text}, notes about the run and the data.
     """
     from trainloop.plots.lines import draw_lines, draw_plane
 

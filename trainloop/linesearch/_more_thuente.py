@@ -160,7 +160,7 @@ def _interpolate(best, other, trial, bracketed, wall):
     between = nearer(trial.t, nearer(trial.t, tf.where(beyond, c, limit), s), limit)
     flatter = tf.where(bracketed, between, growing)
 
-    # 4. A lower value, and the slope is no less steep: a minimum beyond, nobody knows where.
+    # 4. A lower value, and the slope is no less steep: a minimum beyond, at an unknown place.
     steeper = tf.where(bracketed, cubic(trial, other), farthest)
 
     is_opposite = tf.sign(trial.slope) * tf.sign(best.slope) < 0

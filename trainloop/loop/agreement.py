@@ -9,7 +9,7 @@ import zlib
 from trainloop.distributed.workers import WorkersError
 from trainloop.optimizer import state as states
 
-# A message is cut to this length: all that is said has to fit into one exchange.
+# A message is cut to this length: everything has to fit into one exchange.
 _LONGEST = 500
 
 

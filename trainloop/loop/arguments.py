@@ -18,12 +18,12 @@ from trainloop.optimizer.base import WholeVectorOptimizer
 
 _LOG = logging.getLogger("trainloop")
 
-# Names of optimizers of which it was said in this process what float32 costs them.
+# Names of optimizers about which this process has warned what float32 costs them.
 _told: set[str] = set()
 
 
 def check_kinds(model, optimizer):
-    """Refuse what is not a built Keras model and an optimizer on the whole vector.
+    """Reject what is not a built Keras model and an optimizer on the flat parameter vector.
 
     Raises:
         ValueError: see above, or a layer computes in float16.
@@ -273,7 +273,7 @@ def check_engine(jit_compile, eager, replicas=None):
 
 
 def check_growth(optimizer, grows, jit_compile):
-    """Refuse an optimizer whose state grows where XLA compiles.
+    """Reject an optimizer whose state grows where XLA compiles.
 
     Args:
         optimizer: built or not.

@@ -222,7 +222,7 @@ class Bookkeeping:
 
 
 class Recorder:
-    """Collects blocks of steps and epochs while a run goes on.
+    """Collects blocks of steps and epochs during a run.
 
     The mean loss of an epoch comes from running sums, taken step after step: they are the same however the steps are
     cut into blocks, and however often the run was interrupted.

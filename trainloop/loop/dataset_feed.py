@@ -23,7 +23,7 @@ class DatasetFeed(Feed):
         self._iterator = None
         self._held = None  # the next batch, when it was taken from the iterator before its time
         self._beginning = None  # of the epoch, as `dataset_iterator` returns it
-        self._asked = False  # whether anybody wants it
+        self._asked = False  # whether it is wanted
         self._unwritten = None  # the OSError where it could not be saved
 
     def available(self):
@@ -61,7 +61,7 @@ class DatasetFeed(Feed):
             return
         (iterator,) = self.source()
         if self.index == 0 and self._beginning is None:
-            with contextlib.suppress(ValueError):  # who wants it will ask, and is told
+            with contextlib.suppress(ValueError):  # who wants it will ask, and gets the error
                 self._beginning = dataset_iterator.state(iterator)
         self._held = next(iterator, None)
         if self._held is None:
@@ -113,7 +113,7 @@ class DatasetFeed(Feed):
         another order. To load both does not help: what is loaded last takes the generator to where it stood then.
 
         Raises:
-            ValueError: the dataset's iterators cannot be saved, or nobody asked when the epoch began.
+            ValueError: the dataset's iterators cannot be saved, or `state` was not asked for when the epoch began.
             OSError: the temporary folder could not be written when the epoch began, or cannot now.
         """
         (iterator,) = self.source()

@@ -29,7 +29,7 @@ _LOG = logging.getLogger("trainloop")
 # XLA needs to know how many rows the log of a block has room for.
 _JIT_ROWS = 4096
 
-# Otherwise room is made for as many as are asked for, which may be all that somebody can think of.
+# Otherwise room is made for as many as are asked for, which may be any number.
 _MOST_ROWS = 2**16
 
 
@@ -78,7 +78,7 @@ class Engine:
         """
         began = time.perf_counter()
         call = functools.partial(self._in_python, type(feed)) if self._eager else self._function(type(feed))
-        # Somebody may be inside of the scope of a strategy with one replica, where a tape gives no gradients.
+        # The caller may be inside of the scope of a strategy with one replica, where a tape gives no gradients.
         status, rows, results = without_strategy(call, feed.source(), tf.constant(k))
         rows = np.asarray(rows)  # waits for the block
         results = {name: float(value) for name, value in results.items()}

@@ -19,7 +19,7 @@ import tensorflow as tf
 
 
 class Batch:
-    """One batch of a feed, of which only that is computed or copied which somebody asks for.
+    """One batch of a feed; only the requested part of it is computed or copied.
 
     Args:
         whole: function without arguments -> all of it, a nested structure of tensors [samples, ...]; for a Keras loss

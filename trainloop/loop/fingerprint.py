@@ -182,7 +182,7 @@ class Fingerprint:
 
 
 def _is_fixed(value):
-    """Whether it belongs to a library whose code nobody changes in a run."""
+    """Whether it belongs to a library whose code does not change in a run."""
     name = value.__name__ if isinstance(value, types.ModuleType) else getattr(value, "__module__", None)
     return (name or "builtins").partition(".")[0] in _FIXED
 

@@ -131,7 +131,7 @@ class HandedOn:
     # --- In compiled code ---
 
     def begin_block(self):
-        """Where somebody has moved x since the last block, nothing is handed on."""
+        """Where x was assigned since the last block, nothing is handed on."""
         if self.made:
             self._counts.assign(self._counts & self._is_there())
 

@@ -1,4 +1,4 @@
-"""One step looked at and not taken: its vectors as NumPy arrays, and what can be told of them variable by variable."""
+"""One step looked at and not taken: its vectors as NumPy arrays, and numbers about them variable by variable."""
 
 import contextlib
 import dataclasses

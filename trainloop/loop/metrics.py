@@ -148,7 +148,7 @@ class MetricSet:
         return {former: name for former, name in named.items() if former != name and former not in named.values()}
 
     def _all_entries(self):
-        """An `_Entry` for each metric, named and told apart as Keras does it."""
+        """An `_Entry` for each metric, named as Keras does it, with a number behind a repeated name."""
         prefixes, seen, entries = self._outputs.metric_names(self._like), collections.Counter(), []
         for what, given in self._given.items():
             weighted = what == "weighted_metrics"

@@ -102,7 +102,7 @@ def state_of(optimizer):
 
 
 def load_state(optimizer, state):
-    """Let an optimizer go on from what `state_of` returned for one of its kind."""
+    """Let an optimizer continue from what `state_of` returned for one of its kind."""
     if not isinstance(state, dict):
         raise ValueError(
             f"state must be that of an earlier result, as in state=result.state, received {type(state).__name__}"

@@ -63,7 +63,7 @@ def minimize(
         gtol: the run ends where no |g_i| is larger. None for eps^(1/3), 6e-6 in float64 and 5e-3 in float32; where f
             and g at x0 are much smaller or larger than 1, for eps^(2/3) of the larger one, so that the unit of f does
             not decide how precise x is. See `trainloop.loop.termination`.
-        ftol, xtol, f_target, max_evaluations: see `StoppingRule`; evaluations are looked at between steps.
+        ftol, xtol, f_target, max_evaluations: see `StoppingRule`; evaluations are checked between steps.
         callback: function of an `Iterate`, called after every step; a true result ends the run. It costs a return to
             Python per step.
         state: `result.state` of an earlier run with the same optimizer and as many variables, to go on with what it

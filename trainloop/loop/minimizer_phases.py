@@ -1,7 +1,7 @@
 """`minimize` with one optimizer after the other.
 
 Each phase is a call of its own, which begins where the one before has ended: with one evaluation of f and g there. A
-phase with a plateau is cut at every look, and goes on from its state.
+phase with a plateau is cut at every look, and continues from its state.
 """
 
 import dataclasses

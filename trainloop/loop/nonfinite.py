@@ -108,7 +108,7 @@ class OnNonfinite:
                 raise ValueError("on_nonfinite='rollback' needs checkpoints to go back to; add the hook SaveCheckpoint")
             if not continued:
                 self.rollbacks = 0
-                saver.save(step)  # by all workers: what is spread over them has to be gathered
+                saver.save(step)  # by all workers: what is sharded over them has to be gathered
 
     def enter(self, loop: LoopWithCheckpoints, optimizer: WholeVectorOptimizer, step: int) -> None:
         """Before the first step of a later phase: a rollback goes back to its beginning, not into the one before.

@@ -1,4 +1,4 @@
-"""How many steps the next block takes: enough that calling it costs nothing, few enough that nobody waits."""
+"""How many steps the next block takes: enough that calling it costs nothing, few enough that a stop is quick."""
 
 from trainloop import checks
 

@@ -1,7 +1,7 @@
 """Phases of a run: one optimizer after the other, on the same model and data; where each of them ends.
 
     phase 0     Adam        steps 1 ... 5000                     ends after `steps` steps, or at a plateau
-    phase 1     LBFGS       steps 5001 ...                       ends by itself, and the run with it
+    phase 1     LBFGS       steps 5001 ...                       ends, and the run with it
 
 What a loop builds for them is in `current_phase`.
 """
@@ -56,7 +56,7 @@ class Phase:
         optimizer: a `GlobalVectorOptimizer` or a `GlobalObjectiveOptimizer`. One that was used before is not changed: a
             new one with its settings is taken, where the phase begins.
         steps: how many the phase has; None for no limit. Those of the last phase are a goal of the run: they may be
-            others when it goes on from a checkpoint.
+            others when it continues from a checkpoint.
         until: a `Plateau`; None for no such end.
 
     Raises:

@@ -59,7 +59,7 @@ class Steps:
 
     Attributes:
         vector: as given.
-        evaluations: `Evaluations` so far; None where nobody counts.
+        evaluations: `Evaluations` so far; None where they are not counted.
         columns: NumPy dtypes of the row of `train` by name. Those of the terms of a loss are missing where a trace has
             to tell them, until `learn_terms`.
         test_columns: names of the row of `test`, likewise.

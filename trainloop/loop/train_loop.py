@@ -6,7 +6,7 @@ A block, in this order (`TrainLoop._one_block`):
     2  so many steps: batch, f and g, one all-reduce, finite check, clip, update, commit  engine.py, step.py
     3  they are accounted for; what failed is decided upon                                bookkeeping.py, nonfinite.py
     4  hooks, and after an epoch a test on the validation data                            hooks/
-    5  several workers agree on whether and how to go on                                  agreement.py
+    5  several workers agree on whether and how to continue                                agreement.py
 
 What holds at every moment:
 
@@ -20,8 +20,8 @@ What holds at every moment:
 
 With `eager=True` the same steps run as plain Python; `inspect` looks at one and does not take it.
 
-For a model made under a `tf.distribute` strategy the steps are spread over its replicas. Several processes do all of
-this in step, each with the same arguments and the same data; only the first one calls hooks that write.
+For a model made under a `tf.distribute` strategy the steps are distributed over its replicas. Several processes do all
+of this in step, each with the same arguments and the same data; only the first one calls hooks that write.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -59,7 +59,7 @@ _TEST_STEPS = 64
 
 
 class TrainLoop:
-    """Trains a Keras model with an optimizer that works on the whole vector.
+    """Trains a Keras model with an optimizer that works on the flat parameter vector.
 
     Args:
         model: a built Keras model.
@@ -73,7 +73,7 @@ class TrainLoop:
             points) by name, each with the points that the batch has under that name. f is the weighted sum of the
             means of r^2, see `ResidualLoss`. Exactly one of `loss`, `loss_fn` and `residuals`.
         loss_weights: by how much the loss of each output, or each term by its name, counts in f; variables may be
-            changed while a run goes on. None for ones.
+            changed during a run. None for ones.
         extra_variables: what is trained besides the weights of the model, such as the coefficients of an inverse
             problem: `tf.Variable`s or Keras variables. They are the last part of x, and of checkpoints.
         metrics: Keras metrics, names, or functions (targets, predictions) -> one value per sample; "accuracy" is
@@ -220,7 +220,7 @@ class TrainLoop:
         class_weight: Mapping[int, float] | None = None,
         verbose: str | int | bool = "auto",
     ) -> RunResult:
-        """Train. Called again with the same data it goes on where it stopped, in the middle of an epoch too.
+        """Train. Called again with the same data it continues where it stopped, in the middle of an epoch too.
 
         A run ends by whichever of its goals is reached first. Where all phases have a number of steps, it needs none.
 
@@ -254,7 +254,7 @@ class TrainLoop:
         """
         if self._run is not None:
             raise RuntimeError("this loop runs already; a hook that wants another run needs a loop of its own")
-        self.optimizer.build(self._shared.trained())  # which refuses others than those of the first time
+        self.optimizer.build(self._shared.trained())  # which rejects others than those of the first time
         display = displays(verbose, self.hooks)
         current = self._with_feed(data, validation_split, class_weight)
         if validation_data is not None and current.validation is not None:
@@ -429,7 +429,7 @@ class TrainLoop:
             started.append(hook)
             hook.on_start(self)
         self._nonfinite.begin(self, run.step, continued)
-        self._position = None  # not before, because a hook may refuse, and be asked again
+        self._position = None  # not before, because a hook may raise, and be asked again
         if self._phase.over and self._phase.last:
             run.status = Status.FINISHED
 
@@ -490,7 +490,7 @@ class TrainLoop:
         return epoch_over
 
     def _joins_epochs(self, feed, validation_data):
-        """Whether blocks go on over the ends of epochs: each is one step on one batch, and nobody looks in between."""
+        """Whether blocks continue over the ends of epochs: each is a step on one batch, and no hook looks in between."""
         if not feed.fixed or feed.steps_per_epoch != 1 or self._shared.metrics or validation_data is not None:
             return False
         listening = [hook for hook in self.hooks if getattr(hook.on_epoch, "__func__", None) is not Hook.on_epoch]

@@ -151,7 +151,7 @@ class SharedMatrix(StoredValue):
         """What TensorFlow calls where it needs a tensor, as in `tensor - B` and `tf.linalg.matvec(B, g)`.
 
         Args:
-            dtype, name: not looked at.
+            dtype, name: ignored.
 
         Raises:
             TypeError: always; it names the operations that there are.

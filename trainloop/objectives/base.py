@@ -1,4 +1,4 @@
-"""The function a step minimises, as a function of the whole vector x.
+"""The function a step minimises, as a function of the flat vector x.
 
     f(x)                    value
     f(x), g(x)              value_and_grad

@@ -20,7 +20,7 @@ class BatchLoss(abc.ABC):
 
     Attributes:
         composite: whether f has the seam, that is `forward` and `compare`.
-        dtype: that in which Keras computes the first of the two terms, None where nobody but the function knows.
+        dtype: that in which Keras computes the first of the two terms, None where only the function knows.
         has_rows: whether the first term is a sum of squares, so that there are `row_terms`.
         adds_own: whether the second term is what layers add, which is taken without being asked for.
         names: of the terms that the first one is a sum of, which `terms` then gives in place of predictions; none where
@@ -29,7 +29,7 @@ class BatchLoss(abc.ABC):
 
     composite, dtype, has_rows, adds_own = False, None, False, True
     names: tuple[str, ...] | None = ()
-    said_slow = False  # whether a warning said that rows are computed slowly, see `sample_rows`
+    said_slow = False  # whether a warning was given that rows are computed slowly, see `sample_rows`
 
     def __init__(self):
         self.obstacles = {}  # {name of a term: why its rows cannot be computed one by one, or None}

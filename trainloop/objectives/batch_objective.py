@@ -154,7 +154,7 @@ class BatchObjective(Objective):
 
     def _pass(self, observe=None):
         """f and g at the point the variables hold, by the trace of the loss; as Python where nothing is compiled."""
-        watched = observe is not None and tf.executing_eagerly()  # by somebody who may look at values
+        watched = observe is not None and tf.executing_eagerly()  # by a caller who may look at values
         if not self.found.traced or watched or tf.config.functions_run_eagerly():
             f, g, *_ = self._f_and_g(observe)
         else:
@@ -246,7 +246,7 @@ class BatchObjective(Objective):
         """H(x) v.
 
         Differences of gradients replace autodiff where the model stops gradients, as normalisation layers do; see
-        `derivatives`. That is said once, with a warning.
+        `derivatives`. A warning says so once.
         """
         return self._with_hessian(x, lambda product: product(v), x.shape)
 

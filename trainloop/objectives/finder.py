@@ -6,7 +6,7 @@ what it cannot freeze:
 
     reads, writes     variables, through functions, loops and branches; also state of random generators
     random            operations with a state that is no variable: `tf.random.normal` and the like
-    opaque            Python functions inside of the graph, which nobody can look into
+    opaque            Python functions inside of the graph, whose code is unknown
     stopped           operations behind which derivatives end without a word: `tf.stop_gradient`, and gradients that
                       have no gradient (bilinear resizing, fake quantisation)
     soft_targets      a fused crossentropy whose targets depend on variables: its second derivatives leave them out

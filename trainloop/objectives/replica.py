@@ -41,7 +41,7 @@ class ReplicaObjective(BatchObjective):
         return self._sum_at(x, derive, [[], x.shape])
 
     def _look(self, x):
-        # A trace is made only where somebody asks; with the gradient, whose operations may be those that have none.
+        # A trace is made on request only; with the gradient, whose operations may be those that have none.
         if self.found is None:
             traced = tf.function(self.value_and_grad, autograph=False)
             graph = traced.get_concrete_function(tf.TensorSpec(x.shape, x.dtype)).graph

@@ -1,4 +1,4 @@
-"""f of a model on one batch that is spread over replicas: each takes its part, one all-reduce adds them up.
+"""f of a model on one batch that is distributed over replicas: each takes its part, one all-reduce adds them up.
 
 Every replica is to the batch what a microbatch is (see `model`), so the sums are those of the whole batch:
 

@@ -77,7 +77,7 @@ class ResidualLoss(BatchLoss):
         residuals: {name: function (model, points) -> r [N] or [N, c]}, or (model, points, training). The points of a
             term are what the batch has under its name: a tensor or a tuple of tensors. Or one such function, for which
             the points are the batch itself.
-        loss_weights: {name: w}, numbers that are not negative, or variables, which may be changed while a run goes on;
+        loss_weights: {name: w}, numbers that are not negative, or variables, which may be changed during a run;
             None, or a name that is left out, for ones. A single w for a single function.
 
     Attributes:

@@ -40,8 +40,7 @@ class SupervisedLoss(BatchLoss):
         loss: a `keras.losses.Loss`, a Keras name such as "mse", or a function (targets, predictions) -> one
             value per sample. For several outputs one for all of them, or a list or dict with one for each, nested as
             the outputs; None for an output without a loss.
-        loss_weights: w, a number, or a list or dict of numbers; None for ones. A variable may be changed while a run
-            goes on.
+        loss_weights: w, a number, or a list or dict of numbers; None for ones. A variable may be changed during a run.
         outputs: the `Outputs` of the model, as far as they are known.
 
     Raises:

@@ -8,7 +8,7 @@ from trainloop.vectors.layout import native
 
 _LOG = logging.getLogger("trainloop")
 
-# Variables that were named in the log because a loss reads them and nobody trains them.
+# Variables that were named in the log because a loss reads them and they are not trained.
 _named: set[str] = set()
 
 
@@ -24,7 +24,7 @@ def found_in(graph, model, vector, counters=()):
         graph: of the trace.
         model: that the loss is of.
         vector: the `VariableVector` of x.
-        counters: variables that somebody writes who observes the loss.
+        counters: variables that an observer of the loss writes.
 
     Returns:
         `Found`.

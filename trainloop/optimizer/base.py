@@ -1,4 +1,4 @@
-"""What every optimizer on the whole vector has: a layout, a state, and one place where both are written.
+"""What every optimizer on the flat parameter vector has: a layout, a state, and one place where both are written.
 
 A step, in order:
 
@@ -155,7 +155,7 @@ class WholeVectorOptimizer(SavedVariables, Configured, abc.ABC):
         """Keras's way to leave variables out of its weight decay, which optimizers of this package do not have.
 
         Args:
-            var_list, var_names: not looked at.
+            var_list, var_names: ignored.
 
         Raises:
             ValueError: always; it names the replacement.

@@ -1,4 +1,4 @@
-"""The contracts of an optimizer on the whole vector.
+"""The contracts of an optimizer on the flat parameter vector.
 
     method                      init_state(x)         update
     gradient descent            {}                    x - t g
@@ -170,7 +170,7 @@ class GlobalObjectiveOptimizer(WholeVectorOptimizer):
         """The entry point of `model.fit`, which raises.
 
         Args:
-            grads, trainable_variables: not looked at.
+            grads, trainable_variables: ignored.
 
         Raises:
             ValueError: always.

@@ -1,4 +1,4 @@
-"""What the state of an optimizer takes, said before it is spent.
+"""The memory that the state of an optimizer takes, known before it is allocated.
 
 A matrix over all parameters of a network is easily larger than the machine. TensorFlow finds out by being ended by the
 system, without a word; a table that costs nothing comes first.

@@ -10,7 +10,7 @@ from trainloop.vectors.layout import FlatLayout
 
 @dataclasses.dataclass(frozen=True)
 class ProposedStep:
-    """One step of an optimizer on the whole vector. Of the tensors in it nothing has been written yet.
+    """One step of an optimizer on the flat parameter vector. Of the tensors in it nothing has been written yet.
 
     Attributes:
         layout: the `FlatLayout` of every vector of length n: `step.g[step.layout.span("dense/kernel")]`.

@@ -29,8 +29,8 @@ class SavedVariables(keras.optimizers.Optimizer):
         return {name.replace("/", "."): variable for name, variable in (own | self._memory.variables).items()}
 
     def resumable_variables(self) -> dict[str, Any]:
-        """Everything that an interrupted run needs of this optimizer to go on exactly, by name: what is saved, and the
-        record of failed steps."""
+        """Everything that an interrupted run needs of this optimizer to continue exactly, by name: what is saved, and
+        the record of failed steps."""
         return self._saved_variables() | {"skipped_steps": self._skipped_steps, "last_failure": self._last_failure}
 
     def shrink_steps(self, factor: float) -> list[str]:

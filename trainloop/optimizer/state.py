@@ -172,7 +172,7 @@ class Memory:
     state could be computed, and the state is *late*. It gets its first values at the next trace, which TensorFlow makes
     as soon as the variables have theirs, before anything runs. Where that one does not come (a function inside of a
     function is not traced twice), or x has no value even then (it is computed from the batch), the first trace runs;
-    so there a step computes the first state itself, if nobody did before.
+    so there a step computes the first state itself, if there was none before.
 
     Attributes:
         variables: the variables by the name under which they are saved, "state/" and the path; a `WholeArray` for an

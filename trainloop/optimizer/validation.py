@@ -5,15 +5,15 @@ import tensorflow as tf
 
 from trainloop import checks
 
-# What Keras's own options would do to an optimizer on the whole vector, and what to use instead.
+# What Keras's own options would do to an optimizer on the flat parameter vector, and what to use instead.
 _UNSUPPORTED = {
     "weight_decay": "it would change x outside of `update`; use an optimizer with its own (Adam), or a regularizer",
     "use_ema": "it would overwrite x outside of `update`; average the weights in a hook",
     "ema_momentum": "see use_ema",
     "ema_overwrite_frequency": "see use_ema",
     "gradient_accumulation_steps": "the optimizer would see x change between gradients; use a larger batch_size",
-    "clipnorm": "it clips each variable by itself and turns g; use global_clipnorm, which keeps its direction",
-    "clipvalue": "it clips each entry by itself and turns g; use global_clipnorm, which keeps its direction",
+    "clipnorm": "it clips each variable alone and turns g; use global_clipnorm, which keeps its direction",
+    "clipvalue": "it clips each entry alone and turns g; use global_clipnorm, which keeps its direction",
     "loss_scale_factor": "gradients here are taken in float32 or float64 and need no scaling",
 }
 
@@ -29,7 +29,7 @@ _OLD_API = {
 
 
 def old_api(cls):
-    """Refuse a class that still defines the hooks of another optimizer API, which nothing here would call.
+    """Reject a class that still defines the hooks of another optimizer API, which nothing here would call.
 
     Raises:
         ValueError: names the method and what replaces it.
@@ -43,10 +43,10 @@ def old_api(cls):
 
 
 def options(given):
-    """Refuse what remains of the keyword arguments of a constructor.
+    """Reject what remains of the keyword arguments of a constructor.
 
     Raises:
-        ValueError: an option of Keras that does not fit, with the reason, or one that nobody knows.
+        ValueError: an option of Keras that does not fit, with the reason, or an unknown one.
     """
     for name, value in given.items():
         if name not in _UNSUPPORTED:
@@ -97,7 +97,7 @@ def learning_rate_to_set(optimizer, value, has_rate, rate):
 
 
 def variables(given):
-    """Refuse variables that cannot be one vector.
+    """Reject variables that cannot be one vector.
 
     Raises:
         ValueError: there are none, one has a constraint, takes its value from its gradient, or has a dtype of 16 bits,
@@ -140,7 +140,7 @@ def several_replicas():
 
 
 def half_precision(model):
-    """Refuse a model that computes in float16; bfloat16 is welcome.
+    """Reject a model that computes in float16; bfloat16 is welcome.
 
     Raises:
         ValueError: names the first layer that does.
@@ -155,7 +155,7 @@ def half_precision(model):
 
 
 def synchronized_averages(model):
-    """Refuse layers that look at the whole batch by an all-reduce of their own.
+    """Reject layers that look at the whole batch by an all-reduce of their own.
 
     Raises:
         ValueError: names the first of them.

@@ -11,7 +11,7 @@
 
 Where `keras.config.floatx` is float64, so are the data.
 
-Everything is tried on a few samples, outside of compiled code, so that what does not fit is said before a run begins.
+Everything is tried on a few samples, outside of compiled code, so that errors come before a run begins.
 """
 
 import dataclasses

@@ -2,11 +2,11 @@
 
 It has, side by side,
 
-    settings    what was said on the command line, and the defaults of what was not
+    settings    options of the command line, and defaults of the others
     facts       what came of them: n, fingerprints of data and layout, the optimizer with all its arguments
     versions    of everything that the numbers depend on
 
-The settings are repeated, except for those that somebody overrides. The facts must then come out the same.
+The settings are repeated, except for those that are overridden. The facts must then come out the same.
 """
 
 import dataclasses
@@ -74,7 +74,7 @@ class Recorded:
         return settings, changed
 
     def continued(self, settings, given):
-        """Settings to go on with: the recorded ones, and in their place what was given.
+        """Settings to continue with: the recorded ones, and in their place what was given.
 
         Args:
             settings: all of them.
@@ -85,11 +85,11 @@ class Recorded:
         goals = {entry.name for entry in SETTINGS if entry.goal and not (several and entry.of_first_phase)}
         new = {*given, *(goals if goals & set(given) else ())}
         if "optimizer" in given and settings["optimizer"] != self.settings["optimizer"]:
-            new.add("options")  # those of another optimizer; that it is another one is refused later
+            new.add("options")  # those of another optimizer; that it is another one is rejected later
         return settings | {name: _as_given(value) for name, value in self.settings.items() if name not in new}
 
     def check(self, facts, changed):
-        """Refuse a run that would be another one though its settings are the same.
+        """Reject a run that would be another one though its settings are the same.
 
         Args:
             facts: those here.

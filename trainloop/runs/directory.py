@@ -161,7 +161,7 @@ class RunDirectory(RunFolder):
             if files.is_there(self.model):
                 how = "came to its end" if self._came_to_its_end() else "has a damaged model.keras"
                 raise ValueError(
-                    f"{self.path} is a run that {how}, and has no checkpoints to go on from; give another "
+                    f"{self.path} is a run that {how}, and has no checkpoints to resume from; give another "
                     "folder, or begin again with --overwrite"
                 )
             return self._begin_anew(config)
@@ -256,13 +256,13 @@ def fresh_path(*parts, root="runs"):
 
 
 def interpreter():
-    """The Python that runs, as somebody in this folder would type it."""
+    """The Python that runs, as a user in this folder would type it."""
     here = os.path.relpath(sys.executable)
     return sys.executable if here.startswith("..") else here
 
 
 def _as_typed(program, *arguments):
-    """A command as somebody in this folder would type it: a Python file, `python -m trainloop`, or an executable."""
+    """A command as a user in this folder would type it: a Python file, `python -m trainloop`, or an executable."""
     if os.path.basename(program) == "__main__.py":
         return [interpreter(), "-m", "trainloop", *arguments]
     if program.endswith(".py"):

@@ -1,7 +1,7 @@
-"""Code that a config.json names: it may be somebody else's file, so what it would run is said before it runs.
+"""Code that a config.json names: it may be another person's file, so what it would run is shown before it runs.
 
 It runs only if file and content are those that the run has recorded, or if it is named again on the command line. What
-that is worth is said in docs/what-can-go-wrong.md: whoever sends a config.json may send the code with it.
+that is worth stands in docs/what-can-go-wrong.md: whoever sends a config.json may send the code with it.
 """
 
 from trainloop.runs import specs, user_code
@@ -9,7 +9,7 @@ from trainloop.runs.settings import NAMING_CODE
 
 
 def named_in(settings):
-    """Texts of settings that stand for code, with what somebody types to name it: list of (options, text)."""
+    """Texts of settings that stand for code, with what a user types to name it: list of (options, text)."""
     texts = [(f"--{name} {settings.get(name)}", settings.get(name)) for name in NAMING_CODE]
     texts += [(f"-o {option}", option.partition("=")[2]) for option in settings.get("options") or ()]
     then = settings.get("then") or ()

@@ -31,7 +31,7 @@ def in_phases(asked, made):
 
 
 def check_epochs(asked, epochs, steps_per_epoch):
-    """Refuse epochs that are over before the last phase begins.
+    """Reject epochs that are over before the last phase begins.
 
     Args:
         asked: list of `PhaseSpec`.

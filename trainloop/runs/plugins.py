@@ -148,7 +148,7 @@ def find_data(text, seed=0):
 
 
 def _parts(data):
-    """What somebody returned in place of two pairs, and what to do."""
+    """What a user's function returned in place of two pairs, and what to do."""
     if not isinstance(data, (tuple, list)):
         return f"{type(data).__name__}; return one of them"
     if [len(part) for part in data if isinstance(part, (tuple, list))] == [3, 3]:
@@ -325,7 +325,7 @@ def describe(text):
     cls = find_optimizer(text)
     arguments, meanings = constructor_arguments(cls), _meanings(cls)
     if issubclass(cls, GlobalObjectiveOptimizer):
-        arguments.pop("global_clipnorm", None)  # known to the constructor, which refuses it with the reason
+        arguments.pop("global_clipnorm", None)  # known to the constructor, which rejects it with the reason
     words = {name: _option(name, default) for name, default in arguments.items()}
     column = max(map(len, words.values()), default=0) + 4
     entries = [f"  {word:<{column - 2}}{meanings.get(name, '')}" for name, word in words.items()]

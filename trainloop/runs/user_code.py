@@ -162,7 +162,7 @@ def _import_module(name):
 
 
 def _run_import(source, run):
-    """Import a user's code; whatever it raises is told in one line that points at their file."""
+    """Import a user's code; whatever it raises becomes one line that points at their file."""
     try:
         return run()
     except (Exception, SystemExit) as error:  # a script without `if __name__ == "__main__"` may want to end here

@@ -1,4 +1,4 @@
-"""What every optimizer on the whole vector must do, whoever wrote it.
+"""What every optimizer on the flat parameter vector must do, whoever wrote it.
 
     check_optimizer(lambda: MyMethod(rad=2.0))
 

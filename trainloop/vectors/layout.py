@@ -76,7 +76,7 @@ class FlatLayout:
         """The layout of variables in the order given.
 
         The dtype is the smallest that holds them all exactly (float32 and float64 give float64), so that
-        packing and unpacking is an exact round trip. Variables that share a name are told apart by a counter.
+        packing and unpacking is an exact round trip. Variables that share a name get a number behind it.
 
         Args:
             variables: Keras variables or `tf.Variable`s.
@@ -212,7 +212,7 @@ class FlatLayout:
     def _slices(self, x):
         """Pieces of x by slices: where they begin and end at multiples of 64 bytes no copies, but each an operation.
 
-        Their gradients, end to end, are that of x. By itself TensorFlow would pad each with zeros to length n and add
+        Their gradients, end to end, are that of x. Otherwise TensorFlow would pad each with zeros to length n and add
         up k such vectors; and where it stores the sum in place, in a loop that runs more than once, it fails with
         AlreadyExistsError (its issue 37740).
         """

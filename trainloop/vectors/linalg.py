@@ -168,7 +168,7 @@ def all_finite(v):
     # Not by the largest entry: compiled by XLA, a maximum may lose NaN.
     if not _is_long(v) or xla.is_tracing():
         return tf.reduce_all(tf.math.is_finite(v))
-    # One pass on all cores, and no vector of answers; only where squares overflow, entries are looked at themselves.
+    # One pass on all cores, and no vector of answers; only where squares overflow, the entries themselves are read.
     squares_are = tf.math.is_finite(_sum_of_squares(v))
     return tf.cond(squares_are, lambda: tf.constant(True), lambda: tf.reduce_all(tf.math.is_finite(v)))
 
