@@ -99,6 +99,47 @@ def test_hundred_steps_of_lenet_are_those_of_keras(pair_and_keras, door, digits,
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
 
 
+def adam_recursion(x, gradients, m=0.0, v=0.0):
+    """Kingma and Ba (2015), the order of operations in the last paragraph of section 2."""
+    for k, g in enumerate(gradients, 1):
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        x = x - 0.5 * np.sqrt(1 - 0.999**k) / (1 - 0.9**k) * m / (np.sqrt(v) + 1e-7)
+    return x
+
+
+def heavy_ball_recursion(x, gradients):
+    """Polyak (1964): x_k+1 = x_k - 0.5 g_k + 0.75 (x_k - x_k-1)."""
+    before = x
+    for g in gradients:
+        x, before = x - 0.5 * g + 0.75 * (x - before), x
+    return x
+
+
+def nesterov_recursion(x, gradients, v=0.0):
+    """Sutskever et al. (2013), at the point that looks ahead."""
+    for g in gradients:
+        v = 0.75 * v - 0.5 * g
+        x = x + 0.75 * v - 0.5 * g
+    return x
+
+
+RECURSIONS = {
+    "adam": (lambda: Adam(0.5), adam_recursion),
+    "heavy ball": (lambda: Momentum(0.5, 0.75), heavy_ball_recursion),
+    "nesterov": (lambda: Momentum(0.5, 0.75, nesterov=True), nesterov_recursion),
+}
+
+
+@pytest.mark.parametrize(("optimizer", "recursion"), RECURSIONS.values(), ids=RECURSIONS)
+def test_the_classics_are_their_recursions(optimizer, recursion):
+    rng, optimizer = np.random.default_rng(0), optimizer()
+    x, gradients = rng.normal(size=5), rng.normal(size=(7, 5))
+    variable = tf.Variable(x)
+    for g in gradients:
+        optimizer.apply([tf.constant(g)], [variable])
+    np.testing.assert_allclose(variable, recursion(x, gradients), rtol=1e-12)
+
+
 def test_decay_leaves_biases_and_normalisation_weights_out():
     model = keras.Sequential(
         [keras.layers.Input((3,)), keras.layers.Dense(4, bias_initializer="ones"), keras.layers.BatchNormalization()]

@@ -3,9 +3,8 @@
 An event file is a TFRecord file of protocol buffers, and TensorFlow has both. The functions of `tf.summary` need
 TensorBoard to be installed, and a call for every number.
 
-Such a file can be begun but not continued. So a resumed run cuts its files to the lengths they
-had, and begins another one, which says from which step on it counts: a TensorBoard that is running and has read further
-forgets the rest.
+Such a file can be begun but not continued. So a resumed run cuts its files to the lengths they had, and begins another
+one, which says from which step on it counts: a TensorBoard that is running and has read further forgets the rest.
 """
 
 import contextlib

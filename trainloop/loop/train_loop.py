@@ -490,7 +490,7 @@ class TrainLoop:
         return epoch_over
 
     def _joins_epochs(self, feed, validation_data):
-        """Whether blocks continue over the ends of epochs: each is a step on one batch, and no hook looks in between."""
+        """Whether blocks continue over the ends of epochs: each is one step on one batch, and no hook looks."""
         if not feed.fixed or feed.steps_per_epoch != 1 or self._shared.metrics or validation_data is not None:
             return False
         listening = [hook for hook in self.hooks if getattr(hook.on_epoch, "__func__", None) is not Hook.on_epoch]
