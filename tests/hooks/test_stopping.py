@@ -56,8 +56,8 @@ def run(*hooks, epochs=8, optimizer=None, **options):
 @pytest.mark.parametrize(
     ("values", "options", "epochs"),
     [
-        ([3, 2, 2, 2, 1, 1, 1, 1], {"patience": 2}, 4),
         ([3, 2, 2, 1, 1, 1, 1, 1], {"patience": 3}, 7),
+        ([3, 2, 2, 2, 1, 1, 1, 1], {"patience": 2}, 4),
         ([3, 2, 1.95, 1.92, 1, 1, 1, 1], {"patience": 2, "by": 0.1}, 4),
         ([math.nan, math.nan, 1, 1, 1, 1, 1, 1], {"patience": 2}, 2),
         ([1, 2, 3, 3, 3, 9, 9, 9], {"patience": 2, "larger_is_better": True}, 5),
