@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from environment import seed_generators, set_precision
 from networks import blobs, crossentropy, dense_net, weights
+from stepper import Stepper
 
 from trainloop import (
     ALGORITHMS,
@@ -16,6 +17,7 @@ from trainloop import (
     Adam,
     ArrayData,
     FullMatrixAdaGrad,
+    FunctionObjective,
     LeastSquares,
     LevenbergMarquardt,
     Momentum,
@@ -350,6 +352,31 @@ def test_a_step_length_is_not_taken_from_a_batch_that_is_nothing_beside_this_one
     assert float(objective.value(v.read_value())) < 0.9 * float(result.logs["loss"])
 
 
+def polak_ribiere(g, g_new, d):
+    return max(0, (g_new - g) @ g_new / (g @ g))
+
+
+def hager_zhang(g, g_new, d):
+    y = g_new - g
+    beta = (y - 2 * d * (y @ y) / (d @ y)) @ g_new / (d @ y)
+    return max(beta, -1 / (np.linalg.norm(d) * min(0.01, np.linalg.norm(g))))
+
+
+@pytest.mark.parametrize("beta", [polak_ribiere, hager_zhang], ids=lambda beta: beta.__name__)
+def test_directions_of_conjugate_gradients_are_those_of_the_papers(beta):
+    problem = problems["tanh_network"]
+    objective = FunctionObjective(problem.fun)
+    here, x = Stepper(NonlinearCG(beta.__name__), problem.fun, problem.x0), np.array(problem.x0)
+    g = objective.value_and_grad(tf.constant(x))[1].numpy()
+    d = -g
+    for _ in range(10):
+        t = float(here.step().logs["step_length"])
+        np.testing.assert_allclose(here.x, x + t * d, rtol=1e-9)
+        g_new = objective.value_and_grad(tf.constant(here.x))[1].numpy()
+        x, g, d = here.x, g_new, beta(g, g_new, d) * d - g_new
+        assert g @ d < 0
+
+
 @pytest.mark.parametrize("scale", [1e-6, 1e6])
 @pytest.mark.thorough_after(1)
 def test_conjugate_gradients_do_not_depend_on_the_unit_of_f(scale):
@@ -400,14 +427,22 @@ def test_pytest_does_not_take_the_ellipsoid_method_for_a_test():
     assert TestGD.__test__ is False
 
 
-def test_lbfgs_drops_its_history_where_the_gradient_misleads_it():
+def misleading(x):
     """Below f = 1 the gradient points the wrong way: no search finds anything along -H g, and then along -g."""
     weights = tf.constant([1.0, 25.0], tf.float64)
+    f = tf.reduce_sum(weights * x**2)
+    return f, tf.where(f < 1, -weights, weights) * 2 * x
 
-    def misleading(x):
-        f = tf.reduce_sum(weights * x**2)
-        return f, tf.where(f < 1, -weights, weights) * 2 * x
 
+def test_a_matrix_is_the_identity_again_where_the_gradient_misleads_it():
+    here, moved = Stepper(BFGS(storage="dense"), misleading, [30.0, -20.0]), []
+    while not moved or moved[-1]:
+        moved.append(float(here.step().logs["step_length"]) > 0)
+    assert len(moved) > 2
+    np.testing.assert_array_equal(here.optimizer.state["H"].to_dense(), np.eye(2))
+
+
+def test_lbfgs_drops_its_history_where_the_gradient_misleads_it():
     found = minimize(misleading, [30.0, -20.0], LBFGS(), max_steps=30)
     assert found.status == Status.STALLED
     assert found.history["pairs"][-3] > 0

@@ -85,7 +85,6 @@ def check_steps(make, member, problem, steps, scaled):
 
 
 @pytest.mark.parametrize("name", MEMBERS)
-@pytest.mark.thorough_after(1)
 def test_steps_are_those_of_the_equations(name):
     make, member = MEMBERS[name]
     check_steps(make(initial_scaling=False, storage="dense"), member, problems["tanh_network"], 12, scaled=False)
