@@ -69,6 +69,7 @@ def test_a_product_on_one_device_knows_nothing_of_shards():
     assert entered == {"matrices/shared_matrix", "matrices/changes", "matrices/dense"}
 
 
+@pytest.mark.thorough
 def test_a_step_is_read_in_few_files(monkeypatch):
     """From a batch to the commit, with the trace of the loss."""
     from networks import blobs, crossentropy, dense_net

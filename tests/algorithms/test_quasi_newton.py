@@ -342,7 +342,7 @@ def evaluations_of_both(fun, x0, minima):
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::scipy.optimize.OptimizeWarning")
 @pytest.mark.parametrize("names", [("tanh_network", "Rat43 1", "biggs_exp6"), tuple(PROBLEMS)], ids=["steep", "all"])
-@pytest.mark.thorough_after(1)
+@pytest.mark.thorough
 def test_no_problem_takes_twice_the_evaluations_of_scipy(names):
     """In the first of the steep ones, d leads onto plateaus along curvatures that H has not met."""
     ours, theirs = np.transpose([evaluations_of_both(*PROBLEMS[name]) for name in names])

@@ -370,7 +370,7 @@ def test_in_float32_a_function_of_huge_condition_brings_restarts_and_still_its_m
 
 
 @pytest.mark.parametrize("n", [2, 5])
-@pytest.mark.thorough_after(1)
+@pytest.mark.thorough
 def test_ten_thousand_float32_steps_stay_finite(n):
     A = tf.constant(np.random.default_rng(n).normal(size=(3 * n, n)), tf.float32)
 

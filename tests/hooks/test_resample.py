@@ -49,7 +49,6 @@ class Seen(tl.Hook):
     [(1.0, 0.0, 5.0), (2.0, 0.0, 25.0), (0.0, 0.0, 1.0), (1.0, 1.0, (5 / 3 + 1) / (1 / 3 + 1))],
 )
 @pytest.mark.parametrize("vector", [False, True])
-@pytest.mark.thorough_after(1)
 def test_the_density_is_that_of_the_source(k, c, ratio, vector):
     def residual(model, p):
         r = 1 + 4 * tf.cast(p[:, 0] < 0.5, p.dtype) + 0 * model(p)[:, 0]

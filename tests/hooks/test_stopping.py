@@ -64,7 +64,6 @@ def run(*hooks, epochs=8, optimizer=None, **options):
         ([8, 7, 6, 5, 4, 3, 2, 1], {"patience": 1}, 8),
     ],
 )
-@pytest.mark.thorough_after(1)
 def test_early_stopping(values, options, epochs):
     _, result = run(Say(values), EarlyStopping("loss", **options))
     assert len(result.epochs["epoch"]) == epochs
@@ -89,7 +88,6 @@ def test_the_best_weights_are_left():
         (lambda: StopWhen(f_target=-1.0), None, 16, "the requested number"),
     ],
 )
-@pytest.mark.thorough_after(1)
 def test_stop_when(hook, optimizer, steps, message):
     _, result = run(hook(), optimizer=optimizer and optimizer(), steps_per_call=1)
     assert result.message.startswith(message)

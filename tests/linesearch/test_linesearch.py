@@ -227,7 +227,6 @@ def check_random_functions(name, kind, dtype, seeds, jit=False):
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("name", SEARCHES)
-@pytest.mark.thorough_after(1)
 def test_the_conditions_hold(name, dtype):
     for kind in KINDS:
         check_random_functions(name, kind, dtype, range(10))
@@ -287,7 +286,6 @@ RULES = {
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", RULES)
-@pytest.mark.thorough_after(1)
 def test_rules_on_many_functions(name, kind):
     rule, rng, count = RULES[name], np.random.default_rng(len(kind)), 300
     array = np.stack([random_function(kind, rng) for _ in range(count)])
@@ -360,7 +358,6 @@ def more_thuente_phi(number):
 
 
 @pytest.mark.parametrize("number", MORE_THUENTE)
-@pytest.mark.thorough_after(1)
 def test_functions_of_more_and_thuente(number):
     decrease, curvature, expected = MORE_THUENTE[number]
     phi, t0 = more_thuente_phi(number), np.array([1e-3, 1e-1, 1e1, 1e3])
@@ -398,7 +395,6 @@ def rosenbrock(x):
 
 
 @pytest.mark.parametrize("name", SEARCHES)
-@pytest.mark.thorough_after(1)
 def test_units_do_not_matter(name):
     """f -> 2^40 f and t -> 2^30 t change nothing but the units: exactly, because they are powers of two."""
     plain = descend(name, rosenbrock, [-1.2, 1.0])
@@ -466,7 +462,6 @@ def test_a_function_that_is_finite_nowhere_else(name, bad):
 
 
 @pytest.mark.parametrize("name", SEARCHES)
-@pytest.mark.thorough_after(1)
 def test_a_small_finite_region_is_found(name):
     found = descend(name, lambda x: defined_on(1e-5, x), [1.0, 2.0])
     assert float(found.f) < 5.0
@@ -650,7 +645,6 @@ def test_bfgs_needs_no_more_evaluations_than_scipy():
 
 
 @pytest.mark.parametrize(("dtype", "gtol"), [("float32", 3e-6), ("float64", 3e-14)])
-@pytest.mark.thorough_after(1)
 def test_bfgs_reaches_gradients_at_the_level_of_rounding(dtype, gtol):
     """f at its minimum is 1, so that it resolves |g| no better than the square root of eps."""
     Q = np.diag(np.geomspace(1e-1, 1e1, 6)) + 0.05

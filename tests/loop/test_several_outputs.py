@@ -234,6 +234,7 @@ def of_keras(model, targets, weight, **arguments):
     ],
 )
 @pytest.mark.parametrize("options", [{}, {"microbatch_size": 3}], ids=["whole", "in parts"])
+@pytest.mark.thorough_after(5)  # in parts, all but the first
 def test_weighted_metrics_are_those_of_fit(kind, targets, weight, arguments, options):
     wanted = of_keras(net(kind), targets, weight, **arguments)
     loop = tl.TrainLoop(net(kind), tl.SimpleGD(0.1), "mse", **arguments, **options)

@@ -288,7 +288,6 @@ def differs(objective):
 
 
 @pytest.mark.parametrize("name", ROWS)
-@pytest.mark.thorough_after(1)
 def test_the_table_of_the_page_is_true(name):
     """Values and gradients are exact by the product above; replicas are tried in `replica_cases`."""
     kind = KINDS[name]

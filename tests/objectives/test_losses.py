@@ -246,7 +246,6 @@ def test_losses_that_are_no_sums_over_samples_take_batches_whole(loss, targets, 
         ("crossentropy", LABELS, probabilities(7, 3), None),
     ],
 )
-@pytest.mark.thorough_after(1)
 def test_losses_that_are_sums_over_samples_are_exact_in_parts(loss, targets, predictions, weight):
     whole, parts = parts_of(loss, targets, predictions, weight=weight)
     assert parts == pytest.approx(whole, rel=1e-13)

@@ -164,6 +164,7 @@ def test_gradients_are_central_differences_of_values(name):
 
 
 @every_net
+@pytest.mark.thorough_after(6)  # from the embedding on
 def test_hessian_products_are_central_differences_of_gradients(name):
     net = studied(name)
     assert relative(net.here["hvp"], net.along_v("g")) < 1e-6
@@ -450,7 +451,6 @@ def assert_equal_sums(whole, parts):
 
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
 @pytest.mark.parametrize("reduction", ["sum", "sum_over_batch_size", "mean_with_sample_weight"])
-@pytest.mark.thorough_after(1)
 def test_microbatches_add_up_to_the_whole_for_every_reduction(reduction, weighted):
     loss = keras.losses.LogCosh(reduction=reduction)
     assert_equal_sums(*whole_and_parts(regularised_net(), regression_batch(weighted), 4, loss=loss))

@@ -115,7 +115,6 @@ def check_jacobian(made):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.thorough_after(1)
 def test_the_jacobian_is_that_of_single_backward_passes(name):
     check_jacobian(objective(name))
 

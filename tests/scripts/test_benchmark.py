@@ -42,7 +42,7 @@ def test_a_report_is_a_table_a_file_and_a_chart(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("library", ["trainloop, XLA", "Keras fit, 100 per execution", "a tf.function per batch"])
-@pytest.mark.thorough_after(1)
+@pytest.mark.thorough
 def test_a_library_trains_an_epoch(library, float32):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(96, 28, 28, 1)).astype("float32"), rng.integers(0, 10, 96).astype("int32")
