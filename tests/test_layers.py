@@ -79,9 +79,9 @@ def test_a_step_is_read_in_few_files(monkeypatch):
 
     train, steps = Steps.train, []
 
-    def watched(self, take):
+    def watched(self, batch):
         with files_entered() as entered:
-            done = train(self, take)
+            done = train(self, batch)
         steps.append(entered)
         return done
 

@@ -1,7 +1,7 @@
 """K steps in one compiled call.
 
-The engine knows nothing of training: it repeats a function `one_step(take) -> (status, row)` over the next K
-batches of a feed, where `take` is a `Batch`, until a status other than RUNNING or the end of the data, and brings
+The engine knows nothing of training: it repeats a function `one_step(batch) -> (status, row)` over the next K
+batches of a feed, where `batch` is a `Batch`, until a status other than RUNNING or the end of the data, and brings
 back one row of numbers per step.
 
 K is a tensor: its value neither causes a trace nor changes a result. What does cause a trace is a new kind of
@@ -50,7 +50,7 @@ class Engine:
     """A function of one batch, compiled to run over many.
 
     Args:
-        one_step: function (take) -> (status int32 [], row float64 [columns]), with whatever side effects on
+        one_step: function (batch) -> (status int32 [], row float64 [columns]), with whatever side effects on
             variables.
         columns: names of the entries of a row; they may be completed before the first call.
         results: function without arguments, called at the end of a block: a dict of scalar tensors.
@@ -91,10 +91,10 @@ class Engine:
             if self._begin:
                 self._begin()
             while len(rows) < k and status == Status.RUNNING:
-                more, take = feed_kind.batch(source, len(rows))
+                more, batch = feed_kind.batch(source, len(rows))
                 if not more:
                     break
-                status, row = self._one_step(take)
+                status, row = self._one_step(batch)
                 rows.append(row.numpy())
             return status, np.reshape(rows, [-1, len(self._columns)]), self._results()
 
@@ -133,13 +133,13 @@ class Engine:
         taken, status, _, rows = tf.while_loop(wanted, step, start)
         return status, rows.stack()[:taken], self._results()
 
-    def _step_if_any(self, more, take):
+    def _step_if_any(self, more, batch):
         """A step on the batch, or a blank row when a dataset turns out to have ended."""
         if more is True:
-            return *self._one_step(take), tf.constant(True)
+            return *self._one_step(batch), tf.constant(True)
         blank = (
             tf.constant(Status.RUNNING, tf.int32),
             tf.zeros([len(self._columns)], tf.float64),
             tf.constant(False),
         )
-        return tf.cond(more, lambda: (*self._one_step(take), tf.constant(True)), lambda: blank)
+        return tf.cond(more, lambda: (*self._one_step(batch), tf.constant(True)), lambda: blank)

@@ -101,11 +101,11 @@ class Steps:
         self.test_columns, self._terms, self._noted = ["samples", "loss"], None, None
         self._log_terms()
 
-    def train(self, take):
+    def train(self, batch):
         """Take one step.
 
         Args:
-            take: a `Batch`.
+            batch: a `Batch`.
 
         Returns:
             (status int32 [], row float64 [columns]).
@@ -114,12 +114,12 @@ class Steps:
             self._terms.begin()
         if self._noted:
             self._noted.begin()
-        objective = self._objective(take, self._metrics)
+        objective = self._objective(batch, self._metrics)
         effects = SideEffects([*objective.written, *(self._metrics.variables if self._metrics else ())])
         if self._last_step:
             self._last_step.begin(objective.written)
         counted = Counted(objective, self.evaluations) if self.evaluations else objective
-        others = self._handed_on_by(take, objective)
+        others = self._handed_on_by(batch, objective)
         values = read(others or ())
         if self._by_terms:
             first = counted.first_pass_by_terms(self.vector.read())
@@ -134,17 +134,18 @@ class Steps:
             if self._noted:
                 self._noted.keep(self.vector.read())
         effects.undo_where(status < 0)
-        logs = {"samples": take.samples(), **logs, **(self._terms.read() if self._terms else {})}
+        logs = {"samples": batch.samples(), **logs, **(self._terms.read() if self._terms else {})}
         if self.evaluations:
             logs |= {f"evaluations/{kind}": count for kind, count in self.evaluations.read().items()}
         return status, tf.stack([tf.cast(logs[name], tf.float64) for name in self.columns])
 
-    def _handed_on_by(self, take, objective):
+    def _handed_on_by(self, batch, objective):
         """The other variables that f depends on, where a step may hand f and g on to the next; else None."""
         if self._replicas:  # the batch is theirs, in parts
             return None
         found = objective.found
-        if not (self._may_hand_on and take.fixed and found.traced) or found.random or found.opaque or objective.written:
+        repeatable = found.traced and not (found.random or found.opaque or objective.written)
+        if not (self._may_hand_on and batch.fixed and repeatable):
             return None
         # To compare more than x has would cost more than it saves, and a variable without a shape cannot be compared.
         sizes = None if found.others is None else [v.shape.num_elements() for v in found.others]
@@ -177,17 +178,17 @@ class Steps:
         self.handed_on.end_block()
         return self._metrics.results() if self._metrics else {}
 
-    def propose(self, take):
+    def propose(self, batch):
         """The `ProposedStep` on a batch, which leaves everything as it was."""
-        objective = self._objective(take)
+        objective = self._objective(batch)
         effects = SideEffects(objective.written)
         step = self._optimizer.propose(objective, objective.first_pass())
         effects.undo()
         return step
 
-    def test(self, take):
+    def test(self, batch):
         """Loss, its terms and metrics of a batch in inference mode: (RUNNING, row [test_columns])."""
-        row = [take.samples(), *self._test_loss(take)]
+        row = [batch.samples(), *self._test_loss(batch)]
         return tf.constant(Status.RUNNING, tf.int32), tf.stack([tf.cast(number, tf.float64) for number in row])
 
     def learn_terms(self, feed):
@@ -234,26 +235,26 @@ class Steps:
         except tf.errors.OpError:  # such as too little memory outside of compiled code: the failure itself comes first
             return None
 
-    def _test_loss(self, take):
+    def _test_loss(self, batch):
         if self._replicas:
-            return [self._replicated(take, self._test_metrics).inference_pass()]
-        batch = take()
-        f, predictions = self._batch_loss(self._model, batch, training=False)
+            return [self._replicated(batch, self._test_metrics).inference_pass()]
+        tensors = batch()
+        f, predictions = self._batch_loss(self._model, tensors, training=False)
         if self._test_metrics:
-            self._test_metrics.update(batch, predictions)
+            self._test_metrics.update(tensors, predictions)
         return [f, *(predictions.values() if self._terms else ())]
 
-    def _objective(self, take, metrics=None):
+    def _objective(self, batch, metrics=None):
         if self._replicas:
-            return self._replicated(take, metrics, self._microbatch_size)
-        batch = take()
+            return self._replicated(batch, metrics, self._microbatch_size)
+        tensors = batch()
         objective = BatchObjective(
             self._model,
             self._batch_loss,
-            batch,
+            tensors,
             self.vector,
             microbatch_size=self._microbatch_size,
-            observe=functools.partial(self._observe, metrics, batch) if metrics or self._terms else None,
+            observe=functools.partial(self._observe, metrics, tensors) if metrics or self._terms else None,
             note=self._noted and self._noted.note,
             counters=[*(metrics.variables if metrics else ()), *(self._terms.variables if self._terms else ())],
             found=self._found,
@@ -275,9 +276,9 @@ class Steps:
         elif metrics:
             metrics.update(part, predictions)
 
-    def _replicated(self, take, metrics, microbatch_size=None):
+    def _replicated(self, batch, metrics, microbatch_size=None):
         return ReplicatedObjective(
-            self._replicas, self._model, self._batch_loss, take, self.vector, microbatch_size, metrics
+            self._replicas, self._model, self._batch_loss, batch, self.vector, microbatch_size, metrics
         )
 
     @contextlib.contextmanager

@@ -32,7 +32,7 @@ class ReplicatedObjective(Objective):
         replicas: a `Replicas`.
         model: a built Keras model.
         loss: a `BatchLoss`.
-        take: the `Batch` of a feed.
+        batch: the `Batch` of a feed.
         vector: the `VariableVector` of the model's trainable variables.
         microbatch_size: at most this many samples at a time on a replica; None for all at once.
         metrics: a `MetricSet` to count the first pass in; None for no metrics.
@@ -41,19 +41,19 @@ class ReplicatedObjective(Objective):
         found: what the last trace of it did, a `Found`; None before.
     """
 
-    def __init__(self, replicas, model, loss, take, vector, microbatch_size=None, metrics=None):
+    def __init__(self, replicas, model, loss, batch, vector, microbatch_size=None, metrics=None):
         self._replicas, self._vector, self._metrics = replicas, vector, metrics
         self.found = None
         self._others = list(getattr(model, "non_trainable_variables", ()))
         self._new = functools.partial(ReplicaObjective, model, loss, vector=vector, microbatch_size=microbatch_size)
-        whole = take()
-        samples = take.samples()
+        whole = batch()
+        samples = batch.samples()
 
         def part(index):
             share = Share(index, replicas.count)
-            batch, has_any = take(share), share(samples)[-1]
-            shares = loss.share(batch, whole, samples), losses.share_of_samples(batch, whole, samples)
-            return batch, [tf.cast(has_any, tf.float64) * tf.cast(s, tf.float64) for s in shares], has_any
+            part, has_any = batch(share), share(samples)[-1]
+            shares = loss.share(part, whole, samples), losses.share_of_samples(part, whole, samples)
+            return part, [tf.cast(has_any, tf.float64) * tf.cast(s, tf.float64) for s in shares], has_any
 
         # Once for all evaluations.
         self._parts, self._frozen = replicas.distribute(part), [tf.identity(v) for v in self._others]
