@@ -1,4 +1,7 @@
-"""Strict numerics for every test: float64 unless a test asks for less, and everything seeded."""
+"""Strict numerics for every test: float64 unless a test asks for less, and generators of Python and NumPy seeded.
+
+TensorFlow's own generator is seeded once for a process; see `environment.seed_generators`.
+"""
 
 import collections
 import gc
@@ -40,10 +43,13 @@ def pytest_collection_finish():
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _seeded_libraries():
+def _libraries():
     import keras
+    import tensorflow as tf
 
     keras.utils.set_random_seed(0)
+    tf.config.list_logical_devices()  # reads the number of threads
+    del os.environ["TF_NUM_INTRAOP_THREADS"]  # programs that tests start run on all cores, as a user's do
 
 
 @pytest.fixture(autouse=True)

@@ -186,7 +186,7 @@ def sync_folder(path):
 
 try:
     import fcntl
-except ImportError:  # Windows has no such locks; there nothing is refused
+except ImportError:  # Windows has no such locks; there no run is rejected
     fcntl = None  # type: ignore[assignment]  # None stands for the missing module
 
 

@@ -45,7 +45,7 @@ class RunResult(Plotted):
 
     Attributes:
         status: a `Status`.
-        message: what it means.
+        message: what it means, or the reason of the hook or signal that ended the run.
         history: one array entry per step under each of "step", "epoch", "samples", "loss", "grad_norm",
             every scalar of the optimizer's state, every number that hooks watch, and what the hook `Measure` finds, NaN
             where it did not measure; for a list of phases also "phase", counted from 0, and NaN in the rows of those

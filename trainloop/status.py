@@ -1,7 +1,7 @@
 """How a step, a block of steps or a whole run ended: one code, one message.
 
 Inside compiled code a failure is a value, because XLA drops assertions and an exception would lose the steps
-before it. So every step returns an int32 code. Zero goes on, a positive code ends the run well, a negative
+before it. So every step returns an int32 code. Zero continues, a positive code ends the run well, a negative
 code ends it badly, and a step with a negative code is never committed: the weights stay at the last finite
 point. Outside compiled code a negative code becomes a `TrainingError`. All messages stand in this file.
 """

@@ -98,7 +98,7 @@ def matrix(n):
 @click.option("--epochs", type=click.IntRange(min=1), default=10, show_default=True, metavar="N")
 @click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True, metavar="N")
 def deterministic(epochs, repeats):
-    """Seconds that train.py takes for epochs of LeNet-5, with --deterministic over without, in turn."""
+    """Seconds that train.py takes for so many epochs of LeNet-5, with --deterministic over without, in turn."""
     seconds = {False: [], True: []}
     for _ in range(repeats):
         for wanted in seconds:

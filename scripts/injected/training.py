@@ -39,14 +39,14 @@ def nan_in_one_batch_skipped(folder):
     expect(all(np.all(np.isfinite(w)) for w in loop.model.get_weights()), "weights or averages are lost")
 
 
-def _with_a_bad_batch(folder, word, hooks=()):
+def _with_a_bad_batch(folder, policy, hooks=()):
     """A loop, its data, and the same with a sample of which the first layer makes NaN."""
     import tensorflow as tf
 
     import trainloop as tl
 
     marked = 12345.0
-    loop, data = make_loop(folder, hooks=hooks, on_nonfinite=word)
+    loop, data = make_loop(folder, hooks=hooks, on_nonfinite=policy)
     x, y = (array.numpy() for array in data.arrays)
     x[200, 0] = marked
     first = loop.model.layers[0]

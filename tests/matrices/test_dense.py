@@ -117,7 +117,7 @@ def test_one_panel_of_a_symmetric_matrix_is_no_half():
     ("k", "shift"), [(0, 0.7), (1, None), (5, 0.7), (PASS, None), (PASS + 1, None), (PASS + 1, 0.7)]
 )
 @pytest.mark.thorough_after(1)
-def test_folded_terms_are_those_of_numpy(symmetric, dtype, k, shift):
+def test_applied_terms_are_those_of_numpy(symmetric, dtype, k, shift):
     M, expected, rng = identity(symmetric, dtype=dtype), np.eye(N), np.random.default_rng(k)
     apply = tf.function(
         lambda *args: M.apply(*args, None if shift is None else tf.constant(shift, dtype)), autograph=False

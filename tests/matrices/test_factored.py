@@ -160,7 +160,7 @@ WAITING += [("dense:0", LARGE, True), ("dense:4", LARGE, True)]
 @every_kind
 @pytest.mark.parametrize(("storage", "n", "jit_compile"), WAITING)
 @pytest.mark.thorough_after(1)
-def test_changes_that_wait_beside_a_dense_matrix_are_folded_in(updates, storage, n, jit_compile):
+def test_changes_that_wait_beside_a_dense_matrix_are_applied(updates, storage, n, jit_compile):
     matrix = Matrix(storage, updates, n, jit_compile)
     for _ in range(3):
         matrix.change(4)

@@ -1,4 +1,4 @@
-"""The words for storages: each one read, and everything else refused with what there is."""
+"""Specifications of storages: each one read, and everything else rejected with what there is."""
 
 import pytest
 
@@ -30,13 +30,13 @@ WRONG = [
     *("sharded:factored:9", "sharded:factored:", "sharded:sharded", "factored:sharded", "dense:sharded"),
     *("dense:", "dense:-1", "dense:1.5", "dense:many", "dense:8:restart", "dense:8:"),
     *("factored:", "factored:9", "factored:0:restart", "factored:-1:restart", "factored:1e3:restart"),
-    *("factored:restart", "factored:9:", "factored:9:grow", "factored:9:fold", "factored:9:Restart"),
+    *("factored:restart", "factored:9:", "factored:9:grow", "factored:9:apply", "factored:9:Restart"),
     *("factored:9:restart:", "factored::restart", None, 8, True, b"dense", ("dense", 8), StorageChoice("dense")),
 ]
 
 
 @pytest.mark.parametrize("spec", SPECS)
-def test_every_word_is_read(spec):
+def test_every_specification_is_read(spec):
     choice = StorageChoice.parse(spec)
     assert (choice.kind, choice.capacity, choice.when_full, choice.sharded) == SPECS[spec]
     assert check_storage(spec) is spec
@@ -44,7 +44,7 @@ def test_every_word_is_read(spec):
 
 @pytest.mark.parametrize("spec", WRONG, ids=repr)
 @pytest.mark.parametrize("read", [StorageChoice.parse, check_storage])
-def test_every_other_word_is_refused_with_what_there_is(read, spec):
+def test_everything_else_is_rejected_with_what_there_is(read, spec):
     with pytest.raises(ValueError, match="storage must be one of") as refusal:
         read(spec)
     assert str(refusal.value) == (

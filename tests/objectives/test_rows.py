@@ -249,6 +249,26 @@ def test_a_mean_squared_error_is_a_sum_of_squares(loss):
     assert found.has_residuals
 
 
+@pytest.mark.parametrize("shape", [(N, 4), (N, 1), (N, 4, 1)])
+def test_weights_of_single_errors_count_as_keras_counts_them(shape):
+    model = net(dense(2), shape=(4, 3))
+    x, y, w = RNG.normal(size=(N, 4, 3)), RNG.normal(size=(N, 4, 2)), RNG.uniform(size=shape)
+    found = tl.ModelObjective(model, "mse", (x, y, w))
+    at = found.vector.read()
+    expected = np.mean(w.reshape(N, -1)[..., None] * (model(x).numpy() - y) ** 2)
+    assert float(found.value(at)) == pytest.approx(expected, rel=1e-12)
+    r, g = found.residuals(at), found.value_and_grad(at)[1]
+    assert float(tf.reduce_sum(r**2)) == pytest.approx(expected, rel=1e-12)
+    np.testing.assert_allclose(2 * tf.linalg.matvec(found.jacobian(at), r, transpose_a=True), g, rtol=1e-9)
+
+
+def test_weights_of_one_number_for_a_batch_are_an_error():
+    model = net(dense(1), keras.layers.Flatten(), keras.layers.Lambda(lambda z: z[:, 0]))
+    found = tl.ModelObjective(model, "mse", (RNG.normal(size=(N, 3)), RNG.normal(size=N), RNG.uniform(size=N)))
+    with pytest.raises(ValueError, match=r"end the model with predictions \[N, 1\]"):
+        found.residuals(found.vector.read())
+
+
 class Halved(keras.losses.MeanSquaredError):
     def call(self, y_true, y_pred):
         return super().call(y_true, y_pred) / 2

@@ -94,7 +94,7 @@ class FullMatrixAdaGrad(GlobalVectorOptimizer):
         if r is None:
             G = SharedMatrix.identity(n, dtype=tf.float64, storage="dense", updates="symmetric")
             return {"G": G, "updates": updates}
-        V = VectorRing.empty(r, n=n, dtype=tf.float64)  # type: ignore[arg-type]  # the only word is "auto"
+        V = VectorRing.empty(r, n=n, dtype=tf.float64)  # type: ignore[arg-type]  # the only name is "auto"
         return {"V": V, "VV": tf.zeros([r, r], tf.float64), "updates": updates}
 
     def update(self, x: tf.Tensor, g: tf.Tensor, state: State) -> VectorUpdate:

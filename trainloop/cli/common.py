@@ -46,7 +46,7 @@ class BatchSize(click.ParamType):
         return size
 
 
-class PhaseWord(click.ParamType):
+class PhaseSpecType(click.ParamType):
     """A phase of a run, such as "ssbroyden:storage=dense,--steps=2000"."""
 
     name = "METHOD[:KEY=VALUE,...]"

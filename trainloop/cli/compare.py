@@ -67,7 +67,7 @@ def networks(methods, seeds, target, jobs, out, **common):
     from trainloop.comparison import folder, score
     from trainloop.runs.directory import command_in_folder, fresh_path
 
-    with refusing():
+    with usage_errors():
         target = target and score.parse_target(target)
         common = with_defaults(common)
         arguments = as_arguments(common)
@@ -75,7 +75,7 @@ def networks(methods, seeds, target, jobs, out, **common):
         out = out or fresh_path(common["model"], common["dataset"], root="comparisons")
         lock = folder.lock(out)
     with lock:
-        with refusing():
+        with usage_errors():
             comparison = folder.begin(out, [*arguments, "--layer-norms"], methods, range(seeds))
         interrupted = do_runs(comparison, jobs)
         outcomes = show(comparison, target)
@@ -111,14 +111,14 @@ def check_installed():
     """Raise one line where a library is missing that reports need, before a run begins."""
     from trainloop.errors import needed_for
 
-    with refusing(), needed_for("a report of a comparison", "compare"):
+    with usage_errors(), needed_for("a report of a comparison", "compare"):
         import jinja2  # noqa: F401
         import markupsafe  # noqa: F401
         import matplotlib  # noqa: F401
 
 
 @contextlib.contextmanager
-def refusing():
+def usage_errors():
     """What is wrong with the arguments is one line, and exit code 2."""
     try:
         yield
@@ -228,12 +228,12 @@ def problems(methods, kind, tolerances, budget, out):
     from trainloop.comparison import collection, entrant, folder, problems_page, watching
 
     tolerances, out = sorted(tolerances, reverse=True), pathlib.Path(out)
-    with refusing():
+    with usage_errors():
         entrants = entrant.parse_all(methods)
         no_options_of_train(entrants)
         lock = folder.lock(out)
     with lock:
-        with refusing():
+        with usage_errors():
             record = collection.Record(out / "problems.json", tolerances[-1], budget)
         for one in entrants:
             if record.is_outdated(one):
@@ -270,7 +270,7 @@ def report(folder, target):
     from trainloop.comparison import folder as folders
     from trainloop.comparison import page, score
 
-    with refusing():
+    with usage_errors():
         comparison = folders.read(folder)
         target = score.parse_target(target) if target else page.given_target(comparison)
     show(comparison, target)

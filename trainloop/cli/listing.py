@@ -3,7 +3,7 @@
 from trainloop.cli.common import echo
 
 
-def list_words(name):
+def list_names(name):
     """Print what there is, or what one optimizer takes.
 
     Args:

@@ -22,7 +22,7 @@ from trainloop.cli.common import (
     POSITIVE,
     BatchSize,
     OptionsBeforeThen,
-    PhaseWord,
+    PhaseSpecType,
     as_help,
     blaming_user_code,
     echo,
@@ -30,7 +30,7 @@ from trainloop.cli.common import (
     in_one_line,
 )
 from trainloop.cli.defaults import DEFAULT_BATCH_SIZE, DEFAULT_EPOCHS, DEFAULT_OPTIMIZER, DEFAULT_STEPS
-from trainloop.cli.listing import list_words
+from trainloop.cli.listing import list_names
 from trainloop.cli.recorded import chosen, read_config
 
 
@@ -63,7 +63,7 @@ from trainloop.cli.recorded import chosen, read_config
 )
 @click.option(
     "--then",
-    type=PhaseWord(),
+    type=PhaseSpecType(),
     multiple=True,
     metavar="METHOD[:KEY=VALUE,...,--steps=N]",
     help="Optimizer that continues where the one before has ended, with its arguments and steps; repeat it.  "
@@ -129,7 +129,7 @@ def train(ctx, show_list, **settings):
     import_tensorflow()
     try:
         if show_list is not None:
-            list_words(show_list)
+            list_names(show_list)
             return
         run = prepare(*chosen(ctx, settings))
     except (ValueError, OSError, RuntimeError, ImportError) as error:

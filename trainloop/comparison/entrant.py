@@ -80,11 +80,11 @@ class Entrant:
         own = {setting.partition("=")[0] for setting in self.settings}
         then = self.then and specs.with_rest(self.then, self.phases, _steps_among(common))
         return [
-            *(word for word in common if word.partition("=")[0] not in own),
+            *(argument for argument in common if argument.partition("=")[0] not in own),
             *("--optimizer", self.optimizer),
-            *(word for option in self.options for word in ("-o", option)),
+            *(argument for option in self.options for argument in ("-o", option)),
             *self.settings,
-            *(word for phase in then for word in ("--then", phase)),
+            *(argument for phase in then for argument in ("--then", phase)),
         ]
 
 
@@ -106,7 +106,7 @@ def parse(label):
 
 def _steps_among(common):
     """The number of steps in arguments such as "--steps=500"; None where there is none."""
-    return next((int(word.partition("=")[2]) for word in common if word.startswith("--steps=")), None)
+    return next((int(argument.partition("=")[2]) for argument in common if argument.startswith("--steps=")), None)
 
 
 def parse_all(labels):

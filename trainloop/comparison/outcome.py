@@ -87,7 +87,7 @@ class Outcome:
 
 
 def read(run):
-    """The `Outcome` of a run, also in progress."""
+    """The `Outcome` of a run, also of one in progress."""
     log = read_run_log(run.metrics) if run.metrics.exists() else RunLog({}, {}, None, None)
     config = _json(run.folder / "config.json")
     if config and config.get("batch_size", 0) is None:  # points of residuals, which have no epochs

@@ -32,7 +32,7 @@ def write(comparison, outcomes, target=None):
     page = render(
         "networks",
         title=_title(comparison),
-        common=" ".join(word for word in comparison.common if word != "--layer-norms"),
+        common=" ".join(argument for argument in comparison.common if argument != "--layer-norms"),
         seeds=len(comparison.seeds),
         complete=sum(outcome.state == COMPLETE for outcome in outcomes),
         total=len(outcomes),

@@ -9,7 +9,7 @@ steps the workers exchange a few numbers (`Workers.exchange`), because each has 
 the next block is, whether one of them was asked to stop, and sums over what must be the same bits on all of them.
 
 A worker that dies resets its connections, which the others see at once; one that does not answer is waited for as long
-as given to `connect_workers`.
+the `timeout_seconds` of `connect_workers`.
 """
 
 import contextlib

@@ -31,7 +31,7 @@ class MetricsFile(Hook):
     Numbers that JSON does not have (NaN, infinities) are null. A run that was killed has no end. Memory is that of the
     process, in bytes. `read_run_log` reads the file.
 
-    A run that is resumed goes on in the same file, cut to the length it had when the checkpoint was written. Lines of
+    A run that is resumed continues the same file, cut to the length it had when the checkpoint was written. Lines of
     it that are damaged are named in a warning then, and blanked.
 
     Lines that cannot be written (a full disk) wait and are tried again with every block; a warning says so once, and at

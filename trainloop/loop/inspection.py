@@ -148,7 +148,7 @@ class Inspector:
     """Makes `Inspection`s of the next batch of a feed.
 
     Args:
-        propose: function take -> `ProposedStep`, where `take` is a `Batch`, which leaves all variables as they were.
+        propose: function batch -> `ProposedStep`, where `batch` is a `Batch`, which leaves all variables as they were.
         layout: of its vectors.
         eager: do not compile it.
     """

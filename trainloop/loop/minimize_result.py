@@ -17,7 +17,7 @@ class MinimizeResult(Plotted):
         x: [n], the last point; the best one for optimizers that keep it (`BestSoFar`).
         f, grad_norm: the function and the Euclidean norm of its gradient there; NaN for optimizers without gradients.
         status: a `Status`; negative ones are failures.
-        message: what it means.
+        message: what the status means.
         steps: how many were taken.
         evaluations: dict of "f", "gradient", "Hv", "Gv": how many of each, one for the gradient at a best point that
             was kept (`BestSoFar`) included.
@@ -48,8 +48,8 @@ class MinimizeResult(Plotted):
 
     @property
     def state(self) -> dict[str, np.ndarray]:
-        """What the optimizer remembers at the end, as arrays by name: `minimize(..., state=result.state)` goes on with
-        it. As long as the result lives they take the memory that `optimizer.memory_plan(n)` says."""
+        """What the optimizer remembers at the end, as arrays by name: `minimize(..., state=result.state)` continues
+        with it. As long as the result lives they take the memory that `optimizer.memory_plan(n)` says."""
         return self.last_state.read()
 
     def __repr__(self) -> str:

@@ -66,7 +66,7 @@ def minimize(
         ftol, xtol, f_target, max_evaluations: see `StoppingRule`; evaluations are checked between steps.
         callback: function of an `Iterate`, called after every step; a true result ends the run. It costs a return to
             Python per step.
-        state: `result.state` of an earlier run with the same optimizer and as many variables, to go on with what it
+        state: `result.state` of an earlier run with the same optimizer and as many variables, to continue with what it
             remembered; None to begin anew.
 
     A call that is like an earlier one (function, length and dtype of x, optimizer, all tests but gtol) compiles

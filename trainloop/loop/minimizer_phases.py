@@ -33,7 +33,9 @@ def in_phases(minimize, fun, x0, phases, *, max_steps, max_evaluations, callback
         ValueError: not a list of phases, or a state, which is that of one optimizer.
     """
     if state is not None:
-        raise ValueError("state= is what one optimizer remembered; give the optimizer of the last phase alone to go on")
+        raise ValueError(
+            "state= is what one optimizer remembered; give the optimizer of the last phase alone to continue"
+        )
     run = _Run(minimize, fun, x0, max_steps, max_evaluations, callback, tests)
     phases = checked_list(phases)
     for phase in phases:

@@ -1,7 +1,7 @@
 """Phases of a run: one optimizer after the other, on the same model and data; where each of them ends.
 
     phase 0     Adam        steps 1 ... 5000                     ends after `steps` steps, or at a plateau
-    phase 1     LBFGS       steps 5001 ...                       ends, and the run with it
+    phase 1     LBFGS       steps 5001 ...                       ends when it has converged, and the run with it
 
 What a loop builds for them is in `current_phase`.
 """

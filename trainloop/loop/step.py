@@ -219,18 +219,18 @@ class Steps:
         self.columns |= dict.fromkeys(self._terms.columns, np.dtype("float64"))
         self.test_columns += self._terms.columns
 
-    def first_nonfinite(self, batch):
+    def first_nonfinite(self, tensors):
         """Where the first number arises that is not finite, as a message; None where it is not found.
 
         Args:
-            batch: tensors, of a step that failed; None where it cannot be had again.
+            tensors: of the batch of a step that failed; None where it cannot be had again.
         """
-        if batch is None:
+        if tensors is None:
             return None
         try:
             with kept(self._written):
                 return nonfinite.first_nonfinite(
-                    self._model, self._batch_loss, batch, self.vector, self._microbatch_size
+                    self._model, self._batch_loss, tensors, self.vector, self._microbatch_size
                 )
         except tf.errors.OpError:  # such as too little memory outside of compiled code: the failure itself comes first
             return None

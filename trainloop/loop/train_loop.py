@@ -6,13 +6,13 @@ A block, in this order (`TrainLoop._one_block`):
     2  so many steps: batch, f and g, one all-reduce, finite check, clip, update, commit  engine.py, step.py
     3  they are accounted for; what failed is decided upon                                bookkeeping.py, nonfinite.py
     4  hooks, and after an epoch a test on the validation data                            hooks/
-    5  several workers agree on whether and how to continue                                agreement.py
+    5  several workers agree on whether and how to continue                               agreement.py
 
 What holds at every moment:
 
     - Logs and metrics of a step describe the weights *before* its update.
     - A failed step writes nothing, neither weights nor averages nor counters; the block ends with it, and then
-        `on_nonfinite` decides: `run` raises `TrainingError`, or goes on.
+        `on_nonfinite` decides: `run` raises `TrainingError`, or continues.
     - Between two blocks, when all hooks have seen the last one, everything that the rest of the run depends on can be
         saved and put back (checkpoints/contents.py).
     - How many steps a block has does not change a single bit of the result.
@@ -490,14 +490,14 @@ class TrainLoop:
         return epoch_over
 
     def _joins_epochs(self, feed, validation_data):
-        """Whether blocks continue over the ends of epochs: each is one step on one batch, and no hook looks."""
+        """Whether blocks continue over the ends of epochs: each is one step on one batch, and no hook looks between."""
         if not feed.fixed or feed.steps_per_epoch != 1 or self._shared.metrics or validation_data is not None:
             return False
         listening = [hook for hook in self.hooks if getattr(hook.on_epoch, "__func__", None) is not Hook.on_epoch]
         return all(hook.only_records for hook in listening)
 
     def _enter(self, phase):
-        """Go on in a phase; what it has compiled is new where it is another one."""
+        """Continue in a phase; what it has compiled is new where it is another one."""
         if phase is not self._phase:
             self._traces_before += self._phase.train.traces
             self._phase = phase

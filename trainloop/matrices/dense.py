@@ -164,9 +164,9 @@ class Panels(MatrixStorage):
             left, right: [k, n], k a Python number.
             shift: [], or None for 0.
         """
-        self._apply_all(self._placed(), scale, left, right, shift)
+        self._apply_to(self._placed(), scale, left, right, shift)
 
-    def _apply_all(self, placed, scale, left, right, shift):
+    def _apply_to(self, placed, scale, left, right, shift):
         change = _replace if self.n <= SMALL or left.shape[0] > _LARGEST_PASS else _replace_in_one_pass
         for part, first, (rows, width) in placed:
             change(part, (first, (rows, width)), scale, left[:, first : first + rows], right[:, :width], shift)

@@ -87,7 +87,7 @@ class ShardedPanels(Panels):
         return [*blocks, tf.zeros_like(columns[end:])] if end < self.n else blocks
 
     def apply(self, scale, left, right, shift=None):
-        self.shards.map(lambda shard: self._apply_all(self._placed_in(shard), scale, left, right, shift))
+        self.shards.map(lambda shard: self._apply_to(self._placed_in(shard), scale, left, right, shift))
 
     def _placed_in(self, shard):
         """As `_placed`, of the panels of a shard."""

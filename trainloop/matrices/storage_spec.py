@@ -1,4 +1,4 @@
-"""What a user may ask of the storage of a shared matrix, in one short spec.
+"""What a user may ask of the storage of a shared matrix, in one short string.
 
     "auto"                       dense while the matrix is small, else factored
     "dense"                      n x n numbers; a few changes wait beside the matrix and are applied together
@@ -12,7 +12,7 @@
     "sharded:0"                  as "dense:0"
     "sharded:factored"           as "factored", with the vectors of the history sharded; with a capacity likewise
 
-One spec, because it passes unchanged through constructors, saved configurations and command lines.
+One string, because it passes unchanged through constructors, saved configurations and command lines.
 """
 
 import dataclasses

@@ -243,7 +243,7 @@ def labels_of(loss):
 def known_function(loss):
     """The name of the function behind a loss, where Keras or this package wrote all of it; else empty."""
     function = getattr(loss, "fn", None)
-    modules = [getattr(function, "__module__", ""), type(loss).__module__]
+    modules = [getattr(function, "__module__", None) or "", type(loss).__module__]
     known = all(module.startswith("keras.") or module == __name__ for module in modules)
     return _function_name(loss) if known else ""
 
@@ -275,7 +275,7 @@ def _of_equal_rank(targets, predictions):
 
 def _is_of_keras(loss):
     code = loss.fn if isinstance(loss, FunctionLoss) else type(loss)
-    return getattr(code, "__module__", "").startswith("keras.")
+    return (getattr(code, "__module__", None) or "").startswith("keras.")
 
 
 def _function_name(loss):

@@ -208,7 +208,7 @@ class SampleRows(Rows):
 
 
 def in_graph(compute):
-    """compute(), traced once where it would run as Python: eagerly every pass and every chunk is traced alone."""
+    """compute(), traced once where it would run as Python: eagerly every pass and every chunk is traced separately."""
     if not tf.executing_eagerly():
         return compute()
     return tf.function(compute, autograph=False).get_concrete_function()()

@@ -186,11 +186,10 @@ class SupervisedLoss(BatchLoss):
         targets, predicted, weights = next(rest for other, *rest in parts if other.output == of.output)
         keras_losses.check_shapes(of.loss, targets, predicted, "")
         errors = predicted - tf.reshape(tf.cast(targets, predicted.dtype), tf.shape(predicted))
-        errors = tf.reshape(errors, [-1, math.prod(predicted.shape[1:])])
         if weights is not None:
             keras_losses.check_weights(of.loss, targets, predicted, weights, "")
-            errors *= tf.sqrt(tf.reshape(tf.cast(weights, errors.dtype), [-1, 1]))
-        return errors
+            errors *= tf.sqrt(_by_entry(tf.cast(weights, errors.dtype), errors.shape))
+        return tf.reshape(errors, [-1, math.prod(predicted.shape[1:])])
 
     def check_parts(self, predictions, batch):
         for of, targets, predicted, _ in self.parts(predictions, batch):
@@ -246,6 +245,21 @@ def _as_weight(weight):
 
 def _as_tensor(value):
     return value if value is None or is_nested(value) else tf.convert_to_tensor(value)
+
+
+def _by_entry(weights, shape):
+    """Sample weights that multiply the squares of errors of a shape [N, ..., k], whose means over k Keras weights.
+
+    Raises:
+        ValueError: the errors are [N], whose mean is one number that Keras multiplies by the mean of the weights.
+    """
+    if shape.rank == 1:
+        raise ValueError(
+            "a mean squared error of predictions [N] is one number for the whole batch, so sample weights cannot weigh "
+            "its samples; end the model with predictions [N, 1]"
+        )
+    missing = shape.rank - weights.shape.rank
+    return tf.reshape(weights, tf.concat([tf.shape(weights), tf.ones([missing], tf.int32)], 0)) if missing else weights
 
 
 def _told_apart(entries):

@@ -32,7 +32,7 @@ def deriving(x, observe=None):
 
     Args:
         x: [n].
-        observe: see `ModelObjective`; None for none.
+        observe: see `ModelObjective`; None for no observer.
 
     Raises:
         ValueError: no term depends on x.

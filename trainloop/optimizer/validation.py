@@ -12,8 +12,8 @@ _UNSUPPORTED = {
     "ema_momentum": "see use_ema",
     "ema_overwrite_frequency": "see use_ema",
     "gradient_accumulation_steps": "the optimizer would see x change between gradients; use a larger batch_size",
-    "clipnorm": "it clips each variable alone and turns g; use global_clipnorm, which keeps its direction",
-    "clipvalue": "it clips each entry alone and turns g; use global_clipnorm, which keeps its direction",
+    "clipnorm": "it clips each variable separately and turns g; use global_clipnorm, which keeps its direction",
+    "clipvalue": "it clips each entry separately and turns g; use global_clipnorm, which keeps its direction",
     "loss_scale_factor": "gradients here are taken in float32 or float64 and need no scaling",
 }
 

@@ -2,7 +2,7 @@
 
 config.json     everything needed to repeat it
 metrics.jsonl   every step and every epoch
-checkpoints     from which it goes on after an interruption
+checkpoints     from which it continues after an interruption
 tensorboard     metrics.jsonl for TensorBoard, on request
 curves.png      metrics.jsonl to look at
 model.keras     the model as it was left; as long as it is not there whole, the run has not come to its end

@@ -190,7 +190,7 @@ def _check_steps(bench):
         bench.load_state(start)
         _compare(f"blocks: {blocks} steps differ from single ones", bench, single, bench.run(*blocks))
     bench.load_state(half)
-    _compare("restore: a restored state goes on in another way", bench, single, bench.run(3))
+    _compare("restore: a restored state continues in another way", bench, single, bench.run(3))
     if bench.traces != 1:
         raise ConformanceError(f"one trace: {bench.where}: traced {bench.traces} times")
 

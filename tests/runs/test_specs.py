@@ -1,4 +1,4 @@
-"""Phases in words: what is read, what is added to them, and what is refused."""
+"""Specifications of phases: what is read, what is added to them, and what is rejected."""
 
 import pytest
 
@@ -56,7 +56,7 @@ def test_every_phase_but_the_last_one_needs_steps():
         specs.phases({**ADAM, "steps": None, "then": ["lbfgs"]})
 
 
-def test_phases_are_made_of_words():
+def test_phases_are_made_of_specifications():
     asked = specs.phases({**ADAM, "then": ["lbfgs:m=3"]})
     made = phases.optimizers(asked)
     first, second = phases.in_phases(asked, made)
